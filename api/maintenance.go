@@ -1,0 +1,96 @@
+package api
+
+import "time"
+
+// Compact is the body of POST /v1/compact; exactly one field is set.
+type Compact struct {
+	// Revision is the oldest revision that stays readable.
+	Revision uint64 `json:"revision,omitempty"`
+	// KeepRevisions keeps that many revisions below the newest.
+	KeepRevisions *uint64 `json:"keep_revisions,omitempty"`
+	// KeepSeconds keeps what was readable within that time.
+	KeepSeconds *float64 `json:"keep_seconds,omitempty"`
+}
+
+// CompactResult is the answer to a compaction.
+type CompactResult struct {
+	Revision uint64 `json:"revision"`
+	// CompactRevision is the oldest revision that is readable now.
+	CompactRevision uint64 `json:"compact_revision"`
+}
+
+// Hash is the hash of everything that can be read at a revision. Two members
+// that agree on both revisions and not on the hash differ in content.
+type Hash struct {
+	Revision        uint64 `json:"revision"`
+	CompactRevision uint64 `json:"compact_revision"`
+	Hash            string `json:"hash"` // hexadecimal
+}
+
+// Status is what one node knows of itself and of its cluster.
+type Status struct {
+	ClusterID string `json:"cluster_id"`
+	MemberID  string `json:"member_id"`
+	Name      string `json:"name"`
+	Version   string `json:"version"`
+	// Leader is the id of the member that leads, or empty.
+	Leader             string    `json:"leader"`
+	IsLeader           bool      `json:"is_leader"`
+	Term               uint64    `json:"term"`
+	AppliedIndex       uint64    `json:"applied_index"`
+	Revision           uint64    `json:"revision"`
+	CompactRevision    uint64    `json:"compact_revision"`
+	Keys               uint64    `json:"keys"`
+	Leases             uint64    `json:"leases"`
+	IdempotencyRecords uint64    `json:"idempotency_records"`
+	DiskBytes          uint64    `json:"disk_bytes"`
+	DiskFreeBytes      uint64    `json:"disk_free_bytes"`
+	QuotaBytes         uint64    `json:"quota_bytes"`
+	ClusterVersion     uint32    `json:"cluster_version"`
+	StartedAt          time.Time `json:"started_at"`
+	// LastLinearizableAt is when the last completed linearizable round began.
+	LastLinearizableAt *time.Time `json:"last_linearizable_at,omitempty"`
+	Members            []Member   `json:"members"`
+	Alarms             []Alarm    `json:"alarms"`
+}
+
+// Member is one member of the cluster.
+type Member struct {
+	ID          string `json:"id"`
+	Name        string `json:"name"`
+	Version     uint32 `json:"version"` // of the command set that it speaks
+	ClientURL   string `json:"client_url,omitempty"`
+	PeerAddress string `json:"peer_address,omitempty"`
+}
+
+// Kinds of alarms.
+const (
+	AlarmNoSpace = "no-space"
+	AlarmCorrupt = "corrupt"
+)
+
+// Alarm is a condition of a member that an operator has to look at.
+type Alarm struct {
+	// Member is the id of the member, or empty if it is gone.
+	Member string `json:"member"`
+	Type   string `json:"type"`
+}
+
+// Alarms is the answer to GET /v1/alarms.
+type Alarms struct {
+	Alarms []Alarm `json:"alarms"`
+}
+
+// ClearedAlarms is the answer to DELETE /v1/alarms.
+type ClearedAlarms struct {
+	Revision uint64 `json:"revision"`
+	Cleared  int    `json:"cleared"`
+}
+
+// Version is the answer to GET /version.
+type Version struct {
+	Version        string `json:"version"`
+	API            string `json:"api"` // "v1"
+	ClusterVersion uint32 `json:"cluster_version"`
+	Go             string `json:"go"`
+}

@@ -1,0 +1,32 @@
+// Package httpapi is the HTTP and JSON face of Cairn.
+//
+// It decodes a request strictly, composes one command or one read, calls the
+// [Store], and encodes what that gave. It knows nothing of Raft and of disks:
+// the node hands it a Store.
+//
+// # The way of a request
+//
+//	ServeHTTP    request id, Host, Origin                        server.go
+//	dispatch     keys directly, everything else by chi's tree    routes.go
+//	target       key from the escaped path, query by hand        target.go, params.go
+//	conditions   If-Match, If-None-Match, if_revision            conditions.go
+//	body         read with a limit, JSON with a strict parser    body.go, json.go
+//	call         one kv.Command, or Wait and then a View         write.go, read.go
+//	answer       append encoders into a pooled buffer            encode.go, exchange.go
+//
+// # Faults
+//
+// A request is looked at as a whole before it is refused: every check reports
+// what it finds to the exchange, which keeps the fault that comes first in
+// api.Table. So a request with two faults has one defined answer, whatever the
+// order of the checks in the code.
+//
+// # What is never done
+//
+//   - A key is never taken from chi's parameters or from URL.Path where that
+//     was decoded in a way that loses information.
+//   - Nothing is allocated because of a length that a client claims.
+//   - A single key is never encoded by reflection.
+//   - An answer never claims more than is known: once a command was handed to
+//     the Store, an error that the Store does not name is outcome-unknown.
+package httpapi

@@ -1,0 +1,31 @@
+package httpapi
+
+// Limits of this face. Each has a line in docs/limits.md.
+const (
+	// maxBodyBytes bounds a request body, and a line of a bulk write: the
+	// largest value as base64 and room for what stands around it.
+	maxBodyBytes = 3 << 19 // 1.5 MiB
+	// maxHeaderBytes bounds the request line and the headers together. A cursor
+	// in a URL takes up to 11 KiB.
+	maxHeaderBytes = 32 << 10
+	// maxJSONDepth bounds the nesting of JSON: sixteen nested transactions fit,
+	// which take two levels each.
+	maxJSONDepth = 32
+
+	// defaultPage and maxPage bound the entries of a page, maxPageBytes their
+	// size: what one answer may take of a node's memory.
+	defaultPage  = 100
+	maxPage      = 10_000
+	maxPageBytes = 4 << 20
+
+	// bulkChunkBytes is where a transaction of a bulk write is closed. A line
+	// may carry it beyond that, so twice as much must fit a command.
+	bulkChunkBytes = 768 << 10
+
+	// maxRevision is the largest revision, 2^53 - 1: what every JSON reader
+	// keeps exact.
+	maxRevision = 1<<53 - 1
+
+	// maxStreams bounds the concurrent requests of an HTTP/2 connection.
+	maxStreams = 250
+)
