@@ -1,0 +1,57 @@
+// Command bench measures Cairn beside etcd: the same loads, on the same machine,
+// in the same run, both with fsync on, and shows what came of it as ratios.
+//
+//	go run .                   all usual profiles, 3 rounds of 10 s each
+//	go run . -short            the same, quickly, to see that everything works
+//	go run . put-256 get-256   only these
+//	go run . floor             what the machine can do without any store
+//	go run . calibrate         which concurrency is best for each target
+//
+// # What is measured
+//
+// There are three targets: Cairn over HTTP ("cairn"), etcd over its JSON gateway
+// ("etcd-json"), which is what a user of curl would otherwise use, and etcd over
+// gRPC through its own stubs ("etcd-grpc"), which is etcd at its best. etcd is the
+// server of its Go module with its defaults, but for a quota that is never reached.
+//
+// A load is a closed loop: so many clients, each of which sends its next request
+// when its last one was answered. For each load the table has the operations a
+// second, the median and the 99th percentile of the time that a request took, the
+// processor time that the server's process used and that this process used as its
+// client, both also an operation, and the most memory that was resident in the
+// server meanwhile.
+//
+// The footprint profile loads a million keys and looks at memory, at disk, and at
+// the time from the start of a new process over that data to its first answered
+// linearizable read.
+//
+// # How
+//
+//   - One measurement is one fresh server process with an empty data directory. No
+//     other server runs meanwhile. Nothing is left of it afterwards.
+//   - A round measures every target once; rounds begin with a different target each.
+//     A ratio is always of two measurements of one round, and what is shown is the
+//     median of the rounds' ratios with the least and the greatest.
+//   - All data is on the file system of -dir, whose unwritten pages are flushed before
+//     each measurement begins.
+//   - The load is warmed up over the same connections for a fifth of its duration.
+//   - Every answer is checked: writes for their status, gets for the exact value,
+//     lists for the number of keys, bulk writes for the number of applied lines. An
+//     error is counted and shown and is no operation.
+//   - Clients cost as little as they can: requests over HTTP are bytes built in
+//     advance on one connection a client; requests over gRPC share as many connections
+//     as are best for etcd.
+//
+// # What is not
+//
+//   - More than one member: no network between members, no replication.
+//   - Machines of their own: client and server share the processors, so that a client
+//     that costs more, as gRPC's does, takes from its server. The processor time of
+//     each is shown; "server µs/op" says what the server alone costs.
+//   - A given rate of arrivals: in a closed loop a slow server is asked less often,
+//     so percentiles are for comparison at this concurrency and no promise at another.
+//   - A cold page cache, power loss, long-term growth, compaction under load.
+//   - Leases, watches, locks.
+//
+// It needs Linux, whose /proc has the numbers. Nothing but loopback is used.
+package main

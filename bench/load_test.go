@@ -1,0 +1,146 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// fakeSession loads nothing but remembers how much.
+type fakeSession struct {
+	session
+	loaded *atomic.Int64
+	fail   bool
+}
+
+func (f fakeSession) batch() int { return 7 }
+
+func (f fakeSession) load(keys []int) error {
+	if f.fail {
+		return errors.New("full")
+	}
+	f.loaded.Add(int64(len(keys)))
+	return nil
+}
+
+func TestFill(t *testing.T) {
+	var loaded atomic.Int64
+	good, bad := fakeSession{loaded: &loaded}, fakeSession{fail: true}
+	if err := fill(t.Context(), []session{good, good, good}, 100); err != nil || loaded.Load() != 100 {
+		t.Errorf("loaded %d of 100, %v", loaded.Load(), err)
+	}
+	if err := fill(t.Context(), []session{bad}, 100); err == nil {
+		t.Error("a failed load passes")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := fill(ctx, []session{good}, 100); !errors.Is(err, context.Canceled) {
+		t.Errorf("an interrupted load: %v", err)
+	}
+}
+
+func TestDriveCountsErrors(t *testing.T) {
+	do := func(session, *rand.Rand) (int, error) { return 0, errors.New("no") }
+	got := drive(t.Context(), make([]session, 2), do, time.Minute)
+	if got.errors != 2*faultsMax || got.firstError == nil || got.operations != 0 || got.latency.Count() != 0 {
+		t.Errorf("%d errors, %d operations, %v", got.errors, got.operations, got.firstError)
+	}
+}
+
+func TestDriveStops(t *testing.T) {
+	do := func(session, *rand.Rand) (int, error) { return 3, nil }
+	got := drive(t.Context(), make([]session, 2), do, 10*time.Millisecond)
+	if got.errors != 0 || got.operations == 0 || got.latency.Count()*3 != uint64(got.operations) || got.elapsed < 10*time.Millisecond {
+		t.Errorf("%d operations, %d latencies in %v", got.operations, got.latency.Count(), got.elapsed)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if got := drive(ctx, make([]session, 1), do, time.Hour); !errors.Is(got.firstError, context.Canceled) {
+		t.Errorf("an interrupted load has no error: %v", got.firstError)
+	}
+}
+
+func TestOptions(t *testing.T) {
+	opt, err := parseOptions([]string{"-short", "-duration", "3s", "-profiles", "put-1,list", "bulk"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"put-1", "list", "bulk"}; !slices.Equal(opt.profiles, want) {
+		t.Errorf("profiles %q, want %q", opt.profiles, want)
+	}
+	if opt.set.Duration != 3*time.Second || opt.set.Rounds != 1 {
+		t.Errorf("-short overrules what was asked for, or nothing: %+v", opt.set)
+	}
+	for _, bad := range []string{"nonsense", "-targets=redis", "-rounds=0", "-duration=1ns", "-keys=1", "-footprint-keys=0",
+		"-cairn-lines=0", "-etcd-txns=1000000", "calibrate bulk"} {
+		if _, err := parseOptions(strings.Fields(bad)); err == nil {
+			t.Errorf("%s is accepted", bad)
+		}
+	}
+}
+
+// buildSelf compiles this program, which its servers are commands of.
+func buildSelf(t *testing.T) string {
+	t.Helper()
+	self := filepath.Join(t.TempDir(), "bench")
+	if out, err := exec.Command("go", "build", "-o", self, ".").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return self
+}
+
+// The whole program: it measures, writes its report, and leaves nothing behind,
+// not when it is done and not when it is interrupted.
+func TestProgram(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts servers")
+	}
+	self, dir := buildSelf(t), t.TempDir()
+	report := filepath.Join(t.TempDir(), "report.json")
+	out, err := exec.Command(self, "-short", "-dir", dir, "-duration", "50ms", "-targets", "etcd-grpc", "-json", report, "put-64", "floor").CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if _, err := os.Stat(report); err != nil {
+		t.Error(err)
+	}
+	mustBeEmpty(t, dir)
+
+	// Interrupt it once its server has data.
+	cmd := exec.Command(self, "-dir", dir, "-duration", "1h", "-targets", "etcd-json", "put-64")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	poll := time.NewTicker(10 * time.Millisecond)
+	defer poll.Stop()
+	for range 6000 { // a minute
+		<-poll.C
+		if found, _ := filepath.Glob(filepath.Join(dir, "*", "etcd-json-*", "data", "member")); len(found) > 0 {
+			break
+		}
+	}
+	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err == nil {
+		t.Error("an interrupted run exits with 0")
+	}
+	mustBeEmpty(t, dir)
+}
+
+func mustBeEmpty(t *testing.T, dir string) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) > 0 {
+		t.Errorf("left behind: %v, %v", entries, err)
+	}
+}

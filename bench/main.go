@@ -1,0 +1,248 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func main() {
+	// The servers that aren't Cairn are this program under another command.
+	if len(os.Args) > 1 {
+		switch os.Args[1] {
+		case commandEtcdServer:
+			exit(etcdServer(os.Args[2:]))
+		case commandFloorServer:
+			exit(floorServer(os.Args[2:]))
+		}
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:])
+	stop()
+	exit(err)
+}
+
+func exit(err error) {
+	switch {
+	case err == nil || errors.Is(err, flag.ErrHelp):
+		os.Exit(0)
+	case errors.Is(err, context.Canceled):
+		fmt.Fprintln(os.Stderr, "bench: interrupted")
+	default:
+		fmt.Fprintln(os.Stderr, "bench:", err)
+	}
+	os.Exit(1)
+}
+
+// options are the command line.
+type options struct {
+	set       settings
+	profiles  []string
+	targets   []string
+	cairn     string
+	cairnArgs []string
+	json      string
+}
+
+var errFailed = errors.New("some measurements failed or had errors; see the lines that begin with !")
+
+func run(ctx context.Context, args []string) (err error) {
+	started := time.Now()
+	opt, err := parseOptions(args)
+	if err != nil {
+		return err
+	}
+	// All data of all servers is under this one directory, which goes in the end.
+	opt.set.Dir, err = os.MkdirTemp(opt.set.Dir, "cairn-bench-")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if rmErr := os.RemoveAll(opt.set.Dir); err == nil {
+			err = rmErr
+		}
+	}()
+	warnAboutMemoryDisk(opt.set.Dir)
+	// The client shares the processors with the servers: let it collect garbage
+	// seldom. The servers have Go's default or what they set themselves.
+	debug.SetGCPercent(400)
+
+	b, err := newBench(ctx, opt)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("etcd %s, %s, %d processors; %d rounds of %v, %s keys, values of %d bytes\n", etcdVersion(),
+		runtime.Version(), runtime.NumCPU(), opt.set.Rounds, opt.set.Duration, whole(float64(opt.set.Keys)), valueSize)
+	var results []*result
+	if slices.Equal(opt.profiles, []string{modeCalibrate}) {
+		results = b.calibrate(ctx)
+	} else if results, err = b.run(ctx, opt.profiles); err != nil {
+		return err
+	}
+	if opt.json != "" {
+		if err := newReport(started, opt.set, results).write(opt.json); err != nil {
+			return err
+		}
+	}
+	if ctx.Err() == nil && failed(results) {
+		return errFailed
+	}
+	return ctx.Err()
+}
+
+func newBench(ctx context.Context, opt options) (*bench, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	b := &bench{set: opt.set, data: newDataset(), self: self, cairnArgs: opt.cairnArgs, progress: os.Stderr, table: os.Stdout}
+	needsCairn := slices.Contains(opt.targets, nameCairn) && !slices.Equal(opt.profiles, []string{profileFloor})
+	if b.cairnBinary = opt.cairn; needsCairn && b.cairnBinary == "" {
+		if b.cairnBinary, err = buildCairn(ctx, opt.set.Dir); err != nil {
+			return nil, err
+		}
+	}
+	for _, name := range opt.targets {
+		switch name {
+		case nameCairn:
+			b.targets = append(b.targets, b.cairn(opt.set.Tuning))
+		case nameGateway:
+			b.targets = append(b.targets, gatewayTarget(self, b.data, opt.set.Tuning))
+		case nameGRPC:
+			b.targets = append(b.targets, grpcTarget(self, b.data, opt.set.Tuning))
+		}
+	}
+	return b, nil
+}
+
+// parseOptions reads the command line. Everything that is not a flag is the name
+// of a profile.
+func parseOptions(args []string) (options, error) {
+	known := []string{}
+	for _, p := range profiles {
+		known = append(known, p.name)
+	}
+	known = append(known, profileFootprint)
+	usual := slices.Clone(known)
+	known = append(known, profileFloor, modeCalibrate)
+	allTargets := []string{nameCairn, nameGateway, nameGRPC}
+
+	var opt options
+	var names, targets, cairnArgs string
+	var short bool
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	flags.Usage = func() {
+		fmt.Fprintf(flags.Output(), "usage: go run . [flags] [profile ...]\n\nprofiles: %s\nusual ones, when none is named: %s\n\n",
+			strings.Join(known, " "), strings.Join(usual, " "))
+		flags.PrintDefaults()
+	}
+	flags.StringVar(&names, "profiles", "", "profiles to run, separated by commas, in place of arguments")
+	flags.StringVar(&targets, "targets", strings.Join(allTargets, ","), "what to measure, separated by commas")
+	flags.IntVar(&opt.set.Rounds, "rounds", 3, "measurements of each target in each profile")
+	flags.DurationVar(&opt.set.Duration, "duration", 10*time.Second, "length of one measurement, without its warm-up of a fifth of it")
+	flags.StringVar(&opt.set.Dir, "dir", os.TempDir(), "directory on the disk to measure; a temporary one is made in it")
+	flags.StringVar(&opt.cairn, "cairn", "", "path of a cairn binary, in place of building the one in the directory above")
+	flags.StringVar(&cairnArgs, "cairn-args", "", "more arguments for cairn serve, separated by spaces")
+	flags.StringVar(&opt.json, "json", "", "file to write all numbers of all rounds to")
+	flags.BoolVar(&short, "short", false, "try everything quickly: one round of half a second, few keys; the numbers mean nothing")
+	flags.IntVar(&opt.set.Keys, "keys", 100_000, "keys that puts, gets and lists choose from")
+	flags.IntVar(&opt.set.FootprintKeys, "footprint-keys", 1_000_000, "keys that the footprint is taken with")
+	flags.IntVar(&opt.set.Tuning.CairnStreams, "cairn-streams", 4, "concurrent bulk requests to cairn")
+	flags.IntVar(&opt.set.Tuning.CairnLines, "cairn-lines", 10_000, "keys in a bulk request to cairn")
+	flags.IntVar(&opt.set.Tuning.EtcdTxns, "etcd-txns", 32, "concurrent bulk transactions to etcd")
+	flags.IntVar(&opt.set.Tuning.EtcdConnections, "etcd-connections", 8, "connections that gRPC requests to etcd share")
+	if err := flags.Parse(args); err != nil {
+		return opt, err
+	}
+	opt.set.SettleWithin = time.Minute
+	if short {
+		asked := map[string]bool{}
+		flags.Visit(func(f *flag.Flag) { asked[f.Name] = true })
+		setUnlessAsked(asked["rounds"], &opt.set.Rounds, 1)
+		setUnlessAsked(asked["duration"], &opt.set.Duration, 500*time.Millisecond)
+		setUnlessAsked(asked["keys"], &opt.set.Keys, 5_000)
+		setUnlessAsked(asked["footprint-keys"], &opt.set.FootprintKeys, 20_000)
+		setUnlessAsked(asked["cairn-lines"], &opt.set.Tuning.CairnLines, 1000)
+		opt.set.SettleWithin = 2 * time.Second
+	}
+
+	opt.cairnArgs = strings.Fields(cairnArgs)
+	opt.targets = splitList(targets)
+	if opt.profiles = append(splitList(names), flags.Args()...); len(opt.profiles) == 0 {
+		opt.profiles = usual
+	}
+	// Absolute, since servers run in directories of their own.
+	for _, path := range []*string{&opt.cairn, &opt.set.Dir} {
+		if *path != "" {
+			abs, err := filepath.Abs(*path)
+			if err != nil {
+				return opt, err
+			}
+			*path = abs
+		}
+	}
+	return opt, opt.check(known, allTargets)
+}
+
+func (opt options) check(known, allTargets []string) error {
+	for _, name := range opt.profiles {
+		if !slices.Contains(known, name) {
+			return fmt.Errorf("there is no profile %q; known are %s", name, strings.Join(known, ", "))
+		}
+	}
+	if slices.Contains(opt.profiles, modeCalibrate) && len(opt.profiles) > 1 {
+		return errors.New(modeCalibrate + " can't be combined with profiles")
+	}
+	for _, name := range opt.targets {
+		if !slices.Contains(allTargets, name) {
+			return fmt.Errorf("there is no target %q; known are %s", name, strings.Join(allTargets, ", "))
+		}
+	}
+	s, t := opt.set, opt.set.Tuning
+	switch {
+	case s.Rounds < 1 || s.Rounds > 1000:
+		return errors.New("-rounds must be from 1 to 1000")
+	case s.Duration < 10*time.Millisecond || s.Duration > time.Hour:
+		return errors.New("-duration must be from 10ms to 1h")
+	case s.Keys < groupSize || s.Keys > keysMax || s.Keys%groupSize != 0:
+		return fmt.Errorf("-keys must be a multiple of %d, at most %d", groupSize, keysMax)
+	case s.FootprintKeys < 1 || s.FootprintKeys > keysMax:
+		return fmt.Errorf("-footprint-keys must be from 1 to %d", keysMax)
+	case min(t.CairnStreams, t.CairnLines, t.EtcdTxns, t.EtcdConnections) < 1:
+		return errors.New("concurrency, lines and connections must be at least 1")
+	case max(t.CairnStreams, t.EtcdTxns, t.EtcdConnections) > 10_000 || t.CairnLines > keysMax:
+		return errors.New("concurrency, lines or connections are out of all proportion")
+	}
+	return nil
+}
+
+func setUnlessAsked[T any](asked bool, to *T, value T) {
+	if !asked {
+		*to = value
+	}
+}
+
+func splitList(s string) []string {
+	return strings.FieldsFunc(s, func(r rune) bool { return r == ',' })
+}
+
+// warnAboutMemoryDisk says so when what will be measured is no disk: there, fsync
+// costs nothing.
+func warnAboutMemoryDisk(dir string) {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(dir, &fs); err == nil && fs.Type == unix.TMPFS_MAGIC {
+		fmt.Fprintln(os.Stderr, "bench: the directory is in memory, so that fsync costs nothing; choose another with -dir")
+	}
+}

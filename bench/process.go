@@ -1,0 +1,130 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/cairnkv/cairn/bench/internal/rawhttp"
+)
+
+const (
+	readyWithin = 60 * time.Second // a server that has not answered by then is broken
+	stopWithin  = 30 * time.Second // a server that has not ended by then is killed
+	pollEvery   = 2 * time.Millisecond
+)
+
+// A process is a server that this program has started, and the only thing that
+// it ever sends a signal to.
+type process struct {
+	cmd     *exec.Cmd
+	logPath string
+	ended   chan struct{} // closed when the process has ended; err is set before
+	err     error
+}
+
+// startProcess runs a program whose output goes to a file beside its data.
+func startProcess(dir, program string, args ...string) (*process, error) {
+	logPath := filepath.Join(dir, "log")
+	log, err := os.OpenFile(logPath, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	p := &process{cmd: exec.Command(program, args...), logPath: logPath, ended: make(chan struct{})}
+	p.cmd.Dir = dir
+	p.cmd.Stdout, p.cmd.Stderr = log, log
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{
+		// A Ctrl-C in the terminal must not reach the server: it is stopped in
+		// order. Should this program be killed, the kernel kills the server.
+		Setpgid:   true,
+		Pdeathsig: syscall.SIGKILL,
+	}
+	if err := p.cmd.Start(); err != nil {
+		return nil, err
+	}
+	go func() { // ends with the process
+		p.err = p.cmd.Wait()
+		close(p.ended)
+	}()
+	return p, nil
+}
+
+func (p *process) pid() int { return p.cmd.Process.Pid }
+
+// stop asks the process to end, waits, and insists if it must.
+func (p *process) stop() error {
+	_ = p.cmd.Process.Signal(syscall.SIGTERM) // fails only if it has ended already
+	timeout := time.NewTimer(stopWithin)
+	defer timeout.Stop()
+	select {
+	case <-p.ended:
+		return nil
+	case <-timeout.C:
+		_ = p.cmd.Process.Kill()
+		<-p.ended
+		return fmt.Errorf("process did not end within %v and was killed", stopWithin)
+	}
+}
+
+// waitFor sends a request again and again, each time over a new connection,
+// until it is answered with 200.
+func (p *process) waitFor(ctx context.Context, addr string, request []byte) error {
+	ctx, cancel := context.WithTimeout(ctx, readyWithin)
+	defer cancel()
+	ticker := time.NewTicker(pollEvery)
+	defer ticker.Stop()
+	last := errors.New("no attempt")
+	for {
+		select {
+		case <-p.ended:
+			return fmt.Errorf("server ended: %v\n%s", p.err, p.logTail())
+		case <-ctx.Done():
+			return fmt.Errorf("server is not ready: %w: %v\n%s", ctx.Err(), last, p.logTail())
+		case <-ticker.C:
+			if last = ask(ctx, addr, request); last == nil {
+				return nil
+			}
+		}
+	}
+}
+
+// ask is one attempt of waitFor.
+func ask(ctx context.Context, addr string, request []byte) error {
+	conn, err := rawhttp.Dial(addr, dialTimeout)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	answer, err := conn.Do(request)
+	if err == nil && answer.Status != 200 {
+		err = unexpected("ready", answer.Status, answer.Body)
+	}
+	return err
+}
+
+// logTail is the end of what the process has said, for an error message.
+func (p *process) logTail() []byte {
+	const shown = 2000
+	log, err := os.ReadFile(p.logPath)
+	if err != nil {
+		return nil
+	}
+	return log[max(0, len(log)-shown):]
+}
+
+// freeAddr is a loopback address on which nobody listens at the moment.
+func freeAddr() (string, error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	return listener.Addr().String(), listener.Close()
+}

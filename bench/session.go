@@ -1,0 +1,67 @@
+package main
+
+import (
+	"context"
+	"fmt"
+)
+
+// A session is one client of a server: it has one request on the way at a time
+// and is used by one goroutine. Every method checks that the answer is the one
+// that was to be expected, and returns an error if it isn't.
+type session interface {
+	// put writes one key.
+	put(key int, value []byte) error
+	// get reads one key that was loaded, linearizably or, when stale is set,
+	// from whatever the server has at hand.
+	get(key int, stale bool) error
+	// list reads a group of groupSize loaded keys with their values.
+	list(group int) error
+	// load writes keys with the values that get expects, in one request. Not
+	// more than batch of them.
+	load(keys []int) error
+	batch() int
+}
+
+// clients are the sessions of one measurement.
+type clients struct {
+	sessions []session
+	close    func()
+}
+
+// A dialer opens n sessions. They end, with whatever they wait for, when the
+// context does.
+type dialer func(ctx context.Context, addr string, n int) (*clients, error)
+
+// dialEach opens sessions that have a connection each.
+func dialEach(ctx context.Context, n int, dial func() (session, func() error, error)) (*clients, error) {
+	c := &clients{}
+	var closers []func() error
+	closeAll := func() {
+		for _, closer := range closers {
+			_ = closer() // nothing was written that an error could concern
+		}
+	}
+	for range n {
+		s, closer, err := dial()
+		if err != nil {
+			closeAll()
+			return nil, err
+		}
+		c.sessions = append(c.sessions, s)
+		closers = append(closers, closer)
+	}
+	// A read from a connection doesn't know of contexts; closing it ends it.
+	unwatch := context.AfterFunc(ctx, closeAll)
+	c.close = func() {
+		if unwatch() {
+			closeAll()
+		}
+	}
+	return c, nil
+}
+
+// unexpected is the error for an answer that is not the right one.
+func unexpected(what string, status int, body []byte) error {
+	const shown = 200
+	return fmt.Errorf("%s: status %d, %d bytes: %.*q", what, status, len(body), shown, body[:min(len(body), shown)])
+}

@@ -1,0 +1,160 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+)
+
+// A target is one way to reach one kind of server. It is started anew for each
+// measurement, in an empty directory.
+type target struct {
+	name string
+	// command is the program and its arguments that serve data/ under dir.
+	command func(dir, addr string) ([]string, error)
+	// ready is answered with 200 once the server serves; readBack is a
+	// linearizable read of key 0, answered with 200 once it was loaded.
+	ready, readBack func(addr string) []byte
+	dial            dialer
+	// loaders is how many sessions load keys fastest.
+	loaders int
+}
+
+const (
+	nameCairn   = "cairn"
+	nameGateway = "etcd-json"
+	nameGRPC    = "etcd-grpc"
+	nameFloor   = "floor"
+)
+
+// tuning is what differs between the targets because each is given what is best
+// for it. Mode calibrate measures these.
+type tuning struct {
+	CairnStreams    int `json:"cairn_streams"`    // concurrent bulk requests
+	CairnLines      int `json:"cairn_lines"`      // keys in each of them
+	EtcdTxns        int `json:"etcd_txns"`        // concurrent transactions
+	EtcdConnections int `json:"etcd_connections"` // that gRPC requests share
+}
+
+func cairnTarget(binary string, extra []string, data *dataset, tune tuning) target {
+	return target{
+		name: nameCairn,
+		command: func(dir, addr string) ([]string, error) {
+			args := []string{binary, "serve", "--listen", addr, "--data-dir", filepath.Join(dir, "data")}
+			return append(args, extra...), nil
+		},
+		ready:    func(addr string) []byte { return getBytes(addr, "/readyz") },
+		readBack: func(addr string) []byte { return getBytes(addr, "/v1/kv/"+keyName(0)) },
+		dial:     dialCairn(data, tune.CairnLines),
+		loaders:  tune.CairnStreams,
+	}
+}
+
+func gatewayTarget(self string, data *dataset, tune tuning) target {
+	t := etcdTarget(self)
+	t.name, t.dial, t.loaders = nameGateway, dialGateway(data), tune.EtcdTxns
+	return t
+}
+
+func grpcTarget(self string, data *dataset, tune tuning) target {
+	t := etcdTarget(self)
+	t.name, t.dial, t.loaders = nameGRPC, dialGRPC(data, tune.EtcdConnections), tune.EtcdTxns
+	return t
+}
+
+// etcdTarget is what both faces of etcd share. Whether it is up is asked over
+// the gateway, as with Cairn over HTTP: a gRPC client waits longer and longer
+// between its attempts, which would show in the time of a restart.
+func etcdTarget(self string) target {
+	return target{
+		command: func(dir, addr string) ([]string, error) {
+			peer, err := freeAddr()
+			return []string{self, commandEtcdServer, filepath.Join(dir, "data"), addr, peer}, err
+		},
+		ready:    func(addr string) []byte { return rangeBytes(addr, "ready?") },
+		readBack: func(addr string) []byte { return rangeBytes(addr, keyName(0)) },
+	}
+}
+
+// floorTarget is a server that answers like Cairn and does nothing.
+func floorTarget(self string, data *dataset) target {
+	return target{
+		name:    nameFloor,
+		command: func(_, addr string) ([]string, error) { return []string{self, commandFloorServer, addr}, nil },
+		ready:   func(addr string) []byte { return getBytes(addr, "/readyz") },
+		dial:    dialFloor(data),
+		loaders: 1,
+	}
+}
+
+func keyName(i int) string {
+	var key [keySize]byte
+	putKey(key[:], i)
+	return string(key[:])
+}
+
+// server is a target that runs.
+type server struct {
+	*process
+	target target
+	dir    string
+	addr   string
+}
+
+// start runs the target in an empty directory under parent and waits until it
+// serves.
+func (t target) start(ctx context.Context, parent string) (*server, error) {
+	dir, err := os.MkdirTemp(parent, t.name+"-")
+	if err != nil {
+		return nil, err
+	}
+	s := &server{target: t, dir: dir}
+	if err := s.run(ctx, t.ready); err != nil {
+		_ = os.RemoveAll(dir) // the parent is removed later anyway
+		return nil, err
+	}
+	return s, nil
+}
+
+// run starts the process over the server's directory, which may hold data, and
+// waits until a request is answered.
+func (s *server) run(ctx context.Context, request func(addr string) []byte) error {
+	var err error
+	if s.addr, err = freeAddr(); err != nil {
+		return err
+	}
+	args, err := s.target.command(s.dir, s.addr)
+	if err != nil {
+		return err
+	}
+	if s.process, err = startProcess(s.dir, args[0], args[1:]...); err != nil {
+		return err
+	}
+	if err := s.waitFor(ctx, s.addr, request(s.addr)); err != nil {
+		_ = s.stop() // the first error says more
+		return fmt.Errorf("%s: %w", s.target.name, err)
+	}
+	return nil
+}
+
+// discard stops the server and deletes its data.
+func (s *server) discard() error {
+	err := s.stop()
+	if rmErr := os.RemoveAll(s.dir); err == nil {
+		err = rmErr
+	}
+	return err
+}
+
+// buildCairn compiles the server from the directory above.
+func buildCairn(ctx context.Context, to string) (string, error) {
+	binary := filepath.Join(to, "cairn")
+	build := exec.CommandContext(ctx, "go", "build", "-o", binary, ".")
+	build.Dir = ".."
+	if out, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building cairn: %w\n%s", err, out)
+	}
+	return binary, nil
+}
