@@ -1,0 +1,61 @@
+package raftlog
+
+import (
+	"errors"
+	"sync"
+	"sync/atomic"
+
+	"github.com/lni/dragonboat/v4/config"
+	"github.com/lni/dragonboat/v4/plugin/tan"
+	"github.com/lni/dragonboat/v4/raftio"
+)
+
+// Log is the Raft log of one NodeHost. Its methods may be called from several
+// goroutines.
+type Log struct {
+	mu      sync.Mutex // makes opening happen once
+	created bool
+
+	open atomic.Pointer[store] // nil before the NodeHost opened it and after it closed it
+}
+
+func newLog() *Log { return &Log{} }
+
+// Verify reports whether the log of a replica reaches as far as it must: the
+// record's high-water mark, and applied, which is the index up to which the
+// replica's state machine has applied the log (0 for a new one). It is to be
+// called after the NodeHost was made and before the replica is started; any
+// error means that it must not be started. The error matches ErrLogTruncated,
+// ErrLogCorrupt or ErrRecordUnusable, or is one of the file system.
+func (l *Log) Verify(shardID, replicaID, applied uint64) error {
+	s := l.open.Load()
+	if s == nil {
+		return ErrNotOpen
+	}
+	return s.verify(shardID, replicaID, applied)
+}
+
+// factory is what a NodeHost opens its log with.
+type factory struct{ log *Log }
+
+var _ config.LogDBFactory = factory{}
+
+// Name implements config.LogDBFactory.
+func (factory) Name() string { return storeName }
+
+// Create implements config.LogDBFactory. dirs has one directory, the
+// NodeHost's own.
+func (f factory) Create(nhc config.NodeHostConfig, busy config.LogDBCallback, dirs, wals []string) (raftio.ILogDB, error) {
+	f.log.mu.Lock()
+	defer f.log.mu.Unlock()
+	if f.log.created {
+		return nil, errors.New("raftlog: a Log serves one NodeHost, once")
+	}
+	s, err := openStore(nhc, busy, dirs, wals, tan.Factory.Create, func() { f.log.open.Store(nil) })
+	if err != nil {
+		return nil, err
+	}
+	f.log.created = true
+	f.log.open.Store(s)
+	return s, nil
+}

@@ -1,0 +1,63 @@
+package raftlog
+
+import (
+	"time"
+
+	"github.com/lni/dragonboat/v4/config"
+)
+
+// RecordInterval is the shortest time between two writes of the record of how
+// far the log is durable.
+const RecordInterval = 100 * time.Millisecond
+
+// RecordFile is the name of that record, in the NodeHost's directory.
+const RecordFile = "raftlog.highwater"
+
+// storeName is what Dragonboat writes into its directory and compares at each
+// start. It isn't the plain store's name, so that a build without this package
+// can't open the directory and let the record fall behind.
+const storeName = "cairn-tan"
+
+// The settings that Dragonboat freezes at the first start of a directory.
+// Changing one makes every existing data directory unusable.
+const (
+	execShards  = 1
+	logDBShards = 1
+)
+
+// writeBuffer is the room for one encoded batch of the log; a larger batch
+// gets a buffer for itself. The store makes sixteen of them whatever the
+// number of workers, and only as many as there are workers are ever touched.
+const writeBuffer = 2 << 20
+
+// Apply configures nhc for a small install and makes it keep its log in the
+// Log that is returned. It sets Expert.LogDB, Expert.LogDBFactory and
+// Expert.Engine, and nothing else. A Log serves one NodeHost, once.
+func Apply(nhc *config.NodeHostConfig) *Log {
+	l := newLog()
+	nhc.Expert.LogDB = logDBConfig()
+	nhc.Expert.Engine = engineConfig()
+	nhc.Expert.LogDBFactory = factory{l}
+	return l
+}
+
+func logDBConfig() config.LogDBConfig {
+	c := config.GetTinyMemLogDBConfig()
+	c.Shards = logDBShards
+	c.KVWriteBufferSize = writeBuffer
+	c.KVMaxWriteBufferNumber = 2
+	return c
+}
+
+// engineConfig has as many workers as a node with few shards can use. All the
+// shards of one step worker share its turn: what is queued for them is saved
+// together, then applied by other workers while the next turn is saved.
+func engineConfig() config.EngineConfig {
+	return config.EngineConfig{
+		ExecShards:     execShards,
+		CommitShards:   1,
+		ApplyShards:    2,
+		SnapshotShards: 2,
+		CloseShards:    1,
+	}
+}

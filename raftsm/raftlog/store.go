@@ -1,0 +1,164 @@
+package raftlog
+
+import (
+	"errors"
+	"sync"
+
+	"github.com/lni/dragonboat/v4/config"
+	"github.com/lni/dragonboat/v4/raftio"
+	pb "github.com/lni/dragonboat/v4/raftpb"
+)
+
+// store is the log store that a NodeHost uses: the one underneath, and the
+// record of how far it is durable.
+type store struct {
+	raftio.ILogDB // what isn't overridden here is passed on as it is
+
+	dir      string
+	recorder *recorder
+	closed   func() // called first by Close
+
+	// saving is held for reading by SaveRaftState, which runs on one worker a
+	// replica, and for writing by everything else that writes to the log. The
+	// store underneath syncs "its current file" after a write, without a lock,
+	// and each of the others may begin a new file in between.
+	saving sync.RWMutex
+}
+
+var _ raftio.ILogDB = (*store)(nil)
+
+// create makes the log store underneath.
+type create func(config.NodeHostConfig, config.LogDBCallback, []string, []string) (raftio.ILogDB, error)
+
+func openStore(nhc config.NodeHostConfig, busy config.LogDBCallback, dirs, wals []string, create create, closed func()) (_ *store, err error) {
+	fsys := nhc.Expert.FS
+	dir := dirs[0]
+	file, ms, found, err := openRecord(fsys, dir)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, file.close())
+		}
+	}()
+	nhc.Expert.FS = durableFS{fsys}
+	under, err := create(nhc, busy, dirs, wals)
+	if err != nil {
+		return nil, err
+	}
+	if !found {
+		// The record is made before the first replica is, and so a log without
+		// one has lost it.
+		if known, err := under.ListNodeInfo(); err != nil || len(known) > 0 {
+			if err == nil {
+				err = &RecordError{File: file.name, Reason: "it is missing, but there is a log"}
+			}
+			return nil, errors.Join(err, under.Close())
+		}
+	}
+	return &store{
+		ILogDB:   under,
+		dir:      dir,
+		recorder: newRecorder(file, ms, RecordInterval),
+		closed:   closed,
+	}, nil
+}
+
+// Name implements raftio.ILogDB.
+func (s *store) Name() string { return storeName }
+
+// Close implements raftio.ILogDB. The last record is written after the log was
+// closed: it claims only what was synced before.
+func (s *store) Close() error {
+	s.closed()
+	return errors.Join(s.ILogDB.Close(), s.recorder.close())
+}
+
+// SaveRaftState implements raftio.ILogDB. What it was given is durable when it
+// returns, but for commit indexes.
+func (s *store) SaveRaftState(updates []pb.Update, worker uint64) error {
+	s.saving.RLock()
+	defer s.saving.RUnlock()
+	for i := range updates {
+		if err := s.before(&updates[i]); err != nil {
+			return err
+		}
+	}
+	if err := s.ILogDB.SaveRaftState(updates, worker); err != nil {
+		return err
+	}
+	for i := range updates {
+		if err := s.after(&updates[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// before lowers the record where u takes entries back.
+func (s *store) before(u *pb.Update) error {
+	if len(u.EntriesToSave) == 0 && pb.IsEmptySnapshot(u.Snapshot) {
+		return nil
+	}
+	id := raftio.NodeInfo{ShardID: u.ShardID, ReplicaID: u.ReplicaID}
+	m, _ := s.recorder.get(id)
+	return s.recorder.lower(id, m.after(u))
+}
+
+// after notes that u is durable.
+func (s *store) after(u *pb.Update) error {
+	id := raftio.NodeInfo{ShardID: u.ShardID, ReplicaID: u.ReplicaID}
+	m, _ := s.recorder.get(id)
+	return s.recorder.note(id, m.after(u))
+}
+
+// SaveSnapshots implements raftio.ILogDB. These are the replica's own
+// snapshots, which stand for a part of the log that it has; they don't move
+// its end.
+func (s *store) SaveSnapshots(updates []pb.Update) error {
+	s.saving.Lock()
+	defer s.saving.Unlock()
+	return s.ILogDB.SaveSnapshots(updates)
+}
+
+// RemoveEntriesTo implements raftio.ILogDB. It removes the log's beginning.
+func (s *store) RemoveEntriesTo(shardID, replicaID, index uint64) error {
+	s.saving.Lock()
+	defer s.saving.Unlock()
+	return s.ILogDB.RemoveEntriesTo(shardID, replicaID, index)
+}
+
+// RemoveNodeData implements raftio.ILogDB.
+func (s *store) RemoveNodeData(shardID, replicaID uint64) error {
+	s.saving.Lock()
+	defer s.saving.Unlock()
+	if err := s.recorder.forget(raftio.NodeInfo{ShardID: shardID, ReplicaID: replicaID}); err != nil {
+		return err
+	}
+	return s.ILogDB.RemoveNodeData(shardID, replicaID)
+}
+
+// ImportSnapshot implements raftio.ILogDB.
+func (s *store) ImportSnapshot(snapshot pb.Snapshot, replicaID uint64) error {
+	s.saving.Lock()
+	defer s.saving.Unlock()
+	id := raftio.NodeInfo{ShardID: snapshot.ShardID, ReplicaID: replicaID}
+	if err := s.recorder.forget(id); err != nil {
+		return err
+	}
+	if err := s.ILogDB.ImportSnapshot(snapshot, replicaID); err != nil {
+		return err
+	}
+	return s.recorder.note(id, mark{lastIndex: snapshot.Index, lastTerm: snapshot.Term, term: snapshot.Term})
+}
+
+// ReadRaftState implements raftio.ILogDB. Dragonboat calls it when it starts a
+// replica, before the replica speaks to others, and panics on an error: the
+// last line behind Verify, for a caller that has forgotten it.
+func (s *store) ReadRaftState(shardID, replicaID, snapshotIndex uint64) (raftio.RaftState, error) {
+	if err := s.verify(shardID, replicaID, 0); err != nil {
+		return raftio.RaftState{}, err
+	}
+	return s.ILogDB.ReadRaftState(shardID, replicaID, snapshotIndex)
+}

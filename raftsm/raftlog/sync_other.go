@@ -1,0 +1,8 @@
+//go:build !linux
+
+package raftlog
+
+import "github.com/lni/vfs"
+
+// syncData makes the content and the size of f durable.
+func syncData(f vfs.File) error { return f.Sync() }

@@ -1,0 +1,87 @@
+package raftlog
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/lni/dragonboat/v4/raftio"
+	pb "github.com/lni/dragonboat/v4/raftpb"
+)
+
+// verify compares a replica's log with its mark in the record and with what
+// its state machine has applied.
+func (s *store) verify(shardID, replicaID, applied uint64) error {
+	want, recorded := s.recorder.get(raftio.NodeInfo{ShardID: shardID, ReplicaID: replicaID})
+	lost := func(what string, have, want uint64, from string) error {
+		return &TruncatedError{
+			Dir: s.dir, Record: s.recorder.file.name, ShardID: shardID, ReplicaID: replicaID,
+			Lost: what, Have: have, Want: want, From: from,
+		}
+	}
+	if _, err := s.GetBootstrapInfo(shardID, replicaID); errors.Is(err, raftio.ErrNoBootstrapInfo) {
+		// The replica is new here, or everything about it is gone. The store
+		// mustn't be asked for more: it would begin a log.
+		switch {
+		case recorded && want != mark{}:
+			return lost("everything", 0, want.lastIndex, "record")
+		case applied > 0:
+			return lost("everything", 0, applied, "state machine")
+		}
+		return nil
+	} else if err != nil {
+		return s.corrupt(err, "the bootstrap record can't be read")
+	}
+
+	have, err := s.read(shardID, replicaID)
+	if err != nil {
+		return err
+	}
+	switch {
+	case have.lastIndex < want.lastIndex:
+		return lost("entries", have.lastIndex, want.lastIndex, "record")
+	case have.lastIndex < applied:
+		return lost("entries", have.lastIndex, applied, "state machine")
+	case have.term < want.term:
+		return lost("term", have.term, want.term, "record")
+	case have.term == want.term && want.vote != 0 && have.vote != want.vote:
+		return lost("vote", have.vote, want.vote, "record")
+	}
+	return nil
+}
+
+// read gives the mark that the log itself supports, and reads each entry that
+// a start needs: those after the newest snapshot.
+func (s *store) read(shardID, replicaID uint64) (mark, error) {
+	snapshot, err := s.GetSnapshot(shardID, replicaID)
+	if err != nil {
+		return mark{}, s.corrupt(err, "the snapshot record can't be read")
+	}
+	m := mark{lastIndex: snapshot.Index, lastTerm: snapshot.Term}
+	state, err := s.ILogDB.ReadRaftState(shardID, replicaID, snapshot.Index)
+	if errors.Is(err, raftio.ErrNoSavedLog) {
+		return m, nil
+	}
+	if err != nil {
+		return mark{}, s.corrupt(err, "the term and the vote can't be read")
+	}
+	m.term, m.vote = state.State.Term, state.State.Vote
+
+	for next, end := state.FirstIndex, state.FirstIndex+state.EntryCount; next < end; {
+		const page = 4 << 20
+		entries, _, err := s.IterateEntries([]pb.Entry{}, 0, shardID, replicaID, next, end, page)
+		if err != nil {
+			return mark{}, s.corrupt(err, fmt.Sprintf("entry %d of shard %d, replica %d, or one soon after it, can't be read", next, shardID, replicaID))
+		}
+		if len(entries) == 0 || entries[0].Index != next {
+			return mark{}, s.corrupt(nil, fmt.Sprintf("entry %d of shard %d, replica %d is missing, and the log goes on to %d", next, shardID, replicaID, end-1))
+		}
+		last := entries[len(entries)-1]
+		m.lastIndex, m.lastTerm = last.Index, last.Term
+		next = last.Index + 1
+	}
+	return m, nil
+}
+
+func (s *store) corrupt(cause error, reason string) error {
+	return &CorruptError{File: s.dir, Offset: -1, Reason: reason, Err: cause}
+}
