@@ -30,7 +30,7 @@ type Query struct {
 	Descending bool
 	// Sort by something else than the key needs the whole range in memory.
 	Sort SortTarget
-	// KeysOnly leaves the values out, CountOnly the entries.
+	// KeysOnly leaves values and content types out, CountOnly the entries.
 	KeysOnly, CountOnly bool
 	// Count asks for the number of keys in the whole range, whatever Limit and
 	// the revision filters say.

@@ -1,0 +1,271 @@
+package storage
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+
+	"github.com/cairnkv/cairn/kv"
+	"github.com/cockroachdb/pebble/v2"
+)
+
+// refusal ends a command whose effects are taken back.
+type refusal struct {
+	code   kv.Code
+	detail string
+}
+
+func (r *refusal) Error() string { return r.detail }
+
+func refuse(code kv.Code, format string, args ...any) error {
+	return &refusal{code: code, detail: fmt.Sprintf(format, args...)}
+}
+
+// applyOnce applies c unless its idempotency key was used before.
+func (b *Batch) applyOnce(c *kv.Command) (*kv.Result, error) {
+	if c.Time > b.st.lastTime {
+		b.st.lastTime = c.Time
+	}
+	if c.IdempotencyKey == "" {
+		return b.dispatch(c)
+	}
+	scope := idempotencyScope(c.Principal, c.IdempotencyKey)
+	record, err := b.remembered(scope)
+	if err != nil {
+		return nil, err
+	}
+	if record != nil && record.expires > b.st.clock {
+		if record.fingerprint != c.Fingerprint {
+			return b.refused(&refusal{kv.IdempotencyMismatch, "this idempotency key was used with another request"}), nil
+		}
+		result, err := kv.DecodeResult(record.answer)
+		if err != nil {
+			return nil, corrupt(idempotencyKey(scope), err.Error())
+		}
+		result.Replayed = true
+		return result, nil
+	}
+	result, err := b.dispatch(c)
+	if err != nil {
+		return nil, err
+	}
+	switch result.Code {
+	case kv.NoSpace, kv.AuthChanged:
+		// Not an answer to the request but to the moment: it may succeed later.
+	default:
+		b.remember(scope, record, c.Fingerprint, result)
+	}
+	return result, nil
+}
+
+func (b *Batch) dispatch(c *kv.Command) (*kv.Result, error) {
+	switch c.Kind {
+	case kv.KindTxn:
+		return b.applyTxn(c.Txn)
+	case kv.KindCompact:
+		return b.applyCompact(c.Compact), nil
+	case kv.KindClock:
+		return b.applyClock(c.Clock)
+	case kv.KindLeaseGrant:
+		return b.applyGrant(c.Lease)
+	case kv.KindLeaseRenew:
+		return b.applyRenew(c.Renew)
+	case kv.KindLeaseRevoke:
+		return b.applyEnd(c.Lease, kv.ReasonRevoked)
+	case kv.KindLeaseExpire:
+		return b.applyEnd(c.Lease, kv.ReasonExpired)
+	case kv.KindAlarm:
+		return b.applyAlarm(c.Alarm)
+	case kv.KindMember:
+		return b.applyMember(c.Member)
+	}
+	return nil, &kv.UnknownKindError{Kind: c.Kind}
+}
+
+func (b *Batch) done() *kv.Result {
+	return &kv.Result{Revision: b.st.revision, CompactRevision: b.st.compact}
+}
+
+func (b *Batch) refused(r *refusal) *kv.Result {
+	result := b.done()
+	result.Code, result.Detail = r.code, r.detail
+	return result
+}
+
+func (b *Batch) applyCompact(revision uint64) *kv.Result {
+	switch {
+	case revision > b.st.revision:
+		return b.refused(&refusal{kv.FutureRevision, fmt.Sprintf("revision %d does not exist yet", revision)})
+	case revision < b.st.compact:
+		return b.refused(&refusal{kv.Compacted, fmt.Sprintf("history up to %d is compacted already", b.st.compact)})
+	}
+	b.st.compact = revision
+	return b.done()
+}
+
+// applyClock advances the replicated clock, if the step follows the last one
+// that counted, and forgets answers whose window is over.
+func (b *Batch) applyClock(c kv.Clock) (*kv.Result, error) {
+	if c.Prev != b.st.clockIndex {
+		return b.done(), nil
+	}
+	b.st.clock += uint64(min(max(c.AdvanceMillis, 0), kv.MaxClockAdvanceMillis))
+	b.st.clockIndex = b.index
+	return b.done(), b.forgetAnswers()
+}
+
+// maxForgottenPerStep bounds the answers that one step of the clock forgets, so
+// that a step stays short; the next one goes on.
+const maxForgottenPerStep = 5_000
+
+func (b *Batch) forgetAnswers() error {
+	opts := &pebble.IterOptions{LowerBound: []byte{spaceExpiry}, UpperBound: expiryKey(b.st.clock+1, nil)}
+	it, err := b.h.db.NewIter(opts)
+	if err != nil {
+		return err
+	}
+	defer it.Close()
+	n := 0
+	for it.First(); it.Valid() && n < maxForgottenPerStep; it.Next() {
+		must(b.wb.Delete(it.Key(), nil))
+		must(b.wb.Delete(idempotencyKey(it.Key()[1+8:]), nil))
+		b.st.idempotent--
+		n++
+	}
+	return it.Error()
+}
+
+func (b *Batch) applyAlarm(a kv.Alarm) (*kv.Result, error) {
+	k := alarmKey(a.Replica, a.Type)
+	have, err := b.get(k)
+	if err != nil {
+		return nil, err
+	}
+	count := &b.st.noSpace
+	if a.Type == kv.AlarmCorrupt {
+		count = &b.st.corrupt
+	}
+	switch {
+	case a.Active && have == nil:
+		must(b.wb.Set(k, nil, nil))
+		*count++
+	case !a.Active && have != nil:
+		must(b.wb.Delete(k, nil))
+		*count--
+	}
+	return b.done(), nil
+}
+
+// applyMember records what a member says of itself. The cluster's version is
+// the lowest of its members'.
+func (b *Batch) applyMember(m kv.Member) (*kv.Result, error) {
+	must(b.wb.Set(memberKey(m.Replica), appendMember(nil, &m), nil))
+	lowest := m.Version
+	members, err := readMembers(b.h.db)
+	if err != nil {
+		return nil, err
+	}
+	for i := range members {
+		if members[i].Replica != m.Replica {
+			lowest = min(lowest, members[i].Version)
+		}
+	}
+	b.st.clusterVersion = uint64(lowest)
+	return b.done(), nil
+}
+
+func readMembers(r pebble.Reader) ([]kv.Member, error) {
+	it, err := r.NewIter(spaceBounds(spaceMember))
+	if err != nil {
+		return nil, err
+	}
+	defer it.Close()
+	var members []kv.Member
+	for it.First(); it.Valid(); it.Next() {
+		m, err := decodeMember(it.Key(), it.Value())
+		if err != nil {
+			return nil, err
+		}
+		members = append(members, m)
+	}
+	return members, it.Error()
+}
+
+func readAlarms(r pebble.Reader) ([]kv.Alarm, error) {
+	it, err := r.NewIter(spaceBounds(spaceAlarm))
+	if err != nil {
+		return nil, err
+	}
+	defer it.Close()
+	var alarms []kv.Alarm
+	for it.First(); it.Valid(); it.Next() {
+		k := it.Key()
+		if len(k) != 1+8+1 {
+			return nil, corrupt(k, "alarm")
+		}
+		alarms = append(alarms, kv.Alarm{
+			Replica: binary.BigEndian.Uint64(k[1:]), Type: kv.AlarmType(k[9]), Active: true,
+		})
+	}
+	return alarms, it.Error()
+}
+
+// answerRecord is what an idempotency key remembers.
+type answerRecord struct {
+	expires     uint64
+	fingerprint [16]byte
+	answer      []byte
+}
+
+func (b *Batch) remembered(scope []byte) (*answerRecord, error) {
+	value, ok := b.idempotency[string(scope)]
+	if !ok {
+		var err error
+		if value, err = b.get(idempotencyKey(scope)); err != nil || value == nil {
+			return nil, err
+		}
+	}
+	r := reader{b: value}
+	record := &answerRecord{expires: r.uvarint()}
+	copy(record.fingerprint[:], r.take(16))
+	record.answer = r.b
+	if r.bad {
+		return nil, corrupt(idempotencyKey(scope), "remembered answer")
+	}
+	return record, nil
+}
+
+// remember stores the answer in place of the one that is over, if there is one.
+func (b *Batch) remember(scope []byte, old *answerRecord, fingerprint [16]byte, result *kv.Result) {
+	if old != nil {
+		must(b.wb.Delete(expiryKey(old.expires, scope), nil))
+		b.st.idempotent--
+	}
+	expires := b.st.clock + kv.IdempotencyWindowMillis
+	answer := kv.AppendResult(nil, result)
+	if len(answer) > kv.MaxIdempotencyAnswerBytes {
+		answer = kv.AppendResult(nil, elide(result))
+	}
+	record := binary.AppendUvarint(nil, expires)
+	record = append(record, fingerprint[:]...)
+	record = append(record, answer...)
+	must(b.wb.Set(idempotencyKey(scope), record, nil))
+	must(b.wb.Set(expiryKey(expires, scope), nil, nil))
+	b.idempotency[string(scope)] = record
+	b.st.idempotent++
+}
+
+// elide returns what is remembered of an answer that is too large: everything
+// but the results of its operations.
+func elide(r *kv.Result) *kv.Result {
+	short := *r
+	short.Ops, short.Leases, short.Elided = nil, nil, true
+	return &short
+}
+
+// numberOf derives a lease's number from its id: 63 bits, not 0.
+func numberOf(id kv.LeaseID) int64 {
+	sum := sha256.Sum256(id[:])
+	n := int64(binary.BigEndian.Uint64(sum[:]) >> 1)
+	return max(n, 1)
+}

@@ -1,0 +1,318 @@
+package storage
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/cairnkv/cairn/kv"
+	"github.com/cockroachdb/pebble/v2"
+)
+
+// maxBatchBytes is where a batch is cut between two commands. A batch is held
+// in memory and in Pebble's log as one piece.
+const maxBatchBytes = 16 << 20
+
+// Batch applies commands. They see each other's effects; readers see none of
+// them before Commit. One goroutine uses a batch, and there is one batch at a
+// time.
+//
+//	b, err := store.NewBatch()
+//	for each Raft entry {
+//		if b.BeginEntry(index, incarnation, seq) {
+//			for each command { result, err := b.Apply(command) }
+//		}
+//		b.EndEntry()
+//	}
+//	applied, err := b.Commit()
+//
+// An error of any method means that the disk or the log is broken; the batch
+// must be abandoned with Close and the process must not go on applying.
+type Batch struct {
+	h  *handle
+	wb *pebble.Batch
+	st state
+
+	// What the batch changed and has not committed, under its newest state.
+	keys        map[string]*version
+	leases      map[kv.LeaseID]*lease // nil: gone
+	numbers     map[int64]kv.LeaseID  // zero: gone
+	idempotency map[string][]byte     // by scope, encoded record
+
+	index  uint64
+	skip   uint64 // commands of the entry that an earlier batch applied
+	window *window
+	incarn kv.LeaseID
+
+	from   uint64 // revision before the first change
+	events []kv.Event
+	// WantEvents, when set before the first Apply, makes Commit return the
+	// events.
+	WantEvents bool
+
+	run      txnRun // reused by each transaction
+	key, val []byte // scratch of emit and lookup
+}
+
+// NewBatch begins a batch on the current state.
+func (s *Store) NewBatch() (*Batch, error) {
+	h, err := s.acquire()
+	if err != nil {
+		return nil, err
+	}
+	b := &Batch{
+		h: h, wb: h.db.NewBatch(), st: *h.published.Load(),
+		keys:        map[string]*version{},
+		leases:      map[kv.LeaseID]*lease{},
+		numbers:     map[int64]kv.LeaseID{},
+		idempotency: map[string][]byte{},
+	}
+	b.from = b.st.revision
+	return b, nil
+}
+
+// Close abandons what was not committed and releases the batch.
+func (b *Batch) Close() {
+	if b.h == nil {
+		return
+	}
+	// Closing a batch that was not committed only frees memory.
+	_ = b.wb.Close()
+	b.h.release()
+	b.h = nil
+}
+
+// BeginEntry starts a Raft entry. It returns false when the proposer's entry
+// seq was applied before, at another index; its commands are then not applied
+// again.
+func (b *Batch) BeginEntry(index uint64, incarnation kv.LeaseID, seq uint64) bool {
+	b.index, b.skip, b.window, b.incarn = index, 0, nil, incarnation
+	if b.st.partialIndex == index {
+		// The rest of an entry that an earlier batch began. The entry is in the
+		// window already.
+		b.skip = b.st.partialDone
+		return true
+	}
+	b.st.partialIndex, b.st.partialDone = index, 0
+	w := b.h.windows[incarnation]
+	if w == nil {
+		b.forgetIncarnations(index)
+		w = &window{}
+		b.h.windows[incarnation] = w
+	}
+	fresh := w.admit(seq, index)
+	b.window = w
+	return fresh
+}
+
+// forgetIncarnations drops the windows of proposers that have been silent for
+// a long stretch of the log.
+func (b *Batch) forgetIncarnations(index uint64) {
+	var old []kv.LeaseID
+	for id, w := range b.h.windows { // lint:unordered the result does not depend on the order
+		if w.lastIndex+windowKeepEntries < index {
+			old = append(old, id)
+		}
+	}
+	for _, id := range old {
+		delete(b.h.windows, id)
+		must(b.wb.Delete(entriesKey(id), nil))
+	}
+}
+
+// EndEntry ends the entry that BeginEntry began.
+func (b *Batch) EndEntry() {
+	if b.window != nil {
+		must(b.wb.Set(entriesKey(b.incarn), appendWindow(b.val[:0], b.window), nil))
+		b.window = nil
+	}
+	b.st.applied = b.index
+	b.st.partialIndex, b.st.partialDone = 0, 0
+}
+
+// SkipTo records that the log was applied up to index where an entry carries no
+// command.
+func (b *Batch) SkipTo(index uint64) { b.st.applied = index }
+
+// Apply applies one command of the entry. The result shares no memory with the
+// command. It is nil for a command that was applied before a restart.
+func (b *Batch) Apply(c *kv.Command) (*kv.Result, error) {
+	if b.skip > 0 {
+		b.skip--
+		return nil, nil
+	}
+	if b.wb.Len() > maxBatchBytes || needsCommitted(c) {
+		if err := b.flush(); err != nil {
+			return nil, err
+		}
+	}
+	result, err := b.applyOnce(c)
+	if err != nil {
+		return nil, err
+	}
+	b.st.partialDone++
+	return result, nil
+}
+
+// needsCommitted reports whether applying c reads something that only the
+// database shows, so that what the batch holds back must be committed first.
+func needsCommitted(c *kv.Command) bool {
+	switch c.Kind {
+	case kv.KindTxn:
+		return readsPast(c.Txn)
+	case kv.KindLeaseRevoke, kv.KindLeaseExpire, kv.KindClock, kv.KindMember, kv.KindAlarm:
+		return true
+	}
+	return false
+}
+
+func readsPast(t *kv.Txn) bool {
+	for _, branch := range [2][]kv.Op{t.Then, t.Else} {
+		for i := range branch {
+			op := &branch[i]
+			if op.Type == kv.OpGet && op.Query.Revision != 0 || op.Type == kv.OpTxn && readsPast(op.Txn) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// Applied is what a committed batch did.
+type Applied struct {
+	// From and To are the store's revisions before and after.
+	From, To uint64
+	// Index is the last Raft entry that is applied whole.
+	Index uint64
+	// Events are the changes of From+1 to To in order, when they were wanted.
+	// They share no memory with the commands.
+	Events []kv.Event
+}
+
+// Commit makes the batch visible and releases it.
+func (b *Batch) Commit() (Applied, error) {
+	defer b.Close()
+	if err := b.flush(); err != nil {
+		return Applied{}, err
+	}
+	return Applied{From: b.from, To: b.st.revision, Index: b.st.applied, Events: b.events}, nil
+}
+
+// flush commits what the batch holds. After a crash the state says at which
+// command of which entry to go on.
+func (b *Batch) flush() error {
+	if b.window != nil {
+		must(b.wb.Set(entriesKey(b.incarn), appendWindow(b.val[:0], b.window), nil))
+		b.window = nil
+	}
+	must(b.wb.Set(keyState, appendState(b.val[:0], &b.st), nil))
+	if err := b.wb.Commit(pebble.NoSync); err != nil {
+		return fmt.Errorf("storage: commit: %w", err)
+	}
+	compacted := b.h.published.Load().compact != b.st.compact
+	st := b.st
+	b.h.published.Store(&st)
+	if compacted {
+		b.h.sweeper.wake()
+	}
+	b.wb.Reset()
+	clear(b.keys)
+	clear(b.leases)
+	clear(b.numbers)
+	clear(b.idempotency)
+	return nil
+}
+
+// must is for operations on a batch in memory, which fail only when it is
+// misused.
+func must(err error) {
+	if err != nil {
+		panic(err)
+	}
+}
+
+// get reads a record from the database into fresh memory; nil if there is none.
+func (b *Batch) get(key []byte) ([]byte, error) { return getCopy(b.h.db, key) }
+
+func getCopy(r pebble.Reader, key []byte) ([]byte, error) {
+	v, closer, err := r.Get(key)
+	if errors.Is(err, pebble.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("storage: read: %w", err)
+	}
+	v = append(make([]byte, 0, len(v)), v...)
+	return v, closer.Close()
+}
+
+// lookup returns the newest version of key without its payload, unless the
+// batch wrote it.
+func (b *Batch) lookup(key []byte) (version, error) {
+	if v := b.keys[string(key)]; v != nil {
+		return *v, nil
+	}
+	b.key = appendNewestKey(b.key[:0], key)
+	value, closer, err := b.h.db.Get(b.key)
+	if errors.Is(err, pebble.ErrNotFound) {
+		return version{}, nil
+	}
+	if err != nil {
+		return version{}, fmt.Errorf("storage: read: %w", err)
+	}
+	var v version
+	err = decodeNewest(b.key, value, &v)
+	return v, errors.Join(err, closer.Close())
+}
+
+// withPayload completes a version of key that lookup returned.
+func (b *Batch) withPayload(key []byte, v version) (version, error) {
+	if !v.exists || v.payload != nil {
+		return v, nil
+	}
+	k := appendVersionKey(nil, key, v.mod)
+	value, err := b.get(k)
+	if err != nil {
+		return v, err
+	}
+	if value == nil {
+		return v, corrupt(k, "version is missing")
+	}
+	_, err = decodeVersion(k, value, &v)
+	return v, err
+}
+
+// pendingIn returns the keys that the batch changed inside r, in byte order.
+func (b *Batch) pendingIn(r kv.Range) [][]byte {
+	var keys [][]byte
+	for k := range b.keys { // lint:unordered sorted below
+		if key := []byte(k); r.Contains(key) {
+			keys = append(keys, key)
+		}
+	}
+	slices.SortFunc(keys, bytes.Compare)
+	return keys
+}
+
+// findLease returns the lease, or nil.
+func (b *Batch) findLease(id kv.LeaseID) (*lease, error) {
+	if l, ok := b.leases[id]; ok {
+		return l, nil
+	}
+	k := leaseKey(id)
+	value, err := b.get(k)
+	if value == nil || err != nil {
+		return nil, err
+	}
+	return decodeLease(k, value)
+}
+
+// numberTaken reports whether a lease has the number.
+func (b *Batch) numberTaken(number int64) (bool, error) {
+	if id, ok := b.numbers[number]; ok {
+		return id != kv.LeaseID{}, nil
+	}
+	value, err := b.get(numberKey(number))
+	return value != nil, err
+}

@@ -1,0 +1,462 @@
+package storage
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/cairnkv/cairn/kv"
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// ErrClosed is returned by every operation on a store that was closed.
+var ErrClosed = errors.New("storage: closed")
+
+// Options configure one store. The zero value is usable. None of them can
+// influence what applying a command gives.
+type Options struct {
+	// FS is where the store lives; nil means the operating system's files.
+	FS vfs.FS
+	// CacheBytes is the size of the block cache. Default 64 MiB.
+	CacheBytes int64
+	// MemTableBytes is the size of a memtable, of which up to four exist while
+	// flushing lags. Default 16 MiB.
+	MemTableBytes uint64
+	// MaxOpenFiles bounds the open tables. Default 1,000.
+	MaxOpenFiles int
+	// SweepBatch is how many changes one step of the background compaction
+	// looks at. Default 1,000.
+	SweepBatch int
+	// Logger receives what the store has to say. Default: nothing.
+	Logger *slog.Logger
+	// Fatal is called, from any goroutine, when the disk failed in a way after
+	// which the store must not be used: a failed write or sync is never
+	// retried. It must end the process. Default: panic.
+	Fatal func(error)
+}
+
+func (o Options) withDefaults() Options {
+	if o.FS == nil {
+		o.FS = vfs.Default
+	}
+	if o.CacheBytes == 0 {
+		o.CacheBytes = 64 << 20
+	}
+	if o.MemTableBytes == 0 {
+		o.MemTableBytes = 16 << 20
+	}
+	if o.MaxOpenFiles == 0 {
+		o.MaxOpenFiles = 1000
+	}
+	if o.SweepBatch == 0 {
+		o.SweepBatch = 1000
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Fatal == nil {
+		o.Fatal = func(err error) { panic(err) }
+	}
+	return o
+}
+
+// Store is one shard's store. See the package comment for who may call what.
+type Store struct {
+	dir  string
+	opts Options
+
+	// current is the open database, or nil after Close. Load switches it.
+	current atomic.Pointer[handle]
+	// lifecycle serialises Load and Close.
+	lifecycle sync.Mutex
+}
+
+// handle is an open database with the number of its users. The database is
+// closed by the last one, after the store let go of it.
+type handle struct {
+	db   *pebble.DB
+	name string
+	refs atomic.Int64
+	// published is the state as of the last committed batch.
+	published atomic.Pointer[state]
+	// windows is the content of space q. Only the applying goroutine uses it.
+	windows map[kv.LeaseID]*window
+	sweeper *sweeper
+	opts    *Options
+	closed  chan struct{} // closed when the database is
+	// obsolete says that another database took this one's place: its directory
+	// is removed when its last user is gone.
+	obsolete atomic.Bool
+	dir      string
+}
+
+// Open opens the store in dir, which it creates when it is missing.
+func Open(dir string, opts Options) (*Store, error) {
+	s := &Store{dir: dir, opts: opts.withDefaults()}
+	fs := s.opts.FS
+	if err := fs.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("storage: create %s: %w", dir, err)
+	}
+	name, err := readPointer(fs, dir)
+	if err != nil {
+		return nil, err
+	}
+	fresh := name == ""
+	if fresh {
+		name = databaseName(1)
+	}
+	if err := removeOthers(fs, dir, name); err != nil {
+		return nil, err
+	}
+	h, err := openHandle(fs, fs.PathJoin(dir, name), name, &s.opts)
+	if err != nil {
+		return nil, err
+	}
+	if fresh {
+		// A crash before this line leaves a database without a pointer, which
+		// the next Open takes for a fresh one and finds empty or complete.
+		if err := writePointer(fs, dir, name); err != nil {
+			h.release()
+			return nil, err
+		}
+	}
+	s.current.Store(h)
+	return s, nil
+}
+
+func openHandle(fs vfs.FS, dir, name string, opts *Options) (*handle, error) {
+	db, err := openPebble(fs, dir, opts)
+	if err != nil {
+		return nil, err
+	}
+	h := &handle{db: db, name: name, windows: map[kv.LeaseID]*window{}, opts: opts, dir: dir, closed: make(chan struct{})}
+	h.refs.Store(1)
+	if err := h.load(); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	h.sweeper = startSweeper(h)
+	h.sweeper.wake()
+	return h, nil
+}
+
+func openPebble(fs vfs.FS, dir string, opts *Options) (*pebble.DB, error) {
+	o := pebbleOptions(opts)
+	o.FS = fs
+	defer o.Cache.Unref()
+	db, err := pebble.Open(dir, o)
+	if err != nil {
+		return nil, fmt.Errorf("storage: open %s: %w", dir, err)
+	}
+	return db, nil
+}
+
+// pebbleOptions returns complete options. The caller releases their cache.
+func pebbleOptions(opts *Options) *pebble.Options {
+	o := &pebble.Options{
+		FS:                          opts.FS,
+		Comparer:                    comparer,
+		Cache:                       pebble.NewCache(opts.CacheBytes),
+		MemTableSize:                opts.MemTableBytes,
+		MemTableStopWritesThreshold: 4,
+		MaxOpenFiles:                opts.MaxOpenFiles,
+		L0CompactionThreshold:       2,
+		L0StopWritesThreshold:       24,
+		LBaseMaxBytes:               64 << 20,
+		BytesPerSync:                1 << 20,
+		FormatMajorVersion:          pebble.FormatTableFormatV6,
+		Logger:                      pebbleLogger{opts},
+		EventListener:               eventListener(opts),
+	}
+	o.EnsureDefaults()
+	for i := range o.Levels {
+		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
+	}
+	o.Experimental.EnableValueBlocks = func() bool { return true }
+	return o
+}
+
+// load checks the format and reads the state.
+func (h *handle) load() error {
+	format, closer, err := h.db.Get(keyFormat)
+	switch {
+	case errors.Is(err, pebble.ErrNotFound):
+		return h.initialise()
+	case err != nil:
+		return err
+	}
+	err = checkFormat(format)
+	if err := errors.Join(err, closer.Close()); err != nil {
+		return err
+	}
+	value, closer, err := h.db.Get(keyState)
+	if err != nil {
+		return fmt.Errorf("storage: read state: %w", err)
+	}
+	st, err := decodeState(value)
+	if err := errors.Join(err, closer.Close()); err != nil {
+		return err
+	}
+	h.published.Store(&st)
+
+	it, err := h.db.NewIter(spaceBounds(spaceEntries))
+	if err != nil {
+		return err
+	}
+	for it.First(); it.Valid(); it.Next() {
+		w, err := decodeWindow(it.Key(), it.Value())
+		if err != nil {
+			return errors.Join(err, it.Close())
+		}
+		h.windows[kv.LeaseID(it.Key()[1:])] = w
+	}
+	return errors.Join(it.Error(), it.Close())
+}
+
+func (h *handle) initialise() error {
+	st := emptyState()
+	b := h.db.NewBatch()
+	defer b.Close()
+	if err := errors.Join(
+		b.Set(keyFormat, []byte(format), nil),
+		b.Set(keyState, appendState(nil, &st), nil),
+		b.Commit(pebble.Sync),
+	); err != nil {
+		return fmt.Errorf("storage: initialise: %w", err)
+	}
+	h.published.Store(&st)
+	return nil
+}
+
+// acquire returns the open database and counts its user, who must release it.
+func (s *Store) acquire() (*handle, error) {
+	for {
+		h := s.current.Load()
+		if h == nil {
+			return nil, ErrClosed
+		}
+		for n := h.refs.Load(); n > 0; n = h.refs.Load() {
+			if h.refs.CompareAndSwap(n, n+1) {
+				return h, nil
+			}
+		}
+		// The handle was let go between the two loads; there is another, or
+		// none.
+	}
+}
+
+// release ends a use. The last one closes the database, after the sweep has
+// ended.
+func (h *handle) release() {
+	if h.refs.Add(-1) > 0 {
+		return
+	}
+	h.sweeper.stop()
+	if err := h.db.Close(); err != nil {
+		h.opts.Logger.Error("closing the store", "err", err)
+	}
+	if h.obsolete.Load() {
+		if err := h.opts.FS.RemoveAll(h.dir); err != nil {
+			// Open removes it at the next start.
+			h.opts.Logger.Warn("removing a replaced database", "err", err)
+		}
+	}
+	close(h.closed)
+}
+
+// Close closes the store and waits until its last user is gone.
+func (s *Store) Close() error {
+	s.lifecycle.Lock()
+	defer s.lifecycle.Unlock()
+	h := s.current.Swap(nil)
+	if h == nil {
+		return nil
+	}
+	h.release()
+	<-h.closed
+	return nil
+}
+
+// Applied returns the index of the last Raft entry that is applied whole.
+func (s *Store) Applied() (uint64, error) {
+	h, err := s.acquire()
+	if err != nil {
+		return 0, err
+	}
+	defer h.release()
+	return h.published.Load().applied, nil
+}
+
+// Sync makes everything that was applied survive a loss of power.
+func (s *Store) Sync() error {
+	h, err := s.acquire()
+	if err != nil {
+		return err
+	}
+	defer h.release()
+	return h.db.LogData(nil, pebble.Sync)
+}
+
+// Stats are figures of a store. Taking them costs no input or output.
+type Stats struct {
+	AppliedIndex              uint64
+	Revision, Compact         uint64
+	Keys, Leases, Idempotency uint64
+	Clock, ClockIndex         uint64
+	NoSpaceAlarms             uint64
+	CorruptAlarms             uint64
+	ClusterVersion            uint32
+	LastTime                  int64
+	// DiskBytes is what the database takes on disk.
+	DiskBytes uint64
+}
+
+// Stats returns the store's figures as of the last committed batch.
+func (s *Store) Stats() (Stats, error) {
+	h, err := s.acquire()
+	if err != nil {
+		return Stats{}, err
+	}
+	defer h.release()
+	st := h.published.Load()
+	return Stats{
+		AppliedIndex: st.applied, Revision: st.revision, Compact: st.compact, Keys: st.keys, Leases: st.leases,
+		Idempotency: st.idempotent, Clock: st.clock, ClockIndex: st.clockIndex, NoSpaceAlarms: st.noSpace,
+		CorruptAlarms: st.corrupt, ClusterVersion: uint32(st.clusterVersion), LastTime: st.lastTime,
+		DiskBytes: h.db.Metrics().DiskSpaceUsage(),
+	}, nil
+}
+
+// Revisions returns the newest revision and the compacted one. It is cheap.
+func (s *Store) Revisions() (current, compact uint64) {
+	h := s.current.Load()
+	if h == nil {
+		return 0, 0
+	}
+	st := h.published.Load()
+	return st.revision, st.compact
+}
+
+// NeedsClock reports whether something in the store ages.
+func (s *Store) NeedsClock() (needs bool, clockIndex uint64) {
+	h := s.current.Load()
+	if h == nil {
+		return false, 0
+	}
+	st := h.published.Load()
+	return st.leases+st.idempotent > 0, st.clockIndex
+}
+
+// Metrics returns Pebble's own account of itself, for people.
+func (s *Store) Metrics() (*pebble.Metrics, error) {
+	h, err := s.acquire()
+	if err != nil {
+		return nil, err
+	}
+	defer h.release()
+	return h.db.Metrics(), nil
+}
+
+// format names the layout that doc.go describes.
+const format = "cairn-store 1"
+
+// UnknownFormatError says that a data directory was written by a version of
+// Cairn that this one does not know.
+type UnknownFormatError struct{ Found string }
+
+func (e *UnknownFormatError) Error() string {
+	return fmt.Sprintf("storage: the data has format %q, this version of Cairn knows %q; run the version that wrote it", e.Found, format)
+}
+
+func checkFormat(found []byte) error {
+	if !bytes.Equal(found, []byte(format)) {
+		return &UnknownFormatError{Found: string(found)}
+	}
+	return nil
+}
+
+// pointerFile names the directory of the database that is the store.
+const pointerFile = "CURRENT"
+
+func databaseName(n int) string { return fmt.Sprintf("db-%06d", n) }
+
+func readPointer(fs vfs.FS, dir string) (string, error) {
+	b, err := readFile(fs, fs.PathJoin(dir, pointerFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("storage: read %s: %w", pointerFile, err)
+	}
+	name := strings.TrimSuffix(string(b), "\n")
+	var n int
+	if _, err := fmt.Sscanf(name, "db-%06d", &n); err != nil || databaseName(n) != name {
+		return "", fmt.Errorf("storage: %s names %q, which is no database; restore the file or replace this member", pointerFile, name)
+	}
+	return name, nil
+}
+
+// writePointer makes name the store. It is the only step of a switch that
+// counts: before the rename the old database is the store, after it the new
+// one, and the syncs make sure that the new one is there by then.
+func writePointer(fs vfs.FS, dir, name string) error {
+	tmp := fs.PathJoin(dir, pointerFile+".new")
+	f, err := fs.Create(tmp, vfs.WriteCategoryUnspecified)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write([]byte(name + "\n"))
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := fs.Rename(tmp, fs.PathJoin(dir, pointerFile)); err != nil {
+		return err
+	}
+	return syncDir(fs, dir)
+}
+
+func syncDir(fs vfs.FS, dir string) error {
+	d, err := fs.OpenDir(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+func readFile(fs vfs.FS, path string) ([]byte, error) {
+	f, err := fs.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	b := make([]byte, info.Size())
+	if len(b) > 0 {
+		_, err = f.ReadAt(b, 0)
+	}
+	return b, errors.Join(err, f.Close())
+}
+
+// removeOthers removes what interrupted switches left in dir.
+func removeOthers(fs vfs.FS, dir, keep string) error {
+	names, err := fs.List(dir)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if strings.HasPrefix(name, "db-") && name != keep {
+			if err := fs.RemoveAll(fs.PathJoin(dir, name)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,209 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/cairnkv/cairn/kv"
+	"github.com/cockroachdb/pebble/v2"
+)
+
+// Get reads the newest version of key. The revision is one at which the answer
+// was true. The entry's value is the caller's; its key is the argument.
+func (s *Store) Get(key []byte) (e kv.Entry, found bool, revision uint64, err error) {
+	h, err := s.acquire()
+	if err != nil {
+		return kv.Entry{}, false, 0, err
+	}
+	defer h.release()
+	revision = h.published.Load().revision
+	// The newest version is the first under the key's prefix, and the filter
+	// knows prefixes, so this is one lookup whatever the number of versions.
+	it, err := h.db.NewIter(nil)
+	if err != nil {
+		return kv.Entry{}, false, 0, fmt.Errorf("storage: read: %w", err)
+	}
+	var scratch [128]byte
+	var v version
+	if it.SeekPrefixGE(appendVersionKey(scratch[:0], key, newestRevision)) {
+		if _, err = decodeVersion(it.Key(), it.Value(), &v); err == nil && v.exists {
+			v.payload = append(make([]byte, 0, len(v.payload)), v.payload...)
+			e = v.entry(key)
+			revision = max(revision, v.mod)
+		}
+	}
+	return e, v.exists, revision, errors.Join(err, it.Error(), it.Close())
+}
+
+// View is the store at one moment. It holds on to what compaction would remove,
+// so it is closed as soon as the answer is read.
+type View struct {
+	h    *handle
+	snap *pebble.Snapshot
+	st   state
+}
+
+// View pins the store as it is now.
+func (s *Store) View() (*View, error) {
+	h, err := s.acquire()
+	if err != nil {
+		return nil, err
+	}
+	v := &View{h: h, snap: h.db.NewSnapshot()}
+	if v.st, err = readState(v.snap); err != nil {
+		v.Close()
+		return nil, err
+	}
+	return v, nil
+}
+
+func readState(r pebble.Reader) (state, error) {
+	value, closer, err := r.Get(keyState)
+	if err != nil {
+		return state{}, fmt.Errorf("storage: read state: %w", err)
+	}
+	st, err := decodeState(value)
+	return st, errors.Join(err, closer.Close())
+}
+
+// Close releases the view.
+func (v *View) Close() {
+	if v.h == nil {
+		return
+	}
+	if err := v.snap.Close(); err != nil {
+		v.h.opts.Logger.Error("closing a view", "err", err)
+	}
+	v.h.release()
+	v.h = nil
+}
+
+// Revision returns the newest revision of the view, Compacted where its history
+// begins.
+func (v *View) Revision() uint64  { return v.st.revision }
+func (v *View) Compacted() uint64 { return v.st.compact }
+
+// check returns the revision to read at, or why it can't be read.
+func (v *View) check(revision uint64) (uint64, error) {
+	switch {
+	case revision == 0:
+		return v.st.revision, nil
+	case revision > v.st.revision:
+		return 0, &kv.Error{
+			Code: kv.FutureRevision, Detail: fmt.Sprintf("revision %d does not exist yet; the newest is %d", revision, v.st.revision),
+			CurrentRevision: v.st.revision, CompactRevision: v.st.compact,
+		}
+	case revision < v.st.compact:
+		return 0, compactedError(revision, &v.st)
+	}
+	return revision, nil
+}
+
+func compactedError(revision uint64, st *state) error {
+	return &kv.Error{
+		Code: kv.Compacted, Detail: fmt.Sprintf("revision %d is compacted; history begins at %d", revision, st.compact),
+		CurrentRevision: st.revision, CompactRevision: st.compact,
+	}
+}
+
+// cursor opens a cursor over the state at a revision that check returned.
+func (v *View) cursor(r kv.Range, revision uint64, values bool) (cursor, error) {
+	if revision == v.st.revision {
+		return newNewestCursor(v.snap, r, values)
+	}
+	return newPastCursor(v.snap, r, revision)
+}
+
+// Get reads key as of revision; 0 means the view's newest. The entry is the
+// caller's.
+func (v *View) Get(key []byte, revision uint64) (kv.Entry, bool, error) {
+	revision, err := v.check(revision)
+	if err != nil {
+		return kv.Entry{}, false, err
+	}
+	cur, err := v.cursor(kv.SingleKey(key), revision, true)
+	if err != nil {
+		return kv.Entry{}, false, err
+	}
+	defer cur.close()
+	if !cur.first() {
+		return kv.Entry{}, false, cur.err()
+	}
+	e := cur.version().entry(cur.key())
+	return cloneEntry(&e), true, cur.err()
+}
+
+// visitsPerCheck is how many keys a read looks at between two looks at its
+// context.
+const visitsPerCheck = 1024
+
+// visitor returns a function that counts keys and ends a read whose context is
+// done.
+func visitor(ctx context.Context) func(int) error {
+	n := 0
+	return func(more int) error {
+		if n += more; n%visitsPerCheck == 0 && ctx.Err() != nil {
+			return kv.Errorf(kv.ReadTimeout, "the read looked at %d keys and was not finished in time", n)
+		}
+		return nil
+	}
+}
+
+func unbounded(int) error { return nil }
+
+// List answers a query.
+func (v *View) List(ctx context.Context, q *kv.Query) (*kv.List, error) {
+	revision, err := v.check(q.Revision)
+	if err != nil {
+		return nil, err
+	}
+	open := func(values bool) (cursor, error) { return v.cursor(q.Range, revision, values) }
+	list, err := runQuery(q, open, visitor(ctx), unbounded)
+	if err != nil {
+		if r, ok := err.(*refusal); ok {
+			err = kv.Errorf(r.code, "%s", r.detail)
+		}
+		return nil, err
+	}
+	list.Revision = revision
+	return list, nil
+}
+
+// Scan calls fn for each entry of a query in order, without holding more than
+// one. The entry is valid during the call only. Sort, Delimiter and MaxBytes
+// are not looked at.
+func (v *View) Scan(ctx context.Context, q *kv.Query, fn func(*kv.Entry) error) error {
+	revision, err := v.check(q.Revision)
+	if err != nil {
+		return err
+	}
+	cur, err := v.cursor(q.Range, revision, !q.KeysOnly)
+	if err != nil {
+		return err
+	}
+	defer cur.close()
+	visit := visitor(ctx)
+	n := 0
+	for ok := begin(q, cur); ok; ok = advance(q, cur) {
+		if err := visit(1); err != nil {
+			return err
+		}
+		e := entryOf(q, cur.key(), cur.version())
+		if !q.Passes(&e) {
+			continue
+		}
+		if q.Limit > 0 && n == q.Limit {
+			break
+		}
+		n++
+		if err := fn(&e); err != nil {
+			return err
+		}
+	}
+	return cur.err()
+}
+
+// Members and Alarms return the replicated records of those names.
+func (v *View) Members() ([]kv.Member, error) { return readMembers(v.snap) }
+func (v *View) Alarms() ([]kv.Alarm, error)   { return readAlarms(v.snap) }
