@@ -8,6 +8,14 @@ import (
 // TimeLayout is how a time is written in JSON.
 const TimeLayout = "2006-01-02T15:04:05.000Z07:00"
 
+// Time is a time that is written in UTC with milliseconds.
+type Time struct{ time.Time }
+
+// MarshalJSON writes the time in TimeLayout. It reads any RFC 3339 time.
+func (t Time) MarshalJSON() ([]byte, error) {
+	return t.UTC().AppendFormat(nil, `"`+TimeLayout+`"`), nil
+}
+
 // Entry is one version of a key.
 type Entry struct {
 	Key []byte

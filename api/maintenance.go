@@ -1,7 +1,5 @@
 package api
 
-import "time"
-
 // Compact is the body of POST /v1/compact; exactly one field is set.
 type Compact struct {
 	// Revision is the oldest revision that stays readable.
@@ -34,24 +32,24 @@ type Status struct {
 	Name      string `json:"name"`
 	Version   string `json:"version"`
 	// Leader is the id of the member that leads, or empty.
-	Leader             string    `json:"leader"`
-	IsLeader           bool      `json:"is_leader"`
-	Term               uint64    `json:"term"`
-	AppliedIndex       uint64    `json:"applied_index"`
-	Revision           uint64    `json:"revision"`
-	CompactRevision    uint64    `json:"compact_revision"`
-	Keys               uint64    `json:"keys"`
-	Leases             uint64    `json:"leases"`
-	IdempotencyRecords uint64    `json:"idempotency_records"`
-	DiskBytes          uint64    `json:"disk_bytes"`
-	DiskFreeBytes      uint64    `json:"disk_free_bytes"`
-	QuotaBytes         uint64    `json:"quota_bytes"`
-	ClusterVersion     uint32    `json:"cluster_version"`
-	StartedAt          time.Time `json:"started_at"`
+	Leader             string `json:"leader"`
+	IsLeader           bool   `json:"is_leader"`
+	Term               uint64 `json:"term"`
+	AppliedIndex       uint64 `json:"applied_index"`
+	Revision           uint64 `json:"revision"`
+	CompactRevision    uint64 `json:"compact_revision"`
+	Keys               uint64 `json:"keys"`
+	Leases             uint64 `json:"leases"`
+	IdempotencyRecords uint64 `json:"idempotency_records"`
+	DiskBytes          uint64 `json:"disk_bytes"`
+	DiskFreeBytes      uint64 `json:"disk_free_bytes"`
+	QuotaBytes         uint64 `json:"quota_bytes"`
+	ClusterVersion     uint32 `json:"cluster_version"`
+	StartedAt          Time   `json:"started_at"`
 	// LastLinearizableAt is when the last completed linearizable round began.
-	LastLinearizableAt *time.Time `json:"last_linearizable_at,omitempty"`
-	Members            []Member   `json:"members"`
-	Alarms             []Alarm    `json:"alarms"`
+	LastLinearizableAt *Time    `json:"last_linearizable_at,omitempty"`
+	Members            []Member `json:"members"`
+	Alarms             []Alarm  `json:"alarms"`
 }
 
 // Member is one member of the cluster.
@@ -93,4 +91,13 @@ type Version struct {
 	API            string `json:"api"` // "v1"
 	ClusterVersion uint32 `json:"cluster_version"`
 	Go             string `json:"go"`
+}
+
+// Root is the answer to GET /: what this is and where to go.
+type Root struct {
+	Name    string            `json:"name"`
+	Version string            `json:"version"`
+	Cluster string            `json:"cluster"`
+	Member  string            `json:"member"`
+	Links   map[string]string `json:"links"`
 }

@@ -8,8 +8,8 @@ const (
 	// maxHeaderBytes bounds the request line and the headers together. A cursor
 	// in a URL takes up to 11 KiB.
 	maxHeaderBytes = 32 << 10
-	// maxJSONDepth bounds the nesting of JSON: sixteen nested transactions fit,
-	// which take two levels each.
+	// maxJSONDepth bounds the nesting of JSON. A transaction inside another takes
+	// three levels, so that nine of them fit, less than kv.MaxTxnDepth.
 	maxJSONDepth = 32
 
 	// defaultPage and maxPage bound the entries of a page, maxPageBytes their

@@ -4,25 +4,115 @@ import (
 	"context"
 	"net"
 	"net/http"
+	"runtime/debug"
+	"sync"
+
+	"github.com/go-chi/chi/v5"
+
+	"github.com/cairnkv/cairn/api"
 )
 
-// Server answers HTTP requests.
+// Server answers HTTP requests. Its methods are safe for concurrent use.
 type Server struct {
-	cfg Config
+	cfg         Config
+	http        *http.Server
+	mux         *chi.Mux
+	routes      []route
+	direct      map[string]*route // by method: the routes of a key in the path
+	hosts       map[string]struct{}
+	valueMember []string
+	meters      *meters
+	exchanges   sync.Pool
+	openAPI     func() ([]byte, error) // the contract as JSON
 }
 
 // New makes a server. It starts nothing.
 func New(cfg Config) *Server {
-	return &Server{cfg: cfg.withDefaults()}
+	s := &Server{
+		cfg:    cfg.withDefaults(),
+		routes: routes(),
+		direct: map[string]*route{},
+		hosts:  allowedHosts(cfg.AllowedHosts),
+	}
+	s.valueMember = []string{s.cfg.MemberID}
+	s.exchanges.New = func() any { return &exchange{} }
+	s.meters = newMeters(s.cfg.Registerer, s.routes)
+	s.mux = s.tree()
+	s.openAPI = sync.OnceValues(func() ([]byte, error) { return yamlToJSON(s.cfg.OpenAPI) })
+	s.http = &http.Server{
+		Handler:                      s,
+		TLSConfig:                    s.cfg.TLS,
+		ReadHeaderTimeout:            s.cfg.HeaderTimeout,
+		IdleTimeout:                  s.cfg.IdleTimeout,
+		MaxHeaderBytes:               maxHeaderBytes,
+		HTTP2:                        &http.HTTP2Config{MaxConcurrentStreams: maxStreams, WriteByteTimeout: s.cfg.WriteTimeout},
+		Protocols:                    new(http.Protocols),
+		DisableGeneralOptionsHandler: true,
+		ErrorLog:                     netHTTPLog(s.cfg.Logger),
+	}
+	s.http.Protocols.SetHTTP1(true)
+	s.http.Protocols.SetHTTP2(true)
+	s.http.Protocols.SetUnencryptedHTTP2(true)
+	return s
 }
 
 // Handler returns the face as a handler, for tests and for other servers.
-func (s *Server) Handler() http.Handler { return nil }
+func (s *Server) Handler() http.Handler { return s }
 
 // Serve answers requests on l until Shutdown; it then returns
 // http.ErrServerClosed. It may be called for several listeners.
-func (s *Server) Serve(l net.Listener) error { return nil }
+func (s *Server) Serve(l net.Listener) error {
+	l = limitListener(l, s.cfg.MaxConnections, s.cfg.WriteTimeout, s.meters.connections)
+	if s.cfg.TLS != nil {
+		return s.http.ServeTLS(l, "", "")
+	}
+	return s.http.Serve(l)
+}
 
-// Shutdown refuses new requests and waits until those in flight are answered or
-// ctx ends; then it closes what is left.
-func (s *Server) Shutdown(ctx context.Context) error { return nil }
+// Shutdown refuses new connections and waits until the requests in flight are
+// answered or ctx ends; then it closes what is left.
+func (s *Server) Shutdown(ctx context.Context) error {
+	err := s.http.Shutdown(ctx)
+	if err != nil {
+		_ = s.http.Close()
+	}
+	return err
+}
+
+// ServeHTTP answers one request.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	x := s.begin(w, r)
+	defer x.finish()
+	switch {
+	case !s.hostAllowed(r):
+		x.refuse(api.CodeHostNotAllowed, "%.100q is not a name of this server; see the option for allowed hosts", r.Host)
+	case !originAllowed(r):
+		x.refuse(api.CodeOriginNotAllowed, "the request comes from a page of another origin")
+	default:
+		x.dispatch()
+	}
+}
+
+// finish ends an exchange: it counts it, and turns a panic into an answer if
+// there is none yet. A panic is a bug; the process goes on, since what it holds
+// is on disk and replicated, and nothing here is shared between requests.
+func (x *exchange) finish() {
+	failure := recover()
+	if failure != nil && failure != http.ErrAbortHandler {
+		x.s.cfg.Logger.Error("A handler panicked.", "request_id", x.id(), "panic", failure, "stack", string(debug.Stack()))
+		if x.sent == 0 {
+			clear(x.w.Header())
+			x.text, x.lines = x.text[:0], x.lines[:0]
+			x.refuse(api.CodeInternal, "the server's log says more under this request id")
+			failure = nil
+		} else {
+			failure = http.ErrAbortHandler
+		}
+	}
+	x.s.meters.observe(x.route, x.sent, x.s.cfg.Now().Sub(x.began))
+	if failure != nil {
+		// The connection must not look as if the answer were complete.
+		panic(failure)
+	}
+	x.end()
+}

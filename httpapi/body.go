@@ -1,0 +1,164 @@
+package httpapi
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/cairnkv/cairn/api"
+	"github.com/cairnkv/cairn/kv"
+)
+
+// A bodyKind is what a route takes as its body.
+type bodyKind uint8
+
+const (
+	noBody     bodyKind = iota
+	rawBody             // any type: the body is the value
+	jsonBody            // application/json
+	ndjsonBody          // application/x-ndjson, read line by line
+)
+
+// checkMediaType reports whether the body is of a type that the route takes. A
+// body that is compressed is never one: what it would grow to is unknown.
+func (x *exchange) checkMediaType(kind bodyKind) bool {
+	if kind == noBody {
+		return true
+	}
+	for _, coding := range x.r.Header["Content-Encoding"] {
+		if coding != "" && !strings.EqualFold(coding, "identity") {
+			x.refuse(api.CodeUnsupportedMediaType, "Content-Encoding %.40q: send the body as it is", coding)
+			return false
+		}
+	}
+	want := ""
+	switch kind {
+	case jsonBody:
+		want = api.TypeJSON
+	case ndjsonBody:
+		want = api.TypeNDJSON
+	default:
+		return true
+	}
+	given := x.r.Header["Content-Type"]
+	if len(given) == 1 && isMediaType(given[0], want) {
+		return true
+	}
+	x.refuse(api.CodeUnsupportedMediaType, "want Content-Type: %s", want)
+	return false
+}
+
+// isMediaType reports whether a Content-Type is want, which may have a charset
+// of UTF-8 and no other parameter.
+func isMediaType(given, want string) bool {
+	name, rest, _ := strings.Cut(given, ";")
+	if !strings.EqualFold(strings.TrimSpace(name), want) {
+		return false
+	}
+	for rest != "" {
+		var parameter string
+		parameter, rest, _ = strings.Cut(rest, ";")
+		parameter = strings.TrimSpace(parameter)
+		if parameter == "" {
+			continue
+		}
+		name, value, _ := strings.Cut(parameter, "=")
+		if !strings.EqualFold(name, "charset") || !strings.EqualFold(strings.Trim(value, `"`), "utf-8") {
+			return false
+		}
+	}
+	return true
+}
+
+// checkContentType reports a content type that can't be stored: it goes back out
+// in a header.
+func (x *exchange) checkContentType(s string) {
+	if len(s) > kv.MaxContentTypeBytes {
+		x.failLimit(api.CodeInvalidArgument, kv.MaxContentTypeBytes, "a content type has at most %d bytes", kv.MaxContentTypeBytes)
+	}
+	for i := 0; i < len(s); i++ {
+		if s[i] < 0x20 || s[i] > 0x7e {
+			x.fail(api.CodeInvalidArgument, "a content type has printable ASCII alone")
+			return
+		}
+	}
+}
+
+// isForm reports whether a content type is what a form or curl -d sends, which
+// says nothing of the value.
+func isForm(contentType string) bool {
+	name, _, _ := strings.Cut(contentType, ";")
+	name = strings.TrimSpace(name)
+	return strings.EqualFold(name, "application/x-www-form-urlencoded") || strings.EqualFold(name, "multipart/form-data")
+}
+
+// readBody reads the whole body into the exchange's buffer, or reports why not.
+// The buffer grows with what arrives, never with what was announced.
+func (x *exchange) readBody(limit int64) ([]byte, bool) {
+	r := x.r
+	if r.ContentLength > limit {
+		x.bodyFailed = true
+		x.failLimit(api.CodeRequestTooLarge, limit, "a body has at most %d bytes, this one announces %d", limit, r.ContentLength)
+		return nil, false
+	}
+	if r.ContentLength == 0 {
+		return nil, true
+	}
+	body := r.Body
+	if r.ContentLength < 0 {
+		body = http.MaxBytesReader(x.w, r.Body, limit)
+	}
+	x.readDeadline(x.s.cfg.BodyTimeout)
+	b := x.body[:0]
+	if cap(b) == 0 {
+		b = make([]byte, 0, 1024)
+	}
+	for {
+		n, err := body.Read(b[len(b):cap(b)])
+		b = b[:len(b)+n]
+		if err != nil {
+			x.body = b
+			if err != io.EOF {
+				x.bodyFailed = true
+				x.failBody(err)
+				return nil, false
+			}
+			x.readDeadline(0)
+			return b, true
+		}
+		if len(b) == cap(b) {
+			b = append(b, 0)[:len(b)]
+		}
+	}
+}
+
+// failBody reports why a body couldn't be read.
+func (x *exchange) failBody(err error) {
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLarge):
+		x.failLimit(api.CodeRequestTooLarge, tooLarge.Limit, "a body has at most %d bytes", tooLarge.Limit)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		x.fail(api.CodeRequestTimeout, "the body did not arrive within %s s", seconds(x.s.cfg.BodyTimeout.Milliseconds()))
+	default:
+		x.fail(api.CodeInvalidArgument, "the body ended before it was complete, or its framing is not HTTP")
+	}
+}
+
+// readDeadline bounds the reading of the body from now on; 0 lifts the bound.
+func (x *exchange) readDeadline(d time.Duration) {
+	conn, ok := x.w.(interface{ SetReadDeadline(time.Time) error })
+	if !ok {
+		return
+	}
+	var t time.Time
+	if d > 0 {
+		// The deadline is the operating system's affair, not the wall clock's of
+		// the configuration.
+		t = time.Now().Add(d)
+	}
+	_ = conn.SetReadDeadline(t)
+}

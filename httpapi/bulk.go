@@ -1,0 +1,340 @@
+package httpapi
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"io"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/cairnkv/cairn/api"
+	"github.com/cairnkv/cairn/kv"
+)
+
+// A bulk write is a stream of lines that becomes a sequence of transactions. One
+// is on its way while the lines of the next are read, and never more: if several
+// were, one could fail while a later one is applied, and "the first n lines are
+// applied" could not be said.
+//
+// Where a transaction ends depends on the lines alone. So the same body sent
+// again under the same Idempotency-Key makes the same transactions, and those
+// that were applied are not applied again.
+
+// bulkKeyBytes bounds the Idempotency-Key of a bulk write, which is followed by a
+// slash and the number of the transaction.
+const bulkKeyBytes = kv.MaxIdempotencyKeyBytes - 1 - 20
+
+// reportEvery is how often a running bulk write says how far it is.
+const reportEvery = time.Second
+
+// bulk answers POST /v1/kv. From the first line on the answer is a 200 that ends
+// with a line which says what was applied.
+func (x *exchange) bulk() {
+	if x.refused() {
+		return
+	}
+	// Lines are answered while others still arrive.
+	_ = http.NewResponseController(x.w).EnableFullDuplex()
+	b := &bulkWrite{
+		x:      x,
+		lines:  lineReader{x: x, body: x.r.Body},
+		report: x.began,
+		// The chunk in flight reports here; one slot, so that it never waits.
+		answers: make(chan bulkAnswer, 1),
+	}
+	b.run()
+}
+
+type bulkWrite struct {
+	x     *exchange
+	lines lineReader
+	// chunks counts the transactions that were proposed.
+	chunks int
+	// Of the lines so far: how many were applied, at which revision.
+	applied, revision uint64
+	started           bool
+	report            time.Time
+	answers           chan bulkAnswer
+}
+
+// A bulkChunk is the lines of one transaction.
+type bulkChunk struct {
+	ops    []kv.Op
+	bytes  int
+	keys   map[string]struct{}
+	digest [sha256.Size]byte
+}
+
+type bulkAnswer struct {
+	result *kv.Result
+	err    error
+}
+
+// run reads, proposes and reports until the lines end or something fails.
+func (b *bulkWrite) run() {
+	var inFlight *bulkChunk
+	for {
+		chunk, failed := b.read()
+		if inFlight != nil && !b.settle(inFlight) {
+			return
+		}
+		inFlight = nil
+		if len(chunk.ops) > 0 {
+			inFlight = chunk
+			b.propose(chunk)
+		}
+		if failed || len(chunk.ops) == 0 {
+			// Nothing more will be proposed. A fault of a line is told after
+			// what stands before it is applied.
+			fault := b.x.fault
+			if inFlight != nil && !b.settle(inFlight) {
+				return
+			}
+			b.x.fault = fault
+			b.finish(0)
+			return
+		}
+	}
+}
+
+// read reads the lines of one transaction. It returns true if there is a line
+// that can't be applied, which is then reported to the exchange.
+func (b *bulkWrite) read() (chunk *bulkChunk, failed bool) {
+	chunk = &bulkChunk{keys: map[string]struct{}{}}
+	hash := sha256.New()
+	for len(chunk.ops) < kv.MaxBulkOps {
+		line, ok := b.lines.next()
+		if !ok {
+			failed = b.x.fault.code != ""
+			break
+		}
+		if len(chunk.ops) > 0 && chunk.bytes+len(line) > bulkChunkBytes {
+			b.lines.unread()
+			break
+		}
+		op, ok := b.parse(line)
+		if !ok {
+			failed = true
+			break
+		}
+		if op.repeats(chunk.keys) {
+			b.lines.unread()
+			break
+		}
+		chunk.ops = append(chunk.ops, op.Op)
+		chunk.bytes += len(line)
+		_, _ = hash.Write(line)
+		_, _ = hash.Write([]byte{'\n'})
+	}
+	hash.Sum(chunk.digest[:0])
+	return chunk, failed
+}
+
+// A lineOp is the operation of one line.
+type lineOp struct{ kv.Op }
+
+// repeats reports whether the operation writes a key that is in keys, and puts
+// it there.
+func (o *lineOp) repeats(keys map[string]struct{}) bool {
+	key := o.Key
+	if o.Type == kv.OpDelete {
+		key, _ = o.Range.Single()
+	}
+	if _, ok := keys[string(key)]; ok {
+		return true
+	}
+	keys[string(key)] = struct{}{}
+	return false
+}
+
+// parse reads one line. The operation shares the memory of the line.
+func (b *bulkWrite) parse(line []byte) (op lineOp, ok bool) {
+	r := txnReader{x: b.x}
+	b.x.parseJSON(line, func(p *jsonParser) {
+		r.p = p
+		op.Op, _ = r.operation("a line", false)
+	})
+	if b.x.fault.code == "" {
+		return op, true
+	}
+	b.x.fault.detail = "line " + strconv.FormatUint(b.lines.count, 10) + ": " + b.x.fault.detail
+	return op, false
+}
+
+// propose sends a transaction on its way. Its outcome arrives at b.answers; the
+// goroutine ends with Propose, which ends with the request.
+func (b *bulkWrite) propose(chunk *bulkChunk) {
+	x := b.x
+	b.chunks++
+	command := &kv.Command{Kind: kv.KindTxn, Time: x.s.cfg.Now().UnixMilli(), Txn: &kv.Txn{Then: chunk.ops}}
+	if x.idempotency != "" {
+		command.IdempotencyKey = x.idempotency + "/" + strconv.Itoa(b.chunks)
+		command.Fingerprint = x.fingerprint(chunk.digest[:])
+	}
+	go func(ctx context.Context, store Store, answers chan<- bulkAnswer) {
+		result, err := store.Propose(ctx, command)
+		answers <- bulkAnswer{result, err}
+	}(x.r.Context(), x.s.cfg.Store, b.answers)
+}
+
+// settle waits for the outcome of the transaction in flight. It returns false
+// when it failed and the last line is written.
+func (b *bulkWrite) settle(chunk *bulkChunk) bool {
+	x := b.x
+	answer := <-b.answers
+	first, last := b.applied+1, b.applied+uint64(len(chunk.ops))
+	switch {
+	case answer.err != nil:
+		x.fault = writeFault(answer.err)
+	case answer.result.Code != kv.OK:
+		x.fault = resultFault(answer.result)
+	default:
+		b.applied, b.revision = last, answer.result.Revision
+		if now := x.s.cfg.Now(); now.Sub(b.report) >= reportEvery {
+			b.report = now
+			b.write(appendReport(x.out[:0], b.applied, b.revision))
+		}
+		return true
+	}
+	x.fault.detail = "lines " + strconv.FormatUint(first, 10) + " to " + strconv.FormatUint(last, 10) + ": " + x.fault.detail
+	unknown := 0
+	if x.fault.code == api.CodeOutcomeUnknown {
+		unknown = len(chunk.ops)
+	}
+	b.finish(unknown)
+	return false
+}
+
+// finish writes the last line.
+func (b *bulkWrite) finish(unknown int) {
+	x := b.x
+	out := appendReport(x.out[:0], b.applied, b.revision)
+	out = appendBool(out[:len(out)-2], `,"done":`, x.fault.code == "")
+	if unknown > 0 {
+		out = appendUint(out, `,"outcome_unknown_lines":`, uint64(unknown))
+	}
+	if x.fault.code != "" {
+		info, _ := x.fault.code.Info()
+		out = append(out, `,"error":`...)
+		out = appendProblem(out, &x.fault, info, x.id())
+	}
+	b.write(append(out, '}', '\n'))
+}
+
+func appendReport(b []byte, applied, revision uint64) []byte {
+	b = appendUint(b, `{"applied":`, applied)
+	b = appendUint(b, `,"revision":`, revision)
+	return append(b, '}', '\n')
+}
+
+// write sends a line at once.
+func (b *bulkWrite) write(line []byte) {
+	x := b.x
+	x.out = line
+	if !b.started {
+		b.started = true
+		h := x.w.Header()
+		h["Content-Type"] = valueNDJSON
+		h["Cache-Control"] = valueNoStore
+		h["X-Content-Type-Options"] = valueNosniff
+		revision := b.revision
+		if revision == 0 {
+			revision, _ = x.s.cfg.Store.Revisions()
+		}
+		x.writeHeader(200, revision)
+	}
+	_, _ = x.w.Write(line)
+	_ = http.NewResponseController(x.w).Flush()
+}
+
+// A lineReader cuts a body into lines of at most maxBodyBytes. Each line has
+// memory of its own, since what is read from it lives until its transaction is
+// answered.
+type lineReader struct {
+	x    *exchange
+	body io.Reader
+	// buf[from:] was read and not given out yet.
+	buf  []byte
+	from int
+	err  error
+	// count is the number of the line that was given last.
+	count  uint64
+	last   []byte
+	reread bool
+}
+
+// next gives the next line without its end. It returns false at the end of the
+// body and for a line that can't be read, which is then reported.
+func (l *lineReader) next() ([]byte, bool) {
+	if l.reread {
+		l.reread = false
+		l.count++
+		return l.last, true
+	}
+	searched := l.from
+	armed := false
+	for {
+		if i := bytes.IndexByte(l.buf[searched:], '\n'); i >= 0 {
+			return l.give(searched+i, searched+i+1)
+		}
+		searched = len(l.buf)
+		if len(l.buf)-l.from > maxBodyBytes {
+			l.x.failLimit(api.CodeRequestTooLarge, maxBodyBytes, "line %d: a line has at most %d bytes", l.count+1, maxBodyBytes)
+			return nil, false
+		}
+		if l.err != nil {
+			if l.err != io.EOF {
+				l.x.failBody(l.err)
+				return nil, false
+			}
+			if l.from < len(l.buf) {
+				return l.give(len(l.buf), len(l.buf))
+			}
+			return nil, false
+		}
+		if !armed {
+			armed = true
+			l.x.readDeadline(l.x.s.cfg.BodyTimeout)
+		}
+		searched -= l.from
+		l.fill()
+		searched += l.from
+	}
+}
+
+// give hands out the line that ends at end.
+func (l *lineReader) give(end, from int) ([]byte, bool) {
+	line := bytes.TrimSuffix(l.buf[l.from:end], []byte{'\r'})
+	l.from = from
+	l.count++
+	if len(line) > maxBodyBytes {
+		l.x.failLimit(api.CodeRequestTooLarge, maxBodyBytes, "line %d: a line has at most %d bytes", l.count, maxBodyBytes)
+		return nil, false
+	}
+	l.last = bytes.Clone(line)
+	return l.last, true
+}
+
+// unread makes next give the last line again.
+func (l *lineReader) unread() {
+	l.reread = true
+	l.count--
+}
+
+// fill reads more into the buffer, after moving what is left to its front.
+func (l *lineReader) fill() {
+	const readBytes = 64 << 10
+	if l.from > 0 {
+		l.buf = l.buf[:copy(l.buf, l.buf[l.from:])]
+		l.from = 0
+	}
+	if cap(l.buf)-len(l.buf) < readBytes/2 {
+		grown := make([]byte, len(l.buf), max(readBytes, 2*cap(l.buf)))
+		copy(grown, l.buf)
+		l.buf = grown
+	}
+	n, err := l.body.Read(l.buf[len(l.buf):cap(l.buf)])
+	l.buf, l.err = l.buf[:len(l.buf)+n], err
+}

@@ -1,0 +1,203 @@
+package httpapi
+
+import (
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/cairnkv/cairn/api"
+	"github.com/cairnkv/cairn/kv"
+)
+
+// An exchange is one request and its answer, with the memory that both need.
+// Exchanges are pooled: nothing in one outlives its request, except for what is
+// handed to net/http, which is allocated fresh.
+//
+// It is also an http.ResponseWriter, so that it finds its way through chi and
+// back.
+type exchange struct {
+	s     *Server
+	w     http.ResponseWriter
+	r     *http.Request
+	route *route
+	began time.Time
+
+	q     paramValues
+	fault fault
+	// requestID is empty until it is needed; sent is the status of the answer, 0
+	// while there is none.
+	requestID string
+	sent      int
+	// idempotency is the Idempotency-Key of a write, or empty.
+	idempotency string
+	// bodyFailed says that the body could not be read, so that there is nothing
+	// to say about its content.
+	bodyFailed bool
+
+	// text collects the values of headers, lines says which header each is.
+	text  []byte
+	lines []headerLine
+
+	// Memory of bodies, keys and commands.
+	body    []byte
+	out     []byte
+	keyBuf  []byte
+	single  []byte
+	command kv.Command
+	txn     kv.Txn
+	ops     [2]kv.Op
+	ifs     []kv.Compare
+	query   kv.Query
+	entry   kv.Entry
+}
+
+type headerLine struct {
+	name       string
+	start, end int
+}
+
+// keepBytes bounds the buffers that a pooled exchange keeps.
+const keepBytes = 64 << 10
+
+func (s *Server) begin(w http.ResponseWriter, r *http.Request) *exchange {
+	x := s.exchanges.Get().(*exchange)
+	x.s, x.w, x.r = s, w, r
+	x.began = s.cfg.Now()
+	return x
+}
+
+// end puts the exchange back. Nobody may use it afterwards.
+func (x *exchange) end() {
+	s := x.s
+	x.q.reset()
+	x.s, x.w, x.r, x.route = nil, nil, nil, nil
+	x.fault = fault{}
+	x.requestID, x.sent, x.idempotency, x.bodyFailed = "", 0, "", false
+	x.text, x.lines = keep(x.text), x.lines[:0]
+	x.body, x.out, x.keyBuf, x.single = keep(x.body), keep(x.out), keep(x.keyBuf), keep(x.single)
+	x.command, x.txn, x.query, x.entry = kv.Command{}, kv.Txn{}, kv.Query{}, kv.Entry{}
+	x.ops = [2]kv.Op{}
+	clear(x.ifs)
+	x.ifs = x.ifs[:0]
+	s.exchanges.Put(x)
+}
+
+func keep(b []byte) []byte {
+	if cap(b) > keepBytes {
+		return nil
+	}
+	return b[:0]
+}
+
+// Header, Write and WriteHeader pass through to net/http.
+func (x *exchange) Header() http.Header { return x.w.Header() }
+
+func (x *exchange) Write(b []byte) (int, error) { return x.w.Write(b) }
+
+func (x *exchange) WriteHeader(status int) {
+	if x.sent == 0 {
+		x.sent = status
+	}
+	x.w.WriteHeader(status)
+}
+
+// Header values that never change. They are shared by all answers and nobody
+// writes to them.
+var (
+	valueJSON      = []string{api.TypeJSON}
+	valueNDJSON    = []string{api.TypeNDJSON}
+	valueProblem   = []string{api.TypeProblem}
+	valueOctets    = []string{api.TypeOctets}
+	valueText      = []string{api.TypeText}
+	valueNosniff   = []string{"nosniff"}
+	valueSandbox   = []string{"default-src 'none'; sandbox"}
+	valueAccept    = []string{"Accept"}
+	valueNoStore   = []string{"no-store"}
+	valueNoCache   = []string{"private, no-cache"}
+	valueTrue      = []string{"true"}
+	valueOneSecond = []string{"1"}
+)
+
+// setHeader sets a header to a value that is made for this answer. The name is
+// in canonical form.
+func (x *exchange) setHeader(name, value string) {
+	start := len(x.text)
+	x.text = append(x.text, value...)
+	x.lines = append(x.lines, headerLine{name, start, len(x.text)})
+}
+
+func (x *exchange) setNumber(name string, n uint64) {
+	start := len(x.text)
+	x.text = strconv.AppendUint(x.text, n, 10)
+	x.lines = append(x.lines, headerLine{name, start, len(x.text)})
+}
+
+// setTag sets the entity tag of a version: of the raw form, or of the JSON form.
+func (x *exchange) setTag(modRevision uint64, asJSON bool) {
+	start := len(x.text)
+	x.text = append(x.text, '"')
+	x.text = strconv.AppendUint(x.text, modRevision, 10)
+	if asJSON {
+		x.text = append(x.text, "-json"...)
+	}
+	x.text = append(x.text, '"')
+	x.lines = append(x.lines, headerLine{"Etag", start, len(x.text)})
+}
+
+func (x *exchange) setLease(id kv.LeaseID) {
+	if id == (kv.LeaseID{}) {
+		return
+	}
+	start := len(x.text)
+	x.text = appendLease(x.text, id)
+	x.lines = append(x.lines, headerLine{api.HeaderLease, start, len(x.text)})
+}
+
+// id is the request id: the client's if it is well-formed, else a new one.
+func (x *exchange) id() string {
+	if x.requestID == "" {
+		if given := x.r.Header[api.HeaderRequestID]; len(given) == 1 && validRequestID(given[0]) {
+			x.requestID = given[0]
+		} else {
+			x.requestID = newRequestID(x.began)
+		}
+	}
+	return x.requestID
+}
+
+// writeHeader sends the status line and the headers, with the three that every
+// answer has. The two small allocations are net/http's now: it may read the
+// headers after the handler has returned.
+func (x *exchange) writeHeader(status int, revision uint64) {
+	h := x.w.Header()
+	h[api.HeaderMember] = x.s.valueMember
+	x.setHeader(api.HeaderRequestID, x.id())
+	x.setNumber(api.HeaderRevision, revision)
+	text := string(x.text)
+	values := make([]string, len(x.lines))
+	for i, l := range x.lines {
+		values[i] = text[l.start:l.end]
+		h[l.name] = values[i : i+1 : i+1]
+	}
+	x.WriteHeader(status)
+}
+
+// send answers with a whole body.
+func (x *exchange) send(status int, contentType []string, body []byte, revision uint64) {
+	x.w.Header()["Content-Type"] = contentType
+	x.setNumber("Content-Length", uint64(len(body)))
+	x.writeHeader(status, revision)
+	if x.r.Method != http.MethodHead {
+		// An error means that the peer is gone; there is nobody to tell.
+		_, _ = x.w.Write(body)
+	}
+}
+
+// sendJSON answers with what is in x.out.
+func (x *exchange) sendJSON(status int, revision uint64) {
+	h := x.w.Header()
+	h["Cache-Control"] = valueNoStore
+	h["X-Content-Type-Options"] = valueNosniff
+	x.out = append(x.out, '\n')
+	x.send(status, valueJSON, x.out, revision)
+}

@@ -1,0 +1,257 @@
+package httpapi
+
+import (
+	"strings"
+
+	"github.com/cairnkv/cairn/api"
+)
+
+// A param is a query parameter that some route knows.
+type param uint8
+
+const (
+	pKey param = iota
+	pKeyBase64
+	pPrefix
+	pPrefixBase64
+	pStart
+	pStartBase64
+	pEnd
+	pEndBase64
+	pAll
+	pLimit
+	pCursor
+	pOrder
+	pSort
+	pKeysOnly
+	pCount
+	pCountOnly
+	pDelimiter
+	pMinModRevision
+	pMaxModRevision
+	pMinCreateRevision
+	pMaxCreateRevision
+	pRevision
+	pConsistency
+	pMinRevision
+	pMaxStaleness
+	pEncoding
+	pLease
+	pTTL
+	pPrev
+	pIfRevision
+	pIgnoreValue
+	pIgnoreLease
+	pVerbose
+	numParams
+)
+
+var paramNames = [numParams]string{
+	"key", "key_base64", "prefix", "prefix_base64", "start", "start_base64", "end", "end_base64",
+	"all", "limit", "cursor", "order", "sort", "keys_only", "count", "count_only", "delimiter",
+	"min_mod_revision", "max_mod_revision", "min_create_revision", "max_create_revision",
+	"revision", "consistency", "min_revision", "max_staleness", "encoding",
+	"lease", "ttl", "prev", "if_revision", "ignore_value", "ignore_lease", "verbose",
+}
+
+var paramByName = func() map[string]param {
+	m := make(map[string]param, numParams)
+	for p, name := range paramNames {
+		m[name] = param(p)
+	}
+	return m
+}()
+
+// A paramSet is the parameters that a route takes.
+type paramSet uint64
+
+func params(ps ...param) paramSet {
+	var set paramSet
+	for _, p := range ps {
+		set |= 1 << p
+	}
+	return set
+}
+
+func (s paramSet) has(p param) bool { return s&(1<<p) != 0 }
+
+// names lists the set, for messages.
+func (s paramSet) names() string {
+	var names []string
+	for p := range numParams {
+		if s.has(p) {
+			names = append(names, paramNames[p])
+		}
+	}
+	if len(names) == 0 {
+		return "none"
+	}
+	return strings.Join(names, ", ")
+}
+
+// paramValues is the query of a request. A parameter that stands without "="
+// is bare: ?prev is ?prev=true, while ?prev= is a variable that was not set.
+type paramValues struct {
+	present, bare paramSet
+	values        [numParams]string
+}
+
+func (v *paramValues) reset() {
+	for p := param(0); v.present != 0; p++ {
+		if v.present.has(p) {
+			v.values[p] = ""
+			v.present &^= 1 << p
+		}
+	}
+	v.bare = 0
+}
+
+// parseQuery reads a raw query that may hold the allowed parameters, each once.
+func (x *exchange) parseQuery(raw string, allowed paramSet) {
+	for raw != "" {
+		var pair string
+		pair, raw, _ = strings.Cut(raw, "&")
+		if pair == "" {
+			continue
+		}
+		rawName, rawValue, given := strings.Cut(pair, "=")
+		name, ok := unescapeQuery(rawName)
+		p, known := paramByName[name]
+		if !ok || !known || !allowed.has(p) {
+			x.fail(api.CodeInvalidArgument, "parameter %.64q is not one of this route, which takes: %s", name, allowed.names())
+			continue
+		}
+		value, ok := unescapeQuery(rawValue)
+		switch {
+		case !ok && p <= pEndBase64:
+			x.fail(api.CodeBadKeyEncoding, "parameter %s has a percent sign that no two hexadecimal digits follow, or a raw semicolon", name)
+		case !ok:
+			x.fail(api.CodeInvalidArgument, "parameter %s has a percent sign that no two hexadecimal digits follow, or a raw semicolon", name)
+		case x.q.present.has(p):
+			x.fail(api.CodeInvalidArgument, "parameter %s is given twice", name)
+		}
+		x.q.present |= 1 << p
+		x.q.values[p] = value
+		if !given {
+			x.q.bare |= 1 << p
+		}
+	}
+}
+
+// unescapeQuery decodes one name or value of a query, in which a plus sign is a
+// space. A raw semicolon is refused: some servers take it for an ampersand.
+func unescapeQuery(s string) (string, bool) {
+	plain := true
+	for i := 0; i < len(s); i++ {
+		switch s[i] {
+		case '%', '+':
+			plain = false
+		case ';':
+			return "", false
+		}
+	}
+	if plain {
+		return s, true
+	}
+	b := make([]byte, 0, len(s))
+	for i := 0; i < len(s); i++ {
+		switch s[i] {
+		case '+':
+			b = append(b, ' ')
+		case '%':
+			if i+2 >= len(s) {
+				return "", false
+			}
+			hi, lo := unhex(s[i+1]), unhex(s[i+2])
+			if hi < 0 || lo < 0 {
+				return "", false
+			}
+			b = append(b, byte(hi<<4|lo))
+			i += 2
+		default:
+			b = append(b, s[i])
+		}
+	}
+	return string(b), true
+}
+
+func unhex(c byte) int {
+	switch {
+	case '0' <= c && c <= '9':
+		return int(c - '0')
+	case 'a' <= c && c <= 'f':
+		return int(c-'a') + 10
+	case 'A' <= c && c <= 'F':
+		return int(c-'A') + 10
+	}
+	return -1
+}
+
+// uintParam reads a number between lo and hi; absent it is 0.
+func (x *exchange) uintParam(p param, lo, hi uint64) uint64 {
+	if !x.q.present.has(p) {
+		return 0
+	}
+	n, ok := parseUint(x.q.values[p])
+	if !ok || n < lo || n > hi {
+		x.fail(api.CodeInvalidArgument, "%s=%.40s: want a number from %d to %d", paramNames[p], x.q.values[p], lo, hi)
+		if p == pLimit {
+			x.fault.limit = int64(hi)
+		}
+		return 0
+	}
+	return n
+}
+
+// boolParam reads true or false; absent it is false, bare it is true.
+func (x *exchange) boolParam(p param) bool {
+	switch {
+	case !x.q.present.has(p):
+		return false
+	case x.q.bare.has(p) || x.q.values[p] == "true":
+		return true
+	case x.q.values[p] == "false":
+		return false
+	}
+	x.fail(api.CodeInvalidArgument, "%s=%.40s: want true or false", paramNames[p], x.q.values[p])
+	return false
+}
+
+// durationParam reads a duration in milliseconds; absent it is 0.
+func (x *exchange) durationParam(p param, lo, hi int64) int64 {
+	if !x.q.present.has(p) {
+		return 0
+	}
+	ms, ok := parseDuration(x.q.values[p])
+	if !ok {
+		x.fail(api.CodeInvalidArgument, "%s=%.40s: want a duration such as 30s, 5m, 168h, or a number of seconds", paramNames[p], x.q.values[p])
+		return 0
+	}
+	if ms < lo || ms > hi {
+		x.fail(api.CodeInvalidArgument, "%s=%.40s: want at least %s and at most %s seconds", paramNames[p], x.q.values[p], seconds(lo), seconds(hi))
+		return 0
+	}
+	return ms
+}
+
+// wordParam reads one of some words; absent it is the first.
+func (x *exchange) wordParam(p param, words ...string) string {
+	if !x.q.present.has(p) {
+		return words[0]
+	}
+	for _, w := range words {
+		if w != "" && x.q.values[p] == w {
+			return w
+		}
+	}
+	if words[0] == "" {
+		words = words[1:]
+	}
+	x.fail(api.CodeInvalidArgument, "%s=%.40s: want %s", paramNames[p], x.q.values[p], strings.Join(words, " or "))
+	return words[0]
+}
+
+// base64Param reads the encoding that the client wants of keys and values.
+func (x *exchange) base64Param() bool {
+	return x.wordParam(pEncoding, "", "base64") == "base64"
+}

@@ -1,0 +1,141 @@
+package httpapi
+
+import (
+	"net/http"
+	"runtime"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/cairnkv/cairn/api"
+)
+
+func (x *exchange) sendText(status int, text string) {
+	current, _ := x.s.cfg.Store.Revisions()
+	h := x.w.Header()
+	h["Cache-Control"] = valueNoStore
+	h["X-Content-Type-Options"] = valueNosniff
+	x.send(status, valueText, []byte(text), current)
+}
+
+// live answers /livez: the process runs and answers. It does not look at the
+// cluster, since to restart a node helps no cluster to find a leader.
+func (x *exchange) live() {
+	if x.refused() {
+		return
+	}
+	x.sendText(200, "ok\n")
+}
+
+// ready answers /readyz: this node can serve what needs the cluster.
+func (x *exchange) ready() {
+	verbose := x.boolParam(pVerbose)
+	if x.refused() {
+		return
+	}
+	status, text := 200, "ok\n"
+	check := "[+] linearizable-read ok\n"
+	if err := x.s.cfg.Store.Ready(); err != nil {
+		status, text = 503, "not ready\n"
+		check = "[-] linearizable-read failed: " + printable(err.Error()) + "\n"
+		x.w.Header()["Retry-After"] = valueOneSecond
+	}
+	if verbose {
+		text = check + text
+	}
+	x.sendText(status, text)
+}
+
+// health answers /health as etcd does.
+func (x *exchange) health() {
+	if x.refused() {
+		return
+	}
+	current, _ := x.s.cfg.Store.Revisions()
+	if err := x.s.cfg.Store.Ready(); err != nil {
+		x.w.Header()["Retry-After"] = valueOneSecond
+		x.sendValue(503, current, map[string]string{"health": "false", "reason": printable(err.Error())})
+		return
+	}
+	x.sendValue(200, current, map[string]string{"health": "true"})
+}
+
+// version answers /version.
+func (x *exchange) version() {
+	if x.refused() {
+		return
+	}
+	s := x.s.cfg.Store.Status()
+	x.sendValue(200, s.Revision, api.Version{
+		Version: x.s.cfg.Version, API: "v1", ClusterVersion: s.ClusterVersion, Go: runtime.Version(),
+	})
+}
+
+// metrics answers /metrics in the text format of Prometheus.
+func (x *exchange) metrics() {
+	if x.refused() {
+		return
+	}
+	x.w.Header()["Cache-Control"] = valueNoStore
+	current, _ := x.s.cfg.Store.Revisions()
+	x.announce(current)
+	if g := x.s.cfg.Gatherer; g != nil {
+		// Without headers, the library answers in its oldest text format and
+		// uncompressed, to which more can be appended.
+		plain := &http.Request{Method: http.MethodGet, Header: http.Header{}}
+		promhttp.HandlerFor(g, promhttp.HandlerOpts{}).ServeHTTP(x, plain.WithContext(x.r.Context()))
+	} else {
+		x.w.Header()["Content-Type"] = valueText
+	}
+	if more := x.s.cfg.ExtraMetrics; more != nil {
+		more(x)
+	}
+}
+
+// announce sets the headers that every answer has, for an answer that something
+// else writes.
+func (x *exchange) announce(revision uint64) {
+	h := x.w.Header()
+	h[api.HeaderMember] = x.s.valueMember
+	h.Set(api.HeaderRequestID, x.id())
+	x.setNumber(api.HeaderRevision, revision)
+	h.Set(api.HeaderRevision, string(x.text))
+}
+
+func (x *exchange) openAPIYAML() {
+	if x.refused() {
+		return
+	}
+	current, _ := x.s.cfg.Store.Revisions()
+	x.w.Header()["Cache-Control"] = valueNoCache
+	x.send(200, []string{"application/yaml"}, x.s.cfg.OpenAPI, current)
+}
+
+func (x *exchange) openAPIJSON() {
+	if x.refused() {
+		return
+	}
+	current, _ := x.s.cfg.Store.Revisions()
+	document, err := x.s.openAPI()
+	if err != nil {
+		x.s.cfg.Logger.Error("The contract is not YAML.", "error", err)
+		x.refuse(api.CodeInternal, "the contract can't be read")
+		return
+	}
+	x.w.Header()["Cache-Control"] = valueNoCache
+	x.send(200, valueJSON, document, current)
+}
+
+// root answers / with where to go.
+func (x *exchange) root() {
+	if x.refused() {
+		return
+	}
+	current, _ := x.s.cfg.Store.Revisions()
+	x.sendValue(200, current, api.Root{
+		Name: "cairn", Version: x.s.cfg.Version, Member: x.s.cfg.MemberID, Cluster: x.s.cfg.ClusterID,
+		Links: map[string]string{
+			"keys": "/v1/kv", "transactions": "/v1/txn", "history": "/v1/history", "status": "/v1/status",
+			"contract": "/openapi.yaml", "metrics": "/metrics", "ready": "/readyz",
+		},
+	})
+}

@@ -1,0 +1,195 @@
+package httpapi
+
+import (
+	"time"
+
+	"github.com/cairnkv/cairn/api"
+	"github.com/cairnkv/cairn/kv"
+)
+
+// A readMode says how new the state must be that a read sees, and at which
+// revision it is read.
+type readMode struct {
+	wait kv.Consistency
+	// revision is the revision that is read, or 0 for the newest. With cursor it
+	// is the one of the list that is continued.
+	revision uint64
+	cursor   bool
+	// weaker names what the read was, if it was not linearizable.
+	weaker []string
+}
+
+var (
+	valueStale        = []string{"stale"}
+	valueMinRevision  = []string{"min-revision"}
+	valueMaxStaleness = []string{"max-staleness"}
+)
+
+// readModeParams are the parameters of every read.
+var readModeParams = params(pConsistency, pMinRevision, pMaxStaleness)
+
+// maxStaleness is the longest max_staleness, a year: beyond it a client means
+// consistency=stale.
+const maxStaleness = 365 * 24 * 3600 * 1000
+
+func (x *exchange) readMode() (m readMode) {
+	if x.q.present == 0 {
+		return m
+	}
+	consistency := x.wordParam(pConsistency, "", "linearizable", "stale")
+	m.wait.MinRevision = x.uintParam(pMinRevision, 1, maxRevision)
+	m.wait.MaxStaleness = time.Duration(x.durationParam(pMaxStaleness, 1, maxStaleness)) * time.Millisecond
+	m.wait.Stale = consistency == "stale" || m.wait.MaxStaleness != 0
+	m.revision = x.uintParam(pRevision, 1, maxRevision)
+	if consistency == "linearizable" && (m.wait.MinRevision != 0 || m.wait.MaxStaleness != 0) {
+		x.fail(api.CodeInvalidArgument, "consistency=linearizable excludes min_revision and max_staleness")
+	}
+	switch {
+	case m.wait.MaxStaleness != 0:
+		m.weaker = valueMaxStaleness
+	case m.wait.MinRevision != 0:
+		m.weaker = valueMinRevision
+	case m.wait.Stale:
+		m.weaker = valueStale
+	}
+	return m
+}
+
+// await waits until the state of this node is new enough. It returns false when
+// it has answered why not.
+//
+// The past does not change: a read at a revision that this node has applied
+// needs no round. If this node is behind the revision, one linearizable round
+// tells whether the revision exists at all.
+func (x *exchange) await(m *readMode) bool {
+	store := x.s.cfg.Store
+	ctx := x.r.Context()
+	if m.weaker != nil {
+		x.w.Header()[api.HeaderConsistency] = m.weaker
+	}
+	if m.revision == 0 {
+		if err := store.Wait(ctx, m.wait); err != nil {
+			x.refuseRead(err)
+			return false
+		}
+		return true
+	}
+	if current, _ := store.Revisions(); current < m.revision {
+		need := kv.Consistency{}
+		if m.cursor {
+			need.MinRevision = m.revision
+		}
+		if err := store.Wait(ctx, need); err != nil {
+			x.refuseRead(err)
+			return false
+		}
+		if current, _ = store.Revisions(); current < m.revision {
+			x.refuseRead(kv.Errorf(kv.FutureRevision, "revision %d does not exist yet; the newest is %d", m.revision, current))
+			return false
+		}
+	}
+	if m.wait.MinRevision != 0 || m.wait.MaxStaleness != 0 {
+		if err := store.Wait(ctx, m.wait); err != nil {
+			x.refuseRead(err)
+			return false
+		}
+	}
+	return true
+}
+
+// view waits as await does and pins the state then. It returns nil when it has
+// answered why not.
+func (x *exchange) view(m *readMode) View {
+	if !x.await(m) {
+		return nil
+	}
+	v, err := x.s.cfg.Store.View()
+	if err != nil {
+		x.refuseRead(err)
+		return nil
+	}
+	return v
+}
+
+// getKey answers GET and HEAD on a key.
+func (x *exchange) getKey(key []byte) {
+	f := form{base64: x.base64Param()}
+	mode := x.readMode()
+	condition := x.readConditions()
+	if x.refused() {
+		return
+	}
+	e, revision, ok := x.readEntry(key, &mode)
+	if !ok {
+		return
+	}
+
+	h := x.w.Header()
+	h["Vary"] = valueAccept
+	contentType := valueOctets
+	if e.ContentType != "" && !isForm(e.ContentType) {
+		contentType = []string{e.ContentType}
+	}
+	wanted := negotiate(x.r.Header["Accept"], contentType[0], api.TypeJSON)
+	if wanted == wantsNeither {
+		x.fault = newFault(api.CodeNotAcceptable, "the value is "+contentType[0]+", or as an entry application/json")
+		x.sendProblem(revision)
+		return
+	}
+	x.setTag(e.ModRevision, wanted == wantsSecond)
+	if condition.failed(e.ModRevision) {
+		x.fault = newFault(api.CodeConditionFailed, "the key is at another revision than the condition says")
+		x.fault.current, x.fault.hasCurrent = e.ModRevision, true
+		x.sendProblem(revision)
+		return
+	}
+	h["Cache-Control"] = valueNoCache
+	x.setNumber(api.HeaderModRevision, e.ModRevision)
+	x.setNumber(api.HeaderCreateRevision, e.CreateRevision)
+	x.setNumber(api.HeaderVersion, e.Version)
+	x.setLease(e.Lease)
+	if condition.unchanged(e.ModRevision) {
+		x.writeHeader(304, revision)
+		return
+	}
+	h["X-Content-Type-Options"] = valueNosniff
+	if wanted == wantsSecond {
+		x.out = append(f.appendEntry(x.out[:0], e), '\n')
+		x.send(200, valueJSON, x.out, revision)
+		return
+	}
+	h["Content-Security-Policy"] = valueSandbox
+	x.send(200, contentType, e.Value, revision)
+}
+
+// readEntry reads a key as mode says. It returns false when it has answered:
+// also for a key that does not exist.
+func (x *exchange) readEntry(key []byte, mode *readMode) (*kv.Entry, uint64, bool) {
+	var err error
+	var found bool
+	var revision uint64
+	if mode.revision == 0 {
+		if !x.await(mode) {
+			return nil, 0, false
+		}
+		x.entry, found, revision, err = x.s.cfg.Store.Get(key)
+	} else {
+		v := x.view(mode)
+		if v == nil {
+			return nil, 0, false
+		}
+		defer v.Close()
+		revision = v.Revision()
+		x.entry, found, err = v.Get(key, mode.revision)
+	}
+	switch {
+	case err != nil:
+		x.refuseRead(err)
+	case !found:
+		x.fault = newFault(api.CodeKeyNotFound, "there is no such key")
+		x.sendProblem(revision)
+	default:
+		return &x.entry, revision, true
+	}
+	return nil, 0, false
+}

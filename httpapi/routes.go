@@ -1,0 +1,173 @@
+package httpapi
+
+import (
+	"net/http"
+	"strings"
+
+	"github.com/go-chi/chi/v5"
+
+	"github.com/cairnkv/cairn/api"
+)
+
+// A route is one method of one path.
+type route struct {
+	method, pattern string
+	// params are the query parameters that it takes; all others are refused.
+	params paramSet
+	body   bodyKind
+	// write says that it changes state: it takes an Idempotency-Key of at most
+	// keyBytes.
+	write    bool
+	keyBytes int
+	// types are the media types of its answer, if the request may choose among
+	// them only. The value of a key has its own.
+	types  []string
+	handle func(*exchange)
+	meter  *meter
+}
+
+// Sets of parameters that several routes share.
+var (
+	keyParams   = params(pKey, pKeyBase64)
+	rangeParams = params(pPrefix, pPrefixBase64, pStart, pStartBase64, pEnd, pEndBase64)
+
+	getParams    = readModeParams | params(pRevision, pEncoding)
+	putParams    = params(pLease, pTTL, pPrev, pIfRevision, pIgnoreValue, pIgnoreLease, pEncoding)
+	deleteParams = params(pPrev, pIfRevision, pEncoding)
+	listParams   = readModeParams | rangeParams | params(pRevision, pLimit, pCursor, pOrder, pSort, pKeysOnly, pCount, pCountOnly,
+		pDelimiter, pMinModRevision, pMaxModRevision, pMinCreateRevision, pMaxCreateRevision, pEncoding)
+	historyParams = readModeParams | params(pLimit, pCursor, pKeysOnly, pEncoding)
+)
+
+var (
+	typesJSON = []string{api.TypeJSON}
+	typesList = []string{api.TypeJSON, api.TypeNDJSON}
+	typesBulk = []string{api.TypeNDJSON}
+)
+
+// routes is everything that this face answers.
+func routes() []route {
+	read := func(method, pattern string, p paramSet, types []string, handle func(*exchange)) route {
+		return route{method: method, pattern: pattern, params: p, types: types, handle: handle}
+	}
+	write := func(method, pattern string, p paramSet, body bodyKind, types []string, handle func(*exchange)) route {
+		return route{method: method, pattern: pattern, params: p, body: body, types: types, handle: handle, write: true, keyBytes: 255}
+	}
+	several := func(r route) route { r.keyBytes = bulkKeyBytes; return r }
+
+	// A key in the path, and the same key in the query.
+	inPath := func(prefix string, handle func(*exchange, []byte)) func(*exchange) {
+		return func(x *exchange) { handle(x, x.key(prefix)) }
+	}
+	inQuery := func(handle func(*exchange, []byte)) func(*exchange) {
+		return func(x *exchange) { handle(x, x.key("")) }
+	}
+
+	return []route{
+		read("GET", keyPath+"*", getParams, nil, inPath(keyPath, (*exchange).getKey)),
+		read("HEAD", keyPath+"*", getParams, nil, inPath(keyPath, (*exchange).getKey)),
+		write("PUT", keyPath+"*", putParams, rawBody, typesJSON, inPath(keyPath, (*exchange).putKey)),
+		write("DELETE", keyPath+"*", deleteParams, noBody, typesJSON, inPath(keyPath, (*exchange).deleteKey)),
+
+		read("GET", "/v1/key", keyParams|getParams, nil, inQuery((*exchange).getKey)),
+		read("HEAD", "/v1/key", keyParams|getParams, nil, inQuery((*exchange).getKey)),
+		write("PUT", "/v1/key", keyParams|putParams, rawBody, typesJSON, inQuery((*exchange).putKey)),
+		write("DELETE", "/v1/key", keyParams|deleteParams, noBody, typesJSON, inQuery((*exchange).deleteKey)),
+
+		read("GET", "/v1/kv", listParams, typesList, (*exchange).list),
+		write("DELETE", "/v1/kv", rangeParams|params(pAll, pPrev, pEncoding), noBody, typesJSON, (*exchange).deleteRange),
+		several(write("POST", "/v1/kv", 0, ndjsonBody, typesBulk, (*exchange).bulk)),
+
+		write("POST", "/v1/txn", params(pEncoding), jsonBody, typesJSON, (*exchange).postTxn),
+
+		read("GET", historyPath+"*", historyParams, typesJSON, inPath(historyPath, (*exchange).history)),
+		read("GET", "/v1/history", keyParams|historyParams, typesJSON, inQuery((*exchange).history)),
+
+		write("POST", "/v1/compact", 0, jsonBody, typesJSON, (*exchange).postCompact),
+		read("GET", "/v1/hash", readModeParams|params(pRevision), typesJSON, (*exchange).hash),
+		read("GET", "/v1/status", 0, typesJSON, (*exchange).status),
+		read("GET", "/v1/alarms", readModeParams, typesJSON, (*exchange).alarms),
+		several(write("DELETE", "/v1/alarms", 0, noBody, typesJSON, (*exchange).clearAlarms)),
+
+		read("GET", "/livez", 0, nil, (*exchange).live),
+		read("HEAD", "/livez", 0, nil, (*exchange).live),
+		read("GET", "/readyz", params(pVerbose), nil, (*exchange).ready),
+		read("HEAD", "/readyz", params(pVerbose), nil, (*exchange).ready),
+		read("GET", "/health", 0, nil, (*exchange).health),
+		read("GET", "/version", 0, nil, (*exchange).version),
+		read("GET", "/metrics", 0, nil, (*exchange).metrics),
+		read("GET", "/openapi.yaml", 0, nil, (*exchange).openAPIYAML),
+		read("GET", "/openapi.json", 0, nil, (*exchange).openAPIJSON),
+		read("GET", "/", 0, nil, (*exchange).root),
+	}
+}
+
+// tree makes chi's tree of the routes. Its handlers find the exchange in the
+// ResponseWriter that they are given.
+func (s *Server) tree() *chi.Mux {
+	mux := chi.NewRouter()
+	for i := range s.routes {
+		rt := &s.routes[i]
+		mux.MethodFunc(rt.method, rt.pattern, func(w http.ResponseWriter, r *http.Request) {
+			w.(*exchange).run(rt)
+		})
+		if strings.HasPrefix(rt.pattern, keyPath) {
+			s.direct[rt.method] = rt
+		}
+	}
+	mux.NotFound(func(w http.ResponseWriter, r *http.Request) {
+		w.(*exchange).refuse(api.CodeNotFound, "%.100q", r.URL.Path)
+	})
+	mux.MethodNotAllowed(func(w http.ResponseWriter, r *http.Request) {
+		w.(*exchange).refuseMethod()
+	})
+	return mux
+}
+
+// dispatch finds the route of a request and runs it. The routes of a key are
+// found without chi, which copies the request for each one that it matches.
+func (x *exchange) dispatch() {
+	u := x.r.URL
+	if strings.HasPrefix(u.Path, keyPath) && (u.RawPath == "" || strings.HasPrefix(u.RawPath, keyPath)) {
+		if rt := x.s.direct[x.r.Method]; rt != nil {
+			x.run(rt)
+			return
+		}
+	}
+	x.s.mux.ServeHTTP(x, x.r)
+}
+
+// refuseMethod answers 405 with the methods that the path has.
+func (x *exchange) refuseMethod() {
+	path := x.r.URL.RawPath
+	if path == "" {
+		path = x.r.URL.Path
+	}
+	var allow []string
+	for i := range x.s.routes {
+		rt := &x.s.routes[i]
+		prefix, tail := strings.CutSuffix(rt.pattern, "*")
+		if path == rt.pattern || tail && strings.HasPrefix(path, prefix) {
+			allow = append(allow, rt.method)
+		}
+	}
+	x.fault = newFault(api.CodeMethodNotAllowed, x.r.Method+" is not one of "+strings.Join(allow, ", "))
+	x.fault.allow = strings.Join(allow, ", ")
+	current, _ := x.s.cfg.Store.Revisions()
+	x.sendProblem(current)
+}
+
+// run checks what the route says of all its requests, and then handles this one.
+func (x *exchange) run(rt *route) {
+	x.route = rt
+	if !x.checkMediaType(rt.body) || !x.checkAccept(rt.types) {
+		return
+	}
+	if rt.write {
+		x.readIdempotencyKey(rt.keyBytes)
+	}
+	if x.r.URL.RawQuery != "" {
+		x.parseQuery(x.r.URL.RawQuery, rt.params)
+	}
+	rt.handle(x)
+}
