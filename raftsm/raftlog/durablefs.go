@@ -2,55 +2,123 @@ package raftlog
 
 import (
 	"errors"
+	"io"
+	"os"
+	"strings"
+	"sync"
 	"sync/atomic"
 
 	"github.com/lni/vfs"
 )
 
-// durableFS makes every file durable before it is closed. When the log store
-// begins a new log file it closes the old one without a sync, although a
-// record may just have been written to it, and answers for that record with a
-// sync of the new file.
-type durableFS struct{ vfs.FS }
+// durableFS is the file system that the log store sees. It differs from the
+// one underneath in two ways.
+//
+// Every file is durable before it is closed. When the store begins a new log
+// file it closes the old one without a sync, although a record may just have
+// been written to it, and answers for that record with a sync of the new file.
+//
+// The log files grow ahead of what is written to them, as zeros. A sync that
+// finds a file of the same size, in the same blocks, has the data to write and
+// no metadata, and doesn't wait for the file system's journal.
+type durableFS struct {
+	vfs.FS
+	logs *liveLogs
+}
+
+// liveLogs are the log files that are being written to, by name. A reader of
+// one must not see the zeros: the store takes them for damage.
+type liveLogs struct {
+	mu     sync.Mutex
+	byName map[string]*durableFile
+}
+
+func newDurableFS(under vfs.FS) durableFS {
+	return durableFS{FS: under, logs: &liveLogs{byName: make(map[string]*durableFile)}}
+}
 
 // Create implements vfs.FS.
 func (d durableFS) Create(name string) (vfs.File, error) {
-	return wrapped(d.FS.Create(name))
-}
-
-// OpenForAppend implements vfs.FS.
-func (d durableFS) OpenForAppend(name string) (vfs.File, error) {
-	return wrapped(d.FS.OpenForAppend(name))
-}
-
-// ReuseForWrite implements vfs.FS.
-func (d durableFS) ReuseForWrite(from, to string) (vfs.File, error) {
-	return wrapped(d.FS.ReuseForWrite(from, to))
-}
-
-func wrapped(f vfs.File, err error) (vfs.File, error) {
+	under, err := d.FS.Create(name)
 	if err != nil {
 		return nil, err
 	}
-	return &durableFile{File: f}, nil
+	f := &durableFile{File: under}
+	if t, ok := under.(truncater); ok && strings.HasSuffix(name, ".log") {
+		f.ahead = t
+		f.forget = d.logs.add(name, f)
+	}
+	return f, nil
 }
 
+// Open implements vfs.FS.
+func (d durableFS) Open(name string, options ...vfs.OpenOption) (vfs.File, error) {
+	size, live := d.logs.size(name)
+	file, err := d.FS.Open(name, options...)
+	if err != nil || !live {
+		return file, err
+	}
+	return &prefix{File: file, SectionReader: io.NewSectionReader(file, 0, size)}, nil
+}
+
+func (l *liveLogs) add(name string, f *durableFile) (forget func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.byName[name] = f
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		delete(l.byName, name)
+	}
+}
+
+func (l *liveLogs) size(name string) (int64, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	f, ok := l.byName[name]
+	if !ok {
+		return 0, false
+	}
+	return f.written.Load(), true
+}
+
+// truncater is a file that can grow ahead, since it can be cut again.
+type truncater interface{ Truncate(size int64) error }
+
+// growth is how far a log file grows ahead. A write of at least half of that
+// is left alone: it has more to wait for than the journal.
+const growth = 256 << 10
+
+var zeros [growth]byte
+
+// durableFile is a file that is written from its beginning to its end. Its
+// writer is alone; a reader, and Sync, may come at any time.
 type durableFile struct {
 	vfs.File
-	dirty atomic.Bool // written to since the last sync
+	dirty   atomic.Bool  // written to since the last sync
+	written atomic.Int64 // what was written ends here
+	grown   int64        // zeros end here, if beyond written
+	ahead   truncater    // the file, if it grows ahead
+	forget  func()       // takes it out of the live logs, likewise
 }
 
 // Write implements vfs.File.
 func (f *durableFile) Write(p []byte) (int, error) {
 	f.dirty.Store(true)
-	return f.File.Write(p)
+	n, err := f.File.Write(p)
+	end := f.written.Add(int64(n))
+	if err != nil || f.ahead == nil || end <= f.grown || len(p) >= growth/2 {
+		return n, err
+	}
+	if _, err := f.File.WriteAt(zeros[:], end); err != nil {
+		return n, err
+	}
+	f.grown = end + growth
+	return n, nil
 }
 
-// WriteAt implements vfs.File.
-func (f *durableFile) WriteAt(p []byte, offset int64) (int, error) {
-	f.dirty.Store(true)
-	return f.File.WriteAt(p, offset)
-}
+// WriteAt implements vfs.File. The log store has no use for it.
+func (f *durableFile) WriteAt([]byte, int64) (int, error) { return 0, errors.ErrUnsupported }
 
 // Sync implements vfs.File. A write that comes during the sync keeps the file
 // dirty.
@@ -65,8 +133,41 @@ func (f *durableFile) Sync() error {
 
 // Close implements vfs.File.
 func (f *durableFile) Close() error {
-	if !f.dirty.Load() {
-		return f.File.Close()
+	var err error
+	if f.grown > f.written.Load() {
+		f.dirty.Store(true)
+		err = f.ahead.Truncate(f.written.Load())
 	}
-	return errors.Join(f.Sync(), f.File.Close())
+	if err == nil && f.dirty.Load() {
+		err = f.Sync()
+	}
+	if f.forget != nil {
+		f.forget()
+	}
+	return errors.Join(err, f.File.Close())
 }
+
+// prefix is the beginning of a file, for reading.
+type prefix struct {
+	vfs.File
+	*io.SectionReader
+}
+
+// The methods that both parts have.
+
+func (p *prefix) Read(b []byte) (int, error)                { return p.SectionReader.Read(b) }
+func (p *prefix) ReadAt(b []byte, off int64) (int, error)   { return p.SectionReader.ReadAt(b, off) }
+func (p *prefix) Seek(off int64, whence int) (int64, error) { return p.SectionReader.Seek(off, whence) }
+
+// Stat implements vfs.File.
+func (p *prefix) Stat() (os.FileInfo, error) {
+	info, err := p.File.Stat()
+	return sized{info, p.Size()}, err
+}
+
+type sized struct {
+	os.FileInfo
+	size int64
+}
+
+func (s sized) Size() int64 { return s.size }

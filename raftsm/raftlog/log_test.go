@@ -25,7 +25,7 @@ func TestRestart(t *testing.T) {
 	if st.applied.Load() != last {
 		t.Fatalf("applied %d, the last proposal was %d", st.applied.Load(), last)
 	}
-	if _, err := startNode(dir, &state{}, options{}); err != nil {
-		t.Fatalf("a state machine that starts again from nothing: %v", err)
-	}
+	n := mustStart(t, dir, &state{}, options{}) // applies everything again
+	n.mustPropose(t, 300)
+	n.host.Close()
 }

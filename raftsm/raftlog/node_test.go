@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"runtime"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -35,6 +36,8 @@ type node struct {
 	host  *dragonboat.NodeHost
 	log   *raftlog.Log // nil if the store isn't ours
 	state *state
+
+	refused atomic.Uint64 // proposals that had to be repeated
 }
 
 // state is the state machine: how far it has applied, in memory, as if it were
@@ -136,8 +139,10 @@ func (n *node) propose(size int) (uint64, error) {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		result, err := n.host.SyncPropose(ctx, session, cmd)
 		cancel()
-		if errors.Is(err, dragonboat.ErrShardNotReady) {
-			continue // no leader yet
+		if errors.Is(err, dragonboat.ErrShardNotReady) || errors.Is(err, dragonboat.ErrSystemBusy) {
+			n.refused.Add(1)
+			runtime.Gosched() // no leader yet, or the store asks for a pause: not applied
+			continue
 		}
 		return result.Value, err
 	}

@@ -15,6 +15,7 @@ type store struct {
 	raftio.ILogDB // what isn't overridden here is passed on as it is
 
 	dir      string
+	bad      map[raftio.NodeInfo]error // replicas that inspect found damaged
 	recorder *recorder
 	closed   func() // called first by Close
 
@@ -23,6 +24,9 @@ type store struct {
 	// store underneath syncs "its current file" after a write, without a lock,
 	// and each of the others may begin a new file in between.
 	saving sync.RWMutex
+
+	// scratch has one slice a worker: the updates of its SaveRaftState.
+	scratch [][]pb.Update
 }
 
 var _ raftio.ILogDB = (*store)(nil)
@@ -42,7 +46,11 @@ func openStore(nhc config.NodeHostConfig, busy config.LogDBCallback, dirs, wals 
 			err = errors.Join(err, file.close())
 		}
 	}()
-	nhc.Expert.FS = durableFS{fsys}
+	bad, err := inspect(fsys, dir)
+	if err != nil {
+		return nil, err
+	}
+	nhc.Expert.FS = newDurableFS(fsys)
 	under, err := create(nhc, busy, dirs, wals)
 	if err != nil {
 		return nil, err
@@ -60,8 +68,10 @@ func openStore(nhc config.NodeHostConfig, busy config.LogDBCallback, dirs, wals 
 	return &store{
 		ILogDB:   under,
 		dir:      dir,
+		bad:      bad,
 		recorder: newRecorder(file, ms, RecordInterval),
 		closed:   closed,
+		scratch:  make([][]pb.Update, nhc.Expert.Engine.ExecShards),
 	}, nil
 }
 
@@ -77,23 +87,42 @@ func (s *store) Close() error {
 
 // SaveRaftState implements raftio.ILogDB. What it was given is durable when it
 // returns, but for commit indexes.
+//
+// A step of a replica that only sends messages, answers reads or applies what
+// is committed has nothing to save, and its State is empty. The store
+// underneath takes an empty State for a new one, saves it and syncs it: twice
+// the syncs for a lone proposal. So such updates don't get there.
 func (s *store) SaveRaftState(updates []pb.Update, worker uint64) error {
 	s.saving.RLock()
 	defer s.saving.RUnlock()
+	save := s.scratch[worker-1][:0]
 	for i := range updates {
+		if nothingToSave(&updates[i]) {
+			continue
+		}
 		if err := s.before(&updates[i]); err != nil {
 			return err
 		}
+		save = append(save, updates[i])
 	}
-	if err := s.ILogDB.SaveRaftState(updates, worker); err != nil {
+	if len(save) == 0 {
+		return nil
+	}
+	if err := s.ILogDB.SaveRaftState(save, worker); err != nil {
 		return err
 	}
-	for i := range updates {
-		if err := s.after(&updates[i]); err != nil {
+	for i := range save {
+		if err := s.after(&save[i]); err != nil {
 			return err
 		}
 	}
+	clear(save) // the entries belong to the caller
+	s.scratch[worker-1] = save
 	return nil
+}
+
+func nothingToSave(u *pb.Update) bool {
+	return len(u.EntriesToSave) == 0 && pb.IsEmptyState(u.State) && pb.IsEmptySnapshot(u.Snapshot)
 }
 
 // before lowers the record where u takes entries back.

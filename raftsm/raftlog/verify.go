@@ -10,8 +10,18 @@ import (
 
 // verify compares a replica's log with its mark in the record and with what
 // its state machine has applied.
-func (s *store) verify(shardID, replicaID, applied uint64) error {
-	want, recorded := s.recorder.get(raftio.NodeInfo{ShardID: shardID, ReplicaID: replicaID})
+func (s *store) verify(shardID, replicaID, applied uint64) (err error) {
+	// The store panics at some kinds of damage.
+	defer func() {
+		if p := recover(); p != nil {
+			err = s.corrupt(nil, fmt.Sprint("the log store gave up: ", p))
+		}
+	}()
+	id := raftio.NodeInfo{ShardID: shardID, ReplicaID: replicaID}
+	if err := s.bad[id]; err != nil {
+		return err
+	}
+	want, recorded := s.recorder.get(id)
 	lost := func(what string, have, want uint64, from string) error {
 		return &TruncatedError{
 			Dir: s.dir, Record: s.recorder.file.name, ShardID: shardID, ReplicaID: replicaID,

@@ -1,0 +1,247 @@
+package raftlog
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"slices"
+	"strings"
+
+	"github.com/lni/dragonboat/v4/raftio"
+	pb "github.com/lni/dragonboat/v4/raftpb"
+	"github.com/lni/vfs"
+)
+
+// The log store's directory has one directory a replica, and in it:
+//
+//	CURRENT          the name of the manifest in use
+//	MANIFEST-000002  which log files there are, a record a change
+//	000003.log       the log, a record a save
+//	000003.index     where in it is what; made when the log file is finished
+//
+// A log file without an index is the one that was being written to when the
+// process ended without closing the store.
+const tanDir = "tandb"
+
+// inspect looks at the files of every replica before the log store does.
+//
+// The store takes damage in the newest log file, and in the manifest, for the
+// place where the power went: it forgets all that follows, without a word, or
+// refuses to start although nothing was lost, depending on which byte it is.
+// inspect tells the two apart, as far as the file itself shows it. A record is
+// written only after the one before it was synced, if that held entries. So
+// damage before a record with entries that is itself followed by another
+// record can't come from a crash; it is given as a *CorruptError. Otherwise
+// the file is cut after its last whole record, and the store finds a clean
+// end. What was cut off there, and had been durable, is for the record file to
+// tell.
+//
+// The errors are those of single replicas, which must not be started then.
+func inspect(fsys vfs.FS, dir string) (map[raftio.NodeInfo]error, error) {
+	root := fsys.PathJoin(dir, tanDir)
+	names, err := fsys.List(root)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	bad := make(map[raftio.NodeInfo]error)
+	for _, name := range names {
+		var id raftio.NodeInfo
+		if n, _ := fmt.Sscanf(name, "node-%d-%d", &id.ShardID, &id.ReplicaID); n != 2 {
+			continue
+		}
+		if err := inspectReplica(fsys, fsys.PathJoin(root, name)); err != nil {
+			bad[id] = err
+		}
+	}
+	return bad, nil
+}
+
+func inspectReplica(fsys vfs.FS, dir string) error {
+	names, err := fsys.List(dir)
+	if err != nil {
+		return err
+	}
+	known, err := inspectManifest(fsys, dir)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		number, isLog := strings.CutSuffix(name, ".log")
+		if !isLog || slices.Contains(names, number+".index") {
+			continue
+		}
+		name = fsys.PathJoin(dir, name)
+		records, err := inspectLog(fsys, name)
+		if err != nil {
+			return err
+		}
+		// The manifest knows a log file before its first record is written. One
+		// that it doesn't know has been taken out of it, and is deleted by the
+		// next start, or the manifest has lost its end.
+		var n uint64
+		if _, err := fmt.Sscanf(number, "%d", &n); err == nil && records > 0 && n > known {
+			return &CorruptError{File: dir, Offset: -1, Reason: fmt.Sprintf("the manifest has lost log file %s, which holds %d records", name, records)}
+		}
+	}
+	return nil
+}
+
+// inspectLog counts the whole records of a log file and cuts off what follows
+// them.
+func inspectLog(fsys vfs.FS, name string) (int, error) {
+	synced := false
+	return inspectFile(fsys, name, nil, func(payload []byte) (proof bool) {
+		proof = synced
+		var u pb.Update
+		if u.Unmarshal(payload) == nil && len(u.EntriesToSave) > 0 {
+			synced = true
+		}
+		return proof
+	})
+}
+
+// inspectManifest gives the number of the newest log file that the manifest
+// knows, and cuts off what follows its last whole record.
+func inspectManifest(fsys vfs.FS, dir string) (newest uint64, err error) {
+	current, err := readFile(fsys, fsys.PathJoin(dir, "CURRENT"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil // nothing was ever saved here
+	}
+	if err != nil {
+		return 0, err
+	}
+	// CURRENT holds one record with the name and a line feed. The store
+	// refuses one that is damaged, with a reason of its own.
+	i := strings.Index(string(current), "MANIFEST-")
+	if i < 0 || !strings.HasSuffix(string(current), "\n") {
+		return 0, &CorruptError{File: fsys.PathJoin(dir, "CURRENT"), Reason: "it names no manifest"}
+	}
+	name := fsys.PathJoin(dir, strings.TrimSpace(string(current[i:])))
+	_, err = inspectFile(fsys, name, func(payload []byte) {
+		newest = max(newest, newestInEdit(payload))
+	}, func([]byte) bool { return true }) // every record of a manifest is synced
+	return newest, err
+}
+
+// newestInEdit gives the largest number of a log file that a record of the
+// manifest adds or removes: pairs of a tag and a number.
+func newestInEdit(b []byte) (newest uint64) {
+	const nextFileNumber = 1
+	for len(b) > 0 {
+		tag, n := binary.Uvarint(b)
+		if n <= 0 {
+			return newest
+		}
+		number, k := binary.Uvarint(b[n:])
+		if k <= 0 {
+			return newest
+		}
+		if tag != nextFileNumber {
+			newest = max(newest, number)
+		}
+		b = b[n+k:]
+	}
+	return newest
+}
+
+// inspectFile counts the whole records at the beginning of a file, calls visit
+// with each, and cuts the file after them. If there is damage, later is called
+// with each record after it that is whole, or with nil for one that is only
+// begun, until it reports that the damage can't come from a crash.
+func inspectFile(fsys vfs.FS, name string, visit func([]byte), later func([]byte) (proof bool)) (records int, err error) {
+	file, err := fsys.Open(name)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	r, err := newRecordReader(file)
+	if err != nil {
+		return 0, err
+	}
+	var (
+		buf      []byte
+		end      int64 // where the whole records end
+		stop     int64 // where the first one that isn't whole goes wrong
+		complete = true
+	)
+	for complete {
+		var payload []byte
+		if payload, stop, _, complete, err = r.record(end, buf[:0]); err != nil {
+			return 0, err
+		}
+		if complete {
+			buf, end = payload, stop
+			records++
+			if visit != nil {
+				visit(payload)
+			}
+		}
+	}
+	if end >= r.size {
+		return records, nil
+	}
+	proof, err := laterRecords(r, stop, buf, later)
+	if err != nil {
+		return 0, err
+	}
+	if proof {
+		return 0, &CorruptError{File: name, Offset: end, Reason: "a record is damaged, and later ones are whole"}
+	}
+	return records, truncate(fsys, name, end)
+}
+
+// laterRecords looks for records after the damage at offset, byte by byte
+// since nothing says where they begin.
+func laterRecords(r *recordReader, offset int64, buf []byte, later func([]byte) bool) (bool, error) {
+	if blank, err := r.blank(offset); blank || err != nil {
+		return false, err
+	}
+	for offset++; offset < r.size; {
+		payload, end, begun, whole, err := r.record(offset, buf[:0])
+		if err != nil {
+			return false, err
+		}
+		switch {
+		case whole:
+			buf = payload
+			offset = end
+		case begun:
+			payload = nil
+			offset = max(end, offset+1)
+		default:
+			offset++
+			continue
+		}
+		if later(payload) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// truncate cuts a file and makes that durable.
+func truncate(fsys vfs.FS, name string, size int64) error {
+	file, err := fsys.ReuseForWrite(name, name)
+	if err != nil {
+		return err
+	}
+	t, ok := file.(interface{ Truncate(int64) error })
+	if !ok {
+		return errors.Join(fmt.Errorf("raftlog: %s: this file system can't truncate", name), file.Close())
+	}
+	return errors.Join(t.Truncate(size), file.Sync(), file.Close())
+}
+
+func readFile(fsys vfs.FS, name string) ([]byte, error) {
+	file, err := fsys.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	content, err := io.ReadAll(file)
+	return content, errors.Join(err, file.Close())
+}

@@ -1,0 +1,124 @@
+package raftlog
+
+import (
+	"encoding/binary"
+	"errors"
+	"io"
+
+	"github.com/cespare/xxhash/v2"
+	"github.com/lni/vfs"
+)
+
+// The files of the log store are sequences of records. A file is cut into
+// blocks, a record into chunks, and no chunk crosses the end of a block:
+//
+//	0  uint32  checksum: the low half of the xxHash64 of type and payload
+//	4  uint16  length of the payload
+//	6  uint8   type
+//	7  payload
+//
+// in little-endian order. Less than a header's room at the end of a block is
+// left unused, as zeros.
+const (
+	blockSize   = 32 << 10
+	chunkHeader = 7
+
+	chunkFull   = 1 // a record in one chunk
+	chunkFirst  = 2
+	chunkMiddle = 3
+	chunkLast   = 4
+)
+
+// recordReader reads the records of a file from any place in it. It only
+// looks: what is damaged is for the caller to judge.
+type recordReader struct {
+	file  io.ReaderAt
+	size  int64
+	start int64  // where block begins in the file, or -1 before the first
+	block []byte // what the file holds of that block
+}
+
+func newRecordReader(file vfs.File) (*recordReader, error) {
+	info, err := file.Stat()
+	if err != nil {
+		return nil, err
+	}
+	return &recordReader{file: file, size: info.Size(), start: -1, block: make([]byte, 0, blockSize)}, nil
+}
+
+// load makes block the one that holds offset.
+func (r *recordReader) load(offset int64) error {
+	start := offset / blockSize * blockSize
+	if start == r.start {
+		return nil
+	}
+	n := min(blockSize, r.size-start)
+	if _, err := r.file.ReadAt(r.block[:n], start); err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	r.start, r.block = start, r.block[:n]
+	return nil
+}
+
+// chunk gives the type and the payload of the whole chunk at offset, and where
+// the next one begins. A type of 0 means that there is none. The payload is
+// valid until the next call.
+func (r *recordReader) chunk(offset int64) (typ byte, payload []byte, next int64, err error) {
+	if blockSize-offset%blockSize < chunkHeader {
+		offset += blockSize - offset%blockSize
+	}
+	if offset >= r.size {
+		return 0, nil, offset, nil
+	}
+	if err := r.load(offset); err != nil {
+		return 0, nil, 0, err
+	}
+	b := r.block[offset-r.start:]
+	if len(b) < chunkHeader {
+		return 0, nil, offset, nil
+	}
+	end := chunkHeader + int(binary.LittleEndian.Uint16(b[4:]))
+	typ = b[6]
+	if typ < chunkFull || typ > chunkLast || end > len(b) ||
+		uint32(xxhash.Sum64(b[6:end])) != binary.LittleEndian.Uint32(b) {
+		return 0, nil, offset, nil
+	}
+	return typ, b[chunkHeader:end], offset + int64(end), nil
+}
+
+// record appends to buf the payload of the record that begins at offset, and
+// says where it ends. begun tells whether a record begins there at all, whole
+// whether all of it is there.
+func (r *recordReader) record(offset int64, buf []byte) (payload []byte, end int64, begun, whole bool, err error) {
+	for first := true; ; first = false {
+		typ, chunk, next, err := r.chunk(offset)
+		if err != nil {
+			return nil, 0, begun, false, err
+		}
+		if starts := typ == chunkFull || typ == chunkFirst; typ == 0 || starts != first {
+			return nil, offset, begun, false, nil
+		}
+		begun = true
+		buf = append(buf, chunk...)
+		offset = next
+		if typ == chunkFull || typ == chunkLast {
+			return buf, offset, true, true, nil
+		}
+	}
+}
+
+// blank reports whether the file holds nothing but zeros from offset on.
+func (r *recordReader) blank(offset int64) (bool, error) {
+	for offset < r.size {
+		if err := r.load(offset); err != nil {
+			return false, err
+		}
+		for _, b := range r.block[offset-r.start:] {
+			if b != 0 {
+				return false, nil
+			}
+		}
+		offset = r.start + blockSize
+	}
+	return true, nil
+}
