@@ -21,7 +21,7 @@ func (b *bench) calibrate(ctx context.Context) []*result {
 				p = candidate
 			}
 		}
-		p.name, p.about = what, p.about+", by "+what
+		p.name = what
 		var targets []target
 		for _, v := range values {
 			t := make(v)

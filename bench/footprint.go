@@ -20,16 +20,35 @@ var footprintColumns = []column{
 	{name: "disk MB", format: whole, ratio: true},
 	{name: "stop s", format: three, ratio: true},
 	{name: "restart s", format: three, ratio: true},
+	{name: "crash restart s", format: three, ratio: true},
 	{name: "restarted MB", format: whole, ratio: true},
-	{name: "errors", format: whole},
+}
+
+// footprintWithin bounds one measurement of the footprint.
+const footprintWithin = 15 * time.Minute
+
+// A footprintRun is one measurement of the footprint on the way.
+type footprintRun struct {
+	*server
+	set settings
+
+	loading         time.Duration
+	used            usage       // by the load
+	settled         proc.Memory // some time after it
+	disk            int64
+	stopping        time.Duration
+	restarting      time.Duration // after an orderly stop
+	restarted       proc.Memory
+	crashRestarting time.Duration // after a kill
 }
 
 // footprint loads many keys, looks at memory and disk, stops the server in order,
 // starts it again over its data, and takes the time from the start of the process
-// to the first linearizable read that is answered. The kernel's page cache stays
-// as it is, so this is the restart of a process, not of a machine.
+// to the first linearizable read that is answered. Then it does so once more after
+// killing the server. The kernel's page cache stays as it is, so this is the
+// restart of a process, not of a machine.
 func footprint(ctx context.Context, set settings, t target) (_ sample, err error) {
-	ctx, cancel := context.WithTimeout(ctx, 15*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, footprintWithin)
 	defer cancel()
 	srv, err := t.start(ctx, set.Dir)
 	if err != nil {
@@ -40,61 +59,94 @@ func footprint(ctx context.Context, set settings, t target) (_ sample, err error
 			err = stopErr
 		}
 	}()
-	if err := quiet(set.Dir); err != nil {
+	f := &footprintRun{server: srv, set: set}
+	if err := f.grow(ctx); err != nil {
 		return sample{}, err
 	}
-	before, err := takeUsage(srv.pid())
-	if err != nil {
+	if err := f.comeBack(ctx); err != nil {
 		return sample{}, err
+	}
+	return f.sample(), nil
+}
+
+// grow loads the keys and waits until the server has come to rest.
+func (f *footprintRun) grow(ctx context.Context) error {
+	if err := quiet(f.set.Dir); err != nil {
+		return err
+	}
+	before, err := takeUsage(f.pid())
+	if err != nil {
+		return err
 	}
 	begin := time.Now()
-	if err := srv.load(ctx, set.FootprintKeys); err != nil {
-		return sample{}, err
+	if err := f.load(ctx, f.set.FootprintKeys); err != nil {
+		return err
 	}
-	loading := time.Since(begin)
-	loaded, err := readUsage(srv.pid())
+	f.loading = time.Since(begin)
+	after, err := readUsage(f.pid())
 	if err != nil {
-		return sample{}, err
+		return err
 	}
-	settled, err := settle(ctx, srv.pid(), set.SettleWithin)
-	if err != nil {
-		return sample{}, err
+	f.used = after.since(before)
+	if f.settled, err = settle(ctx, f.pid(), f.set.SettleWithin); err != nil {
+		return err
 	}
-	disk, err := proc.DiskUsage(srv.dir)
-	if err != nil {
-		return sample{}, err
-	}
+	f.disk, err = proc.DiskUsage(f.dir)
+	return err
+}
 
-	begin = time.Now()
-	if err := srv.stop(); err != nil {
-		return sample{}, err
+// comeBack restarts the server twice and finds its keys each time.
+func (f *footprintRun) comeBack(ctx context.Context) (err error) {
+	begin := time.Now()
+	if err := f.stop(); err != nil {
+		return err
 	}
-	stopping := time.Since(begin)
-	begin = time.Now()
-	if err := srv.run(ctx, t.readBack); err != nil {
-		return sample{}, err
+	f.stopping = time.Since(begin)
+	if f.restarting, err = f.rerun(ctx); err != nil {
+		return err
 	}
-	restarting := time.Since(begin)
-	restarted, err := proc.ReadMemory(srv.pid())
-	if err != nil {
-		return sample{}, err
+	if f.restarted, err = proc.ReadMemory(f.pid()); err != nil {
+		return err
 	}
-	if err := srv.spotCheck(ctx, set.FootprintKeys); err != nil {
-		return sample{}, fmt.Errorf("after the restart: %w", err)
+	if err := f.spotCheck(ctx, f.set.FootprintKeys); err != nil {
+		return fmt.Errorf("after the restart: %w", err)
 	}
+	f.kill()
+	if f.crashRestarting, err = f.rerun(ctx); err != nil {
+		return err
+	}
+	if err := f.spotCheck(ctx, f.set.FootprintKeys); err != nil {
+		return fmt.Errorf("after the crash: %w", err)
+	}
+	return nil
+}
+
+// sample puts the numbers under their columns. The errors of this profile fail it,
+// so that there is none to count.
+func (f *footprintRun) sample() sample {
 	return sample{values: []float64{
-		float64(set.FootprintKeys) / loading.Seconds(),
-		loaded.since(before).server.Seconds(),
-		float64(max(loaded.memory.Peak, settled.Peak)) / 1e6,
-		float64(loaded.memory.Resident) / 1e6,
-		float64(settled.Resident) / 1e6,
-		float64(settled.Anonymous) / 1e6,
-		float64(disk) / 1e6,
-		stopping.Seconds(),
-		restarting.Seconds(),
-		float64(restarted.Resident) / 1e6,
-		0,
-	}}, nil
+		float64(f.set.FootprintKeys) / f.loading.Seconds(),
+		f.used.server.Seconds(),
+		megabytes(max(f.used.memory.Peak, f.settled.Peak)),
+		megabytes(f.used.memory.Resident),
+		megabytes(f.settled.Resident),
+		megabytes(f.settled.Anonymous),
+		megabytes(f.disk),
+		f.stopping.Seconds(),
+		f.restarting.Seconds(),
+		f.crashRestarting.Seconds(),
+		megabytes(f.restarted.Resident),
+	}}
+}
+
+func megabytes(bytes int64) float64 { return float64(bytes) / 1e6 }
+
+// rerun starts a stopped server over its data and says how long it took until a
+// key could be read.
+func (s *server) rerun(ctx context.Context) (time.Duration, error) {
+	begin := time.Now()
+	err := s.run(ctx, s.target.readBack)
+	return time.Since(begin), err
 }
 
 // settle waits until a server that is left alone no longer changes its memory: by

@@ -106,7 +106,7 @@ func TestProgram(t *testing.T) {
 	}
 	self, dir := buildSelf(t), t.TempDir()
 	report := filepath.Join(t.TempDir(), "report.json")
-	out, err := exec.Command(self, "-short", "-dir", dir, "-duration", "50ms", "-targets", "etcd-grpc", "-json", report, "put-64", "floor").CombinedOutput()
+	out, err := exec.Command(self, "-short", "-dir", dir, "-duration", "50ms", "-targets", "etcd-grpc", "-footprint-keys", "5000", "-json", report, "put-64", "footprint", "floor").CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}

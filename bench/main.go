@@ -162,7 +162,7 @@ func parseOptions(args []string) (options, error) {
 	flags.IntVar(&opt.set.Tuning.CairnStreams, "cairn-streams", 4, "concurrent bulk requests to cairn")
 	flags.IntVar(&opt.set.Tuning.CairnLines, "cairn-lines", 10_000, "keys in a bulk request to cairn")
 	flags.IntVar(&opt.set.Tuning.EtcdTxns, "etcd-txns", 32, "concurrent bulk transactions to etcd")
-	flags.IntVar(&opt.set.Tuning.EtcdConnections, "etcd-connections", 8, "connections that gRPC requests to etcd share")
+	flags.IntVar(&opt.set.Tuning.EtcdConnections, "etcd-connections", 2, "connections that gRPC requests to etcd share")
 	if err := flags.Parse(args); err != nil {
 		return opt, err
 	}

@@ -82,6 +82,9 @@ func measure(ctx context.Context, set settings, data *dataset, t target, p profi
 		return sample{}, err
 	}
 	got := drive(ctx, c.sessions, do, set.Duration)
+	if err := srv.alive(); err != nil {
+		return sample{}, err
+	}
 	after, err := readUsage(srv.pid())
 	if err != nil {
 		return sample{}, err
@@ -100,7 +103,7 @@ func loadSample(got *tally, used usage) sample {
 		used.client.Seconds(),
 		perOperation(used.server, ops),
 		perOperation(used.client, ops),
-		float64(used.memory.Peak) / 1e6,
+		megabytes(used.memory.Peak),
 		float64(got.errors),
 	}}
 	return s

@@ -58,6 +58,16 @@ func startProcess(dir, program string, args ...string) (*process, error) {
 
 func (p *process) pid() int { return p.cmd.Process.Pid }
 
+// alive is an error, with the last that the process said, if it has ended.
+func (p *process) alive() error {
+	select {
+	case <-p.ended:
+		return fmt.Errorf("server ended: %v\n%s", p.err, p.logTail())
+	default:
+		return nil
+	}
+}
+
 // stop asks the process to end, waits, and insists if it must.
 func (p *process) stop() error {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM) // fails only if it has ended already
@@ -67,10 +77,15 @@ func (p *process) stop() error {
 	case <-p.ended:
 		return nil
 	case <-timeout.C:
-		_ = p.cmd.Process.Kill()
-		<-p.ended
+		p.kill()
 		return fmt.Errorf("process did not end within %v and was killed", stopWithin)
 	}
+}
+
+// kill ends the process as a crash would, without a word.
+func (p *process) kill() {
+	_ = p.cmd.Process.Kill() // fails only if it has ended already
+	<-p.ended
 }
 
 // waitFor sends a request again and again, each time over a new connection,
@@ -84,7 +99,7 @@ func (p *process) waitFor(ctx context.Context, addr string, request []byte) erro
 	for {
 		select {
 		case <-p.ended:
-			return fmt.Errorf("server ended: %v\n%s", p.err, p.logTail())
+			return p.alive()
 		case <-ctx.Done():
 			return fmt.Errorf("server is not ready: %w: %v\n%s", ctx.Err(), last, p.logTail())
 		case <-ticker.C:

@@ -35,12 +35,12 @@ func TestPrint(t *testing.T) {
 	comparison().print(&b)
 	want := `
 put-9: nine clients
-                              ops/s              p99 ms  errors
-cairn                        40,000                3.00       0
-etcd-json                    10,000                4.00       0
-etcd-grpc                    20,000                   0       0
+                               ops/s               p99 ms  errors
+cairn                         40,000                 3.00       0
+etcd-json                     10,000                 4.00       0
+etcd-grpc                     20,000                    0       0
 cairn / etcd-json  4.00 [3.00, 5.00]  0.750 [0.500, 1.00]       -
-cairn / etcd-grpc  2.00 [1.50, 2.50]                   -       -
+cairn / etcd-grpc  2.00 [1.50, 2.50]                    -       -
 ! something
 `
 	if got := b.String(); got != want {

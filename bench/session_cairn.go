@@ -149,8 +149,8 @@ func appliedAll(body []byte, lines int) bool {
 	body = bytes.TrimRight(body, "\n")
 	last := body[bytes.LastIndexByte(body, '\n')+1:]
 	var end struct {
-		Applied int             `json:"applied"`
-		Error   json.RawMessage `json:"error"`
+		Applied int  `json:"applied"`
+		Done    bool `json:"done"`
 	}
-	return json.Unmarshal(last, &end) == nil && end.Applied == lines && end.Error == nil
+	return json.Unmarshal(last, &end) == nil && end.Applied == lines && end.Done
 }

@@ -62,12 +62,12 @@ func (f *fakeCairn) bulk(w http.ResponseWriter, r *http.Request) {
 	for scanner := bufio.NewScanner(r.Body); scanner.Scan(); lines++ {
 		var line struct{ Put struct{ Key, Value string } }
 		if err := json.Unmarshal(scanner.Bytes(), &line); err != nil {
-			fmt.Fprintf(w, `{"applied":%d,"error":{"code":"invalid"}}`+"\n", lines)
+			fmt.Fprintf(w, `{"applied":%d,"revision":3,"done":false,"error":{"code":"invalid"}}`+"\n", lines)
 			return
 		}
 		f.values[line.Put.Key] = line.Put.Value
 	}
-	fmt.Fprintf(w, `{"applied":%d,"revision":3}`+"\n", lines)
+	fmt.Fprintf(w, `{"applied":%d,"revision":3,"done":true}`+"\n", lines)
 }
 
 func (f *fakeCairn) list(w http.ResponseWriter, r *http.Request) {
@@ -220,10 +220,11 @@ func mustFail(t *testing.T, dial dialer, addr string, data *dataset) {
 
 func TestAppliedAll(t *testing.T) {
 	for body, want := range map[string]bool{
-		`{"applied":7,"revision":9}` + "\n":                      true,
-		"{\"progress\":3}\n{\"applied\":7,\"revision\":9}\n\n":   true,
-		`{"applied":6,"revision":9}` + "\n":                      false,
-		`{"applied":7,"revision":9,"error":{"code":"x"}}` + "\n": false,
+		`{"applied":7,"revision":9,"done":true}` + "\n":                       true,
+		"{\"applied\":3}\n{\"applied\":7,\"revision\":9,\"done\":true}\n\n":   true,
+		`{"applied":6,"revision":9,"done":true}` + "\n":                       false,
+		`{"applied":7,"revision":9}` + "\n":                                   false,
+		`{"applied":7,"revision":9,"done":false,"error":{"code":"x"}}` + "\n": false,
 		"": false, "\n": false, "7": false,
 	} {
 		if got := appliedAll([]byte(body), 7); got != want {
