@@ -86,8 +86,12 @@ func (l *liveLogs) size(name string) (int64, bool) {
 type truncater interface{ Truncate(size int64) error }
 
 // growth is how far a log file grows ahead. A write of at least half of that
-// is left alone: it has more to wait for than the journal.
-const growth = 256 << 10
+// is left alone: it has more to wait for than the journal. For such writes the
+// file has its blocks reserved, reserve at a time.
+const (
+	growth  = 256 << 10
+	reserve = 8 << 20
+)
 
 var zeros [growth]byte
 
@@ -98,6 +102,7 @@ type durableFile struct {
 	dirty   atomic.Bool  // written to since the last sync
 	written atomic.Int64 // what was written ends here
 	grown   int64        // zeros end here, if beyond written
+	room    int64        // reserved blocks end here
 	ahead   truncater    // the file, if it grows ahead
 	forget  func()       // takes it out of the live logs, likewise
 }
@@ -105,9 +110,17 @@ type durableFile struct {
 // Write implements vfs.File.
 func (f *durableFile) Write(p []byte) (int, error) {
 	f.dirty.Store(true)
+	if f.ahead == nil {
+		return f.File.Write(p)
+	}
+	end := f.written.Load() + int64(len(p))
+	if end+growth > f.room {
+		allocate(f.File, f.room, end+reserve-f.room)
+		f.room = end + reserve
+	}
 	n, err := f.File.Write(p)
-	end := f.written.Add(int64(n))
-	if err != nil || f.ahead == nil || end <= f.grown || len(p) >= growth/2 {
+	f.written.Add(int64(n))
+	if err != nil || end <= f.grown || len(p) >= growth/2 {
 		return n, err
 	}
 	if _, err := f.File.WriteAt(zeros[:], end); err != nil {
@@ -134,9 +147,9 @@ func (f *durableFile) Sync() error {
 // Close implements vfs.File.
 func (f *durableFile) Close() error {
 	var err error
-	if f.grown > f.written.Load() {
+	if f.room > 0 {
 		f.dirty.Store(true)
-		err = f.ahead.Truncate(f.written.Load())
+		err = f.ahead.Truncate(f.written.Load()) // frees what was reserved, too
 	}
 	if err == nil && f.dirty.Load() {
 		err = f.Sync()

@@ -2,6 +2,7 @@ package raftlog_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -90,6 +91,9 @@ func (s *logStore) read() (entries []pb.Entry, state pb.State, err error) {
 		return nil, pb.State{}, err
 	}
 	rs, err := s.ReadRaftState(shard, replica, snapshot.Index)
+	if errors.Is(err, raftio.ErrNoSavedLog) {
+		return nil, pb.State{}, nil // to Dragonboat, a new replica
+	}
 	if err != nil {
 		return nil, pb.State{}, err
 	}

@@ -66,34 +66,50 @@ func inspectReplica(fsys vfs.FS, dir string) error {
 	if err != nil {
 		return err
 	}
-	known, err := inspectManifest(fsys, dir)
+	known, manifest, err := inspectManifest(fsys, dir)
 	if err != nil {
 		return err
 	}
+	cuts := []fileScan{manifest}
 	for _, name := range names {
 		number, isLog := strings.CutSuffix(name, ".log")
 		if !isLog || slices.Contains(names, number+".index") {
 			continue
 		}
 		name = fsys.PathJoin(dir, name)
-		records, err := inspectLog(fsys, name)
+		scan, err := inspectLog(fsys, name)
 		if err != nil {
 			return err
 		}
+		cuts = append(cuts, scan)
 		// The manifest knows a log file before its first record is written. One
 		// that it doesn't know has been taken out of it, and is deleted by the
 		// next start, or the manifest has lost its end.
 		var n uint64
-		if _, err := fmt.Sscanf(number, "%d", &n); err == nil && records > 0 && n > known {
-			return &CorruptError{File: dir, Offset: -1, Reason: fmt.Sprintf("the manifest has lost log file %s, which holds %d records", name, records)}
+		if _, err := fmt.Sscanf(number, "%d", &n); err == nil && scan.records > 0 && n > known {
+			return &CorruptError{File: manifest.name, Offset: manifest.end, Reason: fmt.Sprintf("it has lost log file %s, which holds %d records", name, scan.records)}
+		}
+	}
+	for _, scan := range cuts { // only now: a replica that is refused stays as it was found
+		if scan.end < scan.size {
+			if err := truncate(fsys, scan.name, scan.end); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
-// inspectLog counts the whole records of a log file and cuts off what follows
-// them.
-func inspectLog(fsys vfs.FS, name string) (int, error) {
+// fileScan is what a file of records was found to be.
+type fileScan struct {
+	name    string
+	size    int64
+	records int   // that are whole, from its beginning
+	end     int64 // of them
+}
+
+// inspectLog scans a log file.
+func inspectLog(fsys vfs.FS, name string) (fileScan, error) {
 	synced := false
 	return inspectFile(fsys, name, nil, func(payload []byte) (proof bool) {
 		proof = synced
@@ -105,27 +121,27 @@ func inspectLog(fsys vfs.FS, name string) (int, error) {
 	})
 }
 
-// inspectManifest gives the number of the newest log file that the manifest
-// knows, and cuts off what follows its last whole record.
-func inspectManifest(fsys vfs.FS, dir string) (newest uint64, err error) {
+// inspectManifest scans the manifest and gives the number of the newest log
+// file that it knows.
+func inspectManifest(fsys vfs.FS, dir string) (newest uint64, scan fileScan, err error) {
 	current, err := readFile(fsys, fsys.PathJoin(dir, "CURRENT"))
 	if errors.Is(err, fs.ErrNotExist) {
-		return 0, nil // nothing was ever saved here
+		return 0, fileScan{}, nil // nothing was ever saved here
 	}
 	if err != nil {
-		return 0, err
+		return 0, fileScan{}, err
 	}
 	// CURRENT holds one record with the name and a line feed. The store
 	// refuses one that is damaged, with a reason of its own.
 	i := strings.Index(string(current), "MANIFEST-")
 	if i < 0 || !strings.HasSuffix(string(current), "\n") {
-		return 0, &CorruptError{File: fsys.PathJoin(dir, "CURRENT"), Reason: "it names no manifest"}
+		return 0, fileScan{}, &CorruptError{File: fsys.PathJoin(dir, "CURRENT"), Reason: "it names no manifest"}
 	}
 	name := fsys.PathJoin(dir, strings.TrimSpace(string(current[i:])))
-	_, err = inspectFile(fsys, name, func(payload []byte) {
+	scan, err = inspectFile(fsys, name, func(payload []byte) {
 		newest = max(newest, newestInEdit(payload))
 	}, func([]byte) bool { return true }) // every record of a manifest is synced
-	return newest, err
+	return newest, scan, err
 }
 
 // newestInEdit gives the largest number of a log file that a record of the
@@ -149,50 +165,40 @@ func newestInEdit(b []byte) (newest uint64) {
 	return newest
 }
 
-// inspectFile counts the whole records at the beginning of a file, calls visit
-// with each, and cuts the file after them. If there is damage, later is called
-// with each record after it that is whole, or with nil for one that is only
-// begun, until it reports that the damage can't come from a crash.
-func inspectFile(fsys vfs.FS, name string, visit func([]byte), later func([]byte) (proof bool)) (records int, err error) {
+// inspectFile scans a file and calls visit with each whole record at its
+// beginning. If there is damage, later is called with each record after it
+// that is whole, or with nil for one that is only begun, until it reports that
+// the damage can't come from a crash.
+func inspectFile(fsys vfs.FS, name string, visit func([]byte), later func([]byte) (proof bool)) (scan fileScan, err error) {
 	file, err := fsys.Open(name)
 	if err != nil {
-		return 0, err
+		return fileScan{}, err
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
 	r, err := newRecordReader(file)
 	if err != nil {
-		return 0, err
+		return fileScan{}, err
 	}
-	var (
-		buf      []byte
-		end      int64 // where the whole records end
-		stop     int64 // where the first one that isn't whole goes wrong
-		complete = true
-	)
-	for complete {
-		var payload []byte
-		if payload, stop, _, complete, err = r.record(end, buf[:0]); err != nil {
-			return 0, err
+	scan = fileScan{name: name, size: r.size}
+	var buf []byte
+	for {
+		payload, stop, _, whole, err := r.record(scan.end, buf[:0])
+		if err != nil {
+			return scan, err
 		}
-		if complete {
-			buf, end = payload, stop
-			records++
-			if visit != nil {
-				visit(payload)
+		if !whole {
+			proof, err := laterRecords(r, stop, buf, later)
+			if err == nil && proof {
+				err = &CorruptError{File: name, Offset: scan.end, Reason: "a record is damaged, and later ones are whole"}
 			}
+			return scan, err
+		}
+		buf, scan.end = payload, stop
+		scan.records++
+		if visit != nil {
+			visit(payload)
 		}
 	}
-	if end >= r.size {
-		return records, nil
-	}
-	proof, err := laterRecords(r, stop, buf, later)
-	if err != nil {
-		return 0, err
-	}
-	if proof {
-		return 0, &CorruptError{File: name, Offset: end, Reason: "a record is damaged, and later ones are whole"}
-	}
-	return records, truncate(fsys, name, end)
 }
 
 // laterRecords looks for records after the damage at offset, byte by byte

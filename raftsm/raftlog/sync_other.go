@@ -6,3 +6,6 @@ import "github.com/lni/vfs"
 
 // syncData makes the content and the size of f durable.
 func syncData(f vfs.File) error { return f.Sync() }
+
+// allocate reserves nothing here.
+func allocate(vfs.File, int64, int64) {}
