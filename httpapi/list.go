@@ -3,6 +3,7 @@ package httpapi
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"encoding/binary"
 	"math"
 	"net/http"
@@ -44,7 +45,7 @@ func (x *exchange) list() {
 		x.streamList(v, &l)
 		return
 	}
-	p, err := l.page(v)
+	p, err := l.page(x.r.Context(), v)
 	if err != nil {
 		x.refuseRead(err)
 		return
@@ -166,7 +167,7 @@ type listPage struct {
 
 // page reads one page. A list of every key is read in two parts, with the
 // reserved keys between them left out.
-func (l *listing) page(v View) (p listPage, err error) {
+func (l *listing) page(ctx context.Context, v View) (p listPage, err error) {
 	p.revision = l.query.Revision
 	p.folded = l.query.Delimiter != nil
 	if l.count || l.query.CountOnly {
@@ -174,7 +175,7 @@ func (l *listing) page(v View) (p listPage, err error) {
 		for _, part := range l.keys.parts() {
 			q := l.query
 			q.Range, q.CountOnly, q.Count, q.Limit, q.Delimiter = part, true, true, 0, nil
-			part, err := v.List(&q)
+			part, err := v.List(ctx, &q)
 			if err != nil {
 				return p, err
 			}
@@ -185,7 +186,8 @@ func (l *listing) page(v View) (p listPage, err error) {
 		}
 	}
 	if l.query.Sort != kv.SortByKey {
-		return p, l.sorted(v, &p)
+		err := l.sorted(ctx, v, &p)
+		return p, err
 	}
 	left, bytesLeft := l.query.Limit, maxPageBytes
 	for parts := l.parts; len(parts) > 0 && !p.more; {
@@ -197,7 +199,7 @@ func (l *listing) page(v View) (p listPage, err error) {
 		if probe {
 			q.Limit, q.MaxBytes, q.KeysOnly = 1, 0, true
 		}
-		got, err := v.List(&q)
+		got, err := v.List(ctx, &q)
 		if err != nil {
 			return p, err
 		}
@@ -246,11 +248,11 @@ func lastOf(got *kv.List, descending bool) []byte {
 }
 
 // sorted reads a page that is sorted by something else than the key.
-func (l *listing) sorted(v View, p *listPage) error {
+func (l *listing) sorted(ctx context.Context, v View, p *listPage) error {
 	for _, part := range l.parts {
 		q := l.query
 		q.Range, q.MaxBytes = part, maxPageBytes
-		got, err := v.List(&q)
+		got, err := v.List(ctx, &q)
 		if err != nil {
 			return err
 		}
@@ -260,10 +262,14 @@ func (l *listing) sorted(v View, p *listPage) error {
 	if len(l.parts) < 2 {
 		return nil
 	}
-	slices.SortStableFunc(p.entries, func(a, b kv.Entry) int {
+	slices.SortFunc(p.entries, func(a, b kv.Entry) int {
 		order := compareBy(l.query.Sort, &a, &b)
 		if l.query.Descending {
-			return -order
+			order = -order
+		}
+		if order == 0 {
+			// Ties go by key, ascending, as in each of the parts.
+			order = bytes.Compare(a.Key, b.Key)
 		}
 		return order
 	})
@@ -284,7 +290,7 @@ func compareBy(target kv.SortTarget, a, b *kv.Entry) int {
 	case kv.SortByValue:
 		return bytes.Compare(a.Value, b.Value)
 	}
-	return bytes.Compare(a.Key, b.Key)
+	return 0
 }
 
 // nextTarget is the target of this request with another cursor.
@@ -398,7 +404,7 @@ func (l *listing) scanFolded(v View, x *exchange, entry func(*kv.Entry) error, p
 		if l.query.Limit > 0 {
 			pages.query.Limit = min(pageEntries, left)
 		}
-		p, err := pages.page(v)
+		p, err := pages.page(x.r.Context(), v)
 		if err != nil {
 			return err
 		}

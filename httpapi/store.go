@@ -47,7 +47,7 @@ type View interface {
 	// Get reads a key at a revision; revision 0 is the view's newest.
 	Get(key []byte, revision uint64) (kv.Entry, bool, error)
 	// List answers q, with its bounds on number and size.
-	List(q *kv.Query) (*kv.List, error)
+	List(ctx context.Context, q *kv.Query) (*kv.List, error)
 	// Scan calls fn for each entry of q in order. An entry is valid only during
 	// its call. MaxBytes and Delimiter are not looked at.
 	Scan(ctx context.Context, q *kv.Query, fn func(*kv.Entry) error) error

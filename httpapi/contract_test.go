@@ -1,0 +1,320 @@
+package httpapi
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/getkin/kin-openapi/openapi3"
+	"github.com/getkin/kin-openapi/openapi3filter"
+	"github.com/getkin/kin-openapi/routers"
+
+	"github.com/cairnkv/cairn/api"
+)
+
+// The contract is openapi.yaml. Every exchange of every test goes through
+// contractTransport, which holds it against the contract; what it has seen is
+// checked for completeness when all tests are done.
+
+// contract is loaded once. Its objects are closed: a member that the contract
+// doesn't name is a fault here, while it is none to a client.
+var contract = sync.OnceValues(func() (*openapi3.T, error) {
+	loader := openapi3.NewLoader()
+	doc, err := loader.LoadFromFile("../openapi.yaml")
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range doc.Components.Schemas {
+		if v := s.Value; len(v.Properties) > 0 && v.AdditionalProperties.Has == nil && v.AdditionalProperties.Schema == nil {
+			closed := false
+			v.AdditionalProperties.Has = &closed
+		}
+	}
+	for _, name := range []string{api.TypeNDJSON, "application/yaml"} {
+		openapi3filter.RegisterBodyDecoder(name, plainBody)
+	}
+	return doc, nil
+})
+
+// plainBody gives a body as it is. Lines of NDJSON are checked one by one.
+func plainBody(body io.Reader, _ http.Header, _ *openapi3.SchemaRef, _ openapi3filter.EncodingFn) (any, error) {
+	b, err := io.ReadAll(body)
+	return string(b), err
+}
+
+func loadContract(t testing.TB) *openapi3.T {
+	t.Helper()
+	doc, err := contract()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return doc
+}
+
+// contractPath is the path of the contract that a path of a request belongs to,
+// with the key in it.
+func contractPath(escaped string) (path, key string, ok bool) {
+	for _, prefix := range []string{keyPath, historyPath} {
+		if tail, found := strings.CutPrefix(escaped, prefix); found {
+			key, err := url.PathUnescape(tail)
+			return prefix + "{key}", key, err == nil
+		}
+	}
+	return escaped, "", true
+}
+
+// seen is what the exchanges of all tests covered.
+var seen = struct {
+	sync.Mutex
+	responses map[string]bool // "GET /v1/kv 200"
+	params    map[string]bool // "GET /v1/kv limit"
+	codes     map[api.Code]bool
+}{responses: map[string]bool{}, params: map[string]bool{}, codes: map[api.Code]bool{}}
+
+type contractRoundTripper struct {
+	t    testing.TB
+	doc  *openapi3.T
+	next http.RoundTripper
+}
+
+func contractTransport(t testing.TB, next http.RoundTripper) http.RoundTripper {
+	return &contractRoundTripper{t, loadContract(t), next}
+}
+
+// plainHeaders may be on any answer; the contract says so once, in its
+// description.
+var plainHeaders = []string{
+	"Date", "Content-Type", "Content-Length", "Connection", "Transfer-Encoding",
+	"Cache-Control", "Vary", "X-Content-Type-Options", "Content-Security-Policy",
+}
+
+// RoundTrip sends a request and holds what happened against the contract.
+func (c *contractRoundTripper) RoundTrip(r *http.Request) (*http.Response, error) {
+	var sent []byte
+	if r.Body != nil {
+		var err error
+		if sent, err = io.ReadAll(r.Body); err != nil {
+			return nil, err
+		}
+		r.Body = io.NopCloser(bytes.NewReader(sent))
+	}
+	resp, err := c.next.RoundTrip(r)
+	if err != nil {
+		return nil, err
+	}
+	body, err := io.ReadAll(resp.Body)
+	_ = resp.Body.Close()
+	resp.Body = io.NopCloser(bytes.NewReader(body))
+	if err != nil {
+		// Broken off on purpose; there is no complete answer to look at.
+		resp.Body = io.NopCloser(io.MultiReader(bytes.NewReader(body), failingReader{err}))
+		return resp, nil
+	}
+	escaped := r.URL.Opaque
+	if escaped == "" {
+		escaped = r.URL.EscapedPath()
+	}
+	if err := c.check(r, escaped, sent, resp, body); err != nil {
+		c.t.Errorf("%s %s: the contract does not allow this exchange: %v\nanswer: %d %.400s", r.Method, escaped, err, resp.StatusCode, body)
+	}
+	return resp, nil
+}
+
+type failingReader struct{ err error }
+
+func (f failingReader) Read([]byte) (int, error) { return 0, f.err }
+
+func (c *contractRoundTripper) check(r *http.Request, escaped string, sent []byte, resp *http.Response, body []byte) error {
+	for _, name := range []string{api.HeaderRevision, api.HeaderMember, api.HeaderRequestID} {
+		if len(resp.Header[name]) != 1 {
+			return fmt.Errorf("the answer has no %s", name)
+		}
+	}
+	path, key, ok := contractPath(escaped)
+	item := c.doc.Paths.Value(path)
+	if !ok || item == nil || item.GetOperation(r.Method) == nil {
+		// Outside of the contract there are problems alone.
+		if resp.StatusCode < 400 {
+			return fmt.Errorf("a route that the contract does not have answers %d", resp.StatusCode)
+		}
+		if r.Method == http.MethodHead {
+			return nil
+		}
+		return c.checkJSON(c.doc.Components.Schemas["Problem"].Value, body)
+	}
+	op := item.GetOperation(r.Method)
+
+	response := op.Responses.Value(fmt.Sprint(resp.StatusCode))
+	if response == nil && resp.StatusCode >= 400 {
+		response = op.Responses.Default()
+	}
+	if response == nil {
+		return fmt.Errorf("status %d is not documented", resp.StatusCode)
+	}
+	documented := op.Responses.Value(fmt.Sprint(resp.StatusCode)) != nil
+	for name, values := range resp.Header {
+		h, ok := header(response.Value.Headers, name)
+		switch {
+		case slices.Contains(plainHeaders, name):
+		case !ok && documented && !slices.Contains([]string{"Retry-After", "Allow"}, name):
+			return fmt.Errorf("header %s is not documented for status %d", name, resp.StatusCode)
+		case ok && h.Schema != nil:
+			if err := c.checkText(h.Schema.Value, values[0]); err != nil {
+				return fmt.Errorf("header %s: %v", name, err)
+			}
+		}
+	}
+	if err := c.checkBody(r, response.Value, resp, body); err != nil {
+		return err
+	}
+
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if resp.StatusCode < 400 || resp.StatusCode == 404 || resp.StatusCode == 412 {
+		// What the server takes, the contract must allow.
+		if err != nil {
+			return err
+		}
+		if err := c.checkRequest(r, op, item, path, key, query, sent); err != nil {
+			return fmt.Errorf("the server took what the contract forbids: %v", err)
+		}
+	}
+
+	seen.Lock()
+	defer seen.Unlock()
+	seen.responses[fmt.Sprintf("%s %s %d", r.Method, path, resp.StatusCode)] = true
+	if resp.StatusCode < 400 {
+		for name := range query {
+			seen.params[r.Method+" "+path+" "+name] = true
+		}
+		for name := range r.Header {
+			seen.params[r.Method+" "+path+" "+http.CanonicalHeaderKey(name)] = true
+		}
+		seen.params[r.Method+" "+path+" path key"] = true
+	}
+	return nil
+}
+
+func header(headers openapi3.Headers, name string) (*openapi3.Header, bool) {
+	for documented, h := range headers {
+		if http.CanonicalHeaderKey(documented) == name {
+			return h.Value, true
+		}
+	}
+	return nil, false
+}
+
+func (c *contractRoundTripper) checkBody(r *http.Request, response *openapi3.Response, resp *http.Response, body []byte) error {
+	if r.Method == http.MethodHead || resp.StatusCode == 304 {
+		if len(body) > 0 {
+			return fmt.Errorf("a body of %d bytes where there is none", len(body))
+		}
+		return nil
+	}
+	given, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";")
+	media := response.Content[given]
+	if media == nil {
+		media = response.Content["*/*"]
+		if media == nil {
+			return fmt.Errorf("content type %q is not documented for status %d", given, resp.StatusCode)
+		}
+		return nil
+	}
+	switch given {
+	case api.TypeJSON, api.TypeProblem:
+		if given == api.TypeProblem {
+			var p api.Problem
+			if err := json.Unmarshal(body, &p); err != nil {
+				return err
+			}
+			if p.Status != resp.StatusCode || p.RequestID != resp.Header.Get(api.HeaderRequestID) || p.Type != api.ProblemType+string(p.Code) {
+				return fmt.Errorf("the problem does not fit its answer")
+			}
+			seen.Lock()
+			seen.codes[p.Code] = true
+			seen.Unlock()
+		}
+		return c.checkJSON(media.Schema.Value, body)
+	case api.TypeNDJSON:
+		for line := range bytes.Lines(body) {
+			if err := c.checkJSON(media.Schema.Value, line); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (c *contractRoundTripper) checkJSON(schema *openapi3.Schema, body []byte) error {
+	var v any
+	if err := json.Unmarshal(body, &v); err != nil {
+		return err
+	}
+	return c.doc.ValidateSchemaJSON(schema, v)
+}
+
+// checkText checks a header, which is a number where its schema says so.
+func (c *contractRoundTripper) checkText(schema *openapi3.Schema, text string) error {
+	if schema.Type.Is("integer") {
+		return c.checkJSON(schema, []byte(text))
+	}
+	return c.doc.ValidateSchemaJSON(schema, text)
+}
+
+func (c *contractRoundTripper) checkRequest(r *http.Request, op *openapi3.Operation, item *openapi3.PathItem, path, key string, query url.Values, sent []byte) error {
+	for name := range query {
+		if op.Parameters.GetByInAndName("query", name) == nil {
+			return fmt.Errorf("parameter %s is not documented", name)
+		}
+	}
+	// A switch may stand without a value, which the schema can't say.
+	for name, values := range query {
+		if p := op.Parameters.GetByInAndName("query", name); p.Schema.Value.Type.Is("boolean") && values[0] == "" {
+			query.Set(name, "true")
+		}
+	}
+	copied := r.Clone(context.Background())
+	copied.URL = &url.URL{Path: "/", RawQuery: query.Encode()}
+	copied.Body = io.NopCloser(bytes.NewReader(sent))
+	input := &openapi3filter.RequestValidationInput{
+		Request: copied, PathParams: map[string]string{"key": key}, QueryParams: query,
+		Route: &routers.Route{Spec: c.doc, Path: path, PathItem: item, Method: r.Method, Operation: op},
+		Options: &openapi3filter.Options{
+			SkipSettingDefaults: true,
+			// A value is not to be decoded.
+			ExcludeRequestBody: op.RequestBody != nil && op.RequestBody.Value.Content["*/*"] != nil ||
+				op.RequestBody != nil && op.RequestBody.Value.Content[api.TypeNDJSON] != nil,
+		},
+	}
+	if err := openapi3filter.ValidateRequest(context.Background(), input); err != nil {
+		return err
+	}
+	if op.RequestBody == nil {
+		return nil
+	}
+	if media := op.RequestBody.Value.Content[api.TypeNDJSON]; media != nil && bytes.HasSuffix(bytes.TrimSpace(sent), []byte("}")) {
+		return nil // lines are checked by the test that sends good ones
+	}
+	return nil
+}
+
+// TestMain runs the tests and then checks that together they have seen all of
+// the contract. A part of the tests can't be expected to.
+func TestMain(m *testing.M) {
+	status := m.Run()
+	if status == 0 && wholeRun() {
+		for _, gap := range gaps() {
+			fmt.Fprintln(os.Stderr, "not seen by any test:", gap)
+			status = 1
+		}
+	}
+	os.Exit(status)
+}

@@ -1,0 +1,178 @@
+package httpapi
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/oklog/ulid/v2"
+
+	"github.com/cairnkv/cairn/kv"
+	"github.com/cairnkv/cairn/storage"
+)
+
+// A member is a Store without a log: a real storage.Store in memory, to which
+// commands are applied as they come. It also fails on purpose, which a healthy
+// node can't be asked to do.
+type member struct {
+	mu    sync.Mutex // commands are applied one after the other
+	store *storage.Store
+	index uint64
+
+	// proposing and waiting, when set, may fail a call instead of serving it.
+	// With afterwards, the command is applied before proposing is asked.
+	proposing  func(*kv.Command) error
+	afterwards bool
+	waiting    func(kv.Consistency) error
+	notReady   error
+	status     kv.Status
+}
+
+var (
+	testCluster = ulid.MustParse("01KB0000000000000000000000")
+	testMember  = ulid.MustParse("01KB0000000000000000000001")
+)
+
+func newMember(t testing.TB) *member {
+	t.Helper()
+	store, err := storage.Open("/member", storage.Options{FS: vfs.NewMem(), Fatal: func(err error) { t.Error(err) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := store.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return &member{store: store, status: kv.Status{
+		ClusterID: testCluster, MemberID: testMember, Name: "n1", Replica: 1, Leader: 1, Term: 2,
+		QuotaBytes: 16 << 30, DiskBytes: 4096, DiskFreeBytes: 1 << 40, ClusterVersion: kv.Version,
+		StartedAt: testStart,
+	}}
+}
+
+// propose applies a command. What applying gives passes through the codec, as it
+// does on its way through a log.
+func (m *member) Propose(_ context.Context, c *kv.Command) (*kv.Result, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.proposing != nil && !m.afterwards {
+		if err := m.proposing(c); err != nil {
+			return nil, err
+		}
+	}
+	decoded, err := kv.DecodeCommand(kv.AppendCommand(nil, c))
+	if err != nil {
+		return nil, err
+	}
+	b, err := m.store.NewBatch()
+	if err != nil {
+		return nil, err
+	}
+	defer b.Close()
+	m.index++
+	b.BeginEntry(m.index, testMember, m.index)
+	result, err := b.Apply(decoded)
+	if err != nil {
+		return nil, err
+	}
+	b.EndEntry()
+	if _, err := b.Commit(); err != nil {
+		return nil, err
+	}
+	if m.proposing != nil && m.afterwards {
+		if err := m.proposing(c); err != nil {
+			return nil, err
+		}
+	}
+	return result, nil
+}
+
+func (m *member) Wait(_ context.Context, c kv.Consistency) error {
+	if m.waiting != nil {
+		if err := m.waiting(c); err != nil {
+			return err
+		}
+	}
+	if current, _ := m.store.Revisions(); c.MinRevision > current {
+		e := kv.Errorf(kv.NotCaughtUp, "revision %d is not applied here", c.MinRevision)
+		e.CurrentRevision = current
+		return e
+	}
+	return nil
+}
+
+func (m *member) Get(key []byte) (kv.Entry, bool, uint64, error) { return m.store.Get(key) }
+
+func (m *member) View() (View, error) {
+	v, err := m.store.View()
+	if err != nil {
+		return nil, err
+	}
+	return v, nil
+}
+
+func (m *member) Revisions() (uint64, uint64) { return m.store.Revisions() }
+
+func (m *member) RevisionAt(unixMillis int64) (uint64, error) {
+	v, err := m.store.View()
+	if err != nil {
+		return 0, err
+	}
+	defer v.Close()
+	return v.RevisionAt(unixMillis)
+}
+
+func (m *member) Status() kv.Status {
+	s := m.status
+	stats, err := m.store.Stats()
+	if err != nil {
+		return s
+	}
+	s.AppliedIndex, s.Revision, s.CompactRevision = stats.AppliedIndex, stats.Revision, stats.Compact
+	s.Keys, s.Leases, s.IdempotencyRecords = stats.Keys, stats.Leases, stats.Idempotency
+	if v, err := m.store.View(); err == nil {
+		defer v.Close()
+		s.Alarms, _ = v.Alarms()
+		s.Members, _ = v.Members()
+	}
+	return s
+}
+
+func (m *member) Ready() error { return m.notReady }
+
+// testStart is when every test begins.
+var testStart = time.Date(2026, 11, 22, 5, 0, 0, 0, time.UTC)
+
+// A clock stands still until it is moved.
+type clock struct {
+	mu  sync.Mutex
+	now time.Time
+}
+
+func (c *clock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+func (c *clock) advance(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(d)
+}
+
+// apply proposes a command that no route makes.
+func (m *member) apply(t testing.TB, c *kv.Command) *kv.Result {
+	t.Helper()
+	r, err := m.Propose(context.Background(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Code != kv.OK {
+		t.Fatalf("applying a command: %v", r.Err())
+	}
+	return r
+}
