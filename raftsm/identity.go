@@ -1,0 +1,274 @@
+package raftsm
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/cairnkv/cairn/kv"
+	"github.com/oklog/ulid/v2"
+	"golang.org/x/sys/unix"
+)
+
+// Identity says whose a data directory is. It is made once, at the first start,
+// and never changes: the log and the store in the directory belong to this
+// replica of this cluster and to no other. A copy lies beside the store, so
+// that directories of two members can't be mixed.
+type Identity struct {
+	Format    int        `json:"format"`
+	ClusterID kv.LeaseID `json:"cluster_id"`
+	MemberID  kv.LeaseID `json:"member_id"`
+	Replica   uint64     `json:"replica"`
+	Name      string     `json:"name"`
+	// PeerAddress is where the other members reach this one. It never changes
+	// under a replica id: a member that moves is replaced.
+	PeerAddress string `json:"peer_address"`
+	// Members are the first members' peer addresses by replica id.
+	Members map[uint64]string `json:"members"`
+}
+
+// Spec is what the operator says of a node, at its first start and later.
+type Spec struct {
+	Name        string
+	PeerAddress string
+	// InitialCluster is "name=address,…" of all first members, the same text on
+	// each, or empty for a cluster of one.
+	InitialCluster string
+}
+
+const (
+	identityFormat = 1
+	identityFile   = "IDENTITY"
+	lockFile       = "LOCK"
+	storeDir       = "store"
+	raftDir        = "raft"
+)
+
+// Dir is a data directory that this process has locked.
+type Dir struct {
+	Path     string
+	Identity Identity
+	// Fresh says that this is the directory's first start.
+	Fresh bool
+	lock  *os.File
+}
+
+// OpenDir locks the data directory, which it creates when it is missing, and
+// reads or makes its identity. It refuses a directory that others may write,
+// that another process has, or that belongs to another node.
+func OpenDir(path string, spec Spec) (*Dir, error) {
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return nil, fmt.Errorf("create the data directory: %w", err)
+	}
+	info, err := os.Lstat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.IsDir() {
+		return nil, fmt.Errorf("the data directory %s is not a directory; links are not followed", path)
+	}
+	if info.Mode().Perm()&0o022 != 0 {
+		return nil, fmt.Errorf("the data directory %s may be written by others (mode %04o); chmod 0700 it", path, info.Mode().Perm())
+	}
+	d := &Dir{Path: path}
+	if d.lock, err = lock(filepath.Join(path, lockFile)); err != nil {
+		return nil, err
+	}
+	if err := d.identify(spec); err != nil {
+		d.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
+// Close unlocks the directory.
+func (d *Dir) Close() { _ = d.lock.Close() } // closing releases the lock; there is nothing to write
+
+func lock(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		_ = f.Close()
+		return nil, fmt.Errorf("the data directory %s is locked by another process", filepath.Dir(path))
+	}
+	return f, nil
+}
+
+func (d *Dir) identify(spec Spec) error {
+	file := filepath.Join(d.Path, identityFile)
+	switch have, err := readIdentity(file); {
+	case err == nil:
+		d.Identity = have
+		return d.check(spec)
+	case !errors.Is(err, os.ErrNotExist):
+		return err
+	}
+	// What lies here without an identity was left by something else, or lost
+	// its identity; starting on it could vote twice.
+	for _, name := range []string{raftDir, storeDir} {
+		if _, err := os.Lstat(filepath.Join(d.Path, name)); err == nil {
+			return fmt.Errorf("%s has data but no %s file: restore the file, or start this member anew in an empty directory", d.Path, identityFile)
+		}
+	}
+	id, err := newIdentity(spec)
+	if err != nil {
+		return err
+	}
+	d.Identity, d.Fresh = id, true
+	// A crash before the rename leaves an empty directory, one after it a
+	// directory whose store is missing, which CheckStore completes.
+	return writeIdentity(file, id)
+}
+
+func (d *Dir) check(spec Spec) error {
+	id := &d.Identity
+	switch {
+	case spec.Name != "" && spec.Name != id.Name:
+		return fmt.Errorf("the data directory %s belongs to the node %q, not to %q", d.Path, id.Name, spec.Name)
+	case spec.PeerAddress != "" && spec.PeerAddress != id.PeerAddress:
+		return fmt.Errorf("this member's peer address is %s and can't become %s: replace the member instead", id.PeerAddress, spec.PeerAddress)
+	}
+	return nil
+}
+
+func newIdentity(spec Spec) (Identity, error) {
+	id := Identity{Format: identityFormat, MemberID: ulid.Make(), Name: spec.Name, PeerAddress: spec.PeerAddress}
+	if id.Name == "" {
+		id.Name = "n1"
+	}
+	if spec.InitialCluster == "" {
+		id.ClusterID, id.Replica = ulid.Make(), 1
+		id.Members = map[uint64]string{1: id.PeerAddress}
+		return id, nil
+	}
+	members, err := ParseInitialCluster(spec.InitialCluster)
+	if err != nil {
+		return id, err
+	}
+	id.Members = map[uint64]string{}
+	var canonical []string
+	for i, m := range members {
+		replica := uint64(i + 1)
+		id.Members[replica] = m.Address
+		canonical = append(canonical, m.Name+"="+m.Address)
+		if m.Name == id.Name {
+			id.Replica = replica
+			if id.PeerAddress != "" && id.PeerAddress != m.Address {
+				return id, fmt.Errorf("the initial cluster says that %s is at %s, this node's peer address is %s", m.Name, m.Address, id.PeerAddress)
+			}
+			id.PeerAddress = m.Address
+		}
+	}
+	if id.Replica == 0 {
+		return id, fmt.Errorf("the initial cluster does not name this node, %q", id.Name)
+	}
+	// The members agree on the cluster's id without having spoken.
+	sum := sha256.Sum256([]byte("cairn cluster " + strings.Join(canonical, ",")))
+	copy(id.ClusterID[1:], sum[:])
+	return id, nil
+}
+
+// InitialMember is one item of an initial cluster.
+type InitialMember struct{ Name, Address string }
+
+// ParseInitialCluster reads "n1=host:7481,n2=host:7481" and returns the members
+// by name.
+func ParseInitialCluster(text string) ([]InitialMember, error) {
+	var members []InitialMember
+	names, addresses := map[string]bool{}, map[string]bool{}
+	for item := range strings.SplitSeq(text, ",") {
+		name, address, ok := strings.Cut(strings.TrimSpace(item), "=")
+		if !ok || name == "" || address == "" {
+			return nil, fmt.Errorf("the initial cluster has %q where name=host:port is expected", item)
+		}
+		if names[name] || addresses[address] {
+			return nil, fmt.Errorf("the initial cluster names %s twice", item)
+		}
+		names[name], addresses[address] = true, true
+		members = append(members, InitialMember{name, address})
+	}
+	slices.SortFunc(members, func(a, b InitialMember) int { return strings.Compare(a.Name, b.Name) })
+	return members, nil
+}
+
+func readIdentity(file string) (Identity, error) {
+	var id Identity
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return id, err
+	}
+	if err := json.Unmarshal(b, &id); err != nil {
+		return id, fmt.Errorf("%s is damaged (%w): restore it, or replace this member", file, err)
+	}
+	if id.Format != identityFormat {
+		return id, fmt.Errorf("%s has format %d, this version of Cairn knows %d", file, id.Format, identityFormat)
+	}
+	if id.Replica == 0 || id.ClusterID == (kv.LeaseID{}) || id.Members[id.Replica] != id.PeerAddress {
+		return id, fmt.Errorf("%s is damaged: restore it, or replace this member", file)
+	}
+	return id, nil
+}
+
+// writeIdentity makes the file durable before it has its name.
+func writeIdentity(file string, id Identity) error {
+	b, err := json.MarshalIndent(id, "", "  ")
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(file+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(append(b, '\n'))
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(file+".new", file); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(file))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// shardDir is where a shard's store lies.
+func (d *Dir) shardDir(shard uint64) string {
+	return filepath.Join(d.Path, storeDir, fmt.Sprintf("shard-%d", shard))
+}
+
+// checkStore refuses a store that is not this replica's, and one that is
+// missing although the replica has a log: the log alone may have lost its
+// beginning.
+func (d *Dir) checkStore(shard uint64, hasLog bool) error {
+	dir := d.shardDir(shard)
+	file := filepath.Join(dir, identityFile)
+	have, err := readIdentity(file)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		if hasLog {
+			return fmt.Errorf("the store %s is missing or has no identity, but this replica has a log: start this member anew under a new replica id", dir)
+		}
+		if entries, err := os.ReadDir(dir); err == nil && len(entries) > 0 {
+			return fmt.Errorf("the store %s has data but no identity: start this member anew in an empty directory", dir)
+		}
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return err
+		}
+		return writeIdentity(file, d.Identity)
+	case err != nil:
+		return err
+	case have.MemberID != d.Identity.MemberID || have.ClusterID != d.Identity.ClusterID || have.Replica != d.Identity.Replica:
+		return fmt.Errorf("the store %s belongs to member %s (replica %d of cluster %s), the data directory to member %s (replica %d of cluster %s)",
+			dir, have.MemberID, have.Replica, have.ClusterID, d.Identity.MemberID, d.Identity.Replica, d.Identity.ClusterID)
+	}
+	return nil
+}

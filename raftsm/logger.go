@@ -1,0 +1,54 @@
+package raftsm
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync/atomic"
+
+	"github.com/lni/dragonboat/v4"
+	"github.com/lni/dragonboat/v4/logger"
+)
+
+// Dragonboat's logging is global to the process, so the newest host's logger
+// receives what all hosts of a process say.
+var processLogger atomic.Pointer[slog.Logger]
+
+func adoptLogger(l *slog.Logger) {
+	if l == nil {
+		l = slog.New(slog.DiscardHandler)
+	}
+	first := processLogger.Swap(l) == nil
+	if first {
+		logger.SetLoggerFactory(func(pkg string) logger.ILogger { return raftLogger{pkg} })
+	}
+}
+
+// raftLogger passes on what Dragonboat says. What it calls info is detail to an
+// operator.
+type raftLogger struct{ pkg string }
+
+func (l raftLogger) log(level slog.Level, format string, args []any) {
+	to := processLogger.Load()
+	if to == nil || !to.Enabled(context.Background(), level) {
+		return
+	}
+	to.Log(context.Background(), level, fmt.Sprintf(format, args...), "from", l.pkg)
+}
+
+func (l raftLogger) SetLevel(logger.LogLevel)            {}
+func (l raftLogger) Debugf(format string, args ...any)   { l.log(slog.LevelDebug-4, format, args) }
+func (l raftLogger) Infof(format string, args ...any)    { l.log(slog.LevelDebug, format, args) }
+func (l raftLogger) Warningf(format string, args ...any) { l.log(slog.LevelWarn, format, args) }
+func (l raftLogger) Errorf(format string, args ...any)   { l.log(slog.LevelError, format, args) }
+
+// Panicf is called where Dragonboat can't go on: a broken disk, a broken
+// invariant. The panic ends the process.
+func (l raftLogger) Panicf(format string, args ...any) {
+	l.log(slog.LevelError, format, args)
+	panic(fmt.Sprintf(l.pkg+": "+format, args...))
+}
+
+// WriteMetrics writes Dragonboat's own metrics in Prometheus text form.
+func WriteMetrics(w io.Writer) { dragonboat.WriteHealthMetrics(w) }

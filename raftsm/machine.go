@@ -1,0 +1,181 @@
+package raftsm
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"sync/atomic"
+
+	"github.com/cairnkv/cairn/kv"
+	"github.com/cairnkv/cairn/storage"
+	sm "github.com/lni/dragonboat/v4/statemachine"
+)
+
+// Callbacks follow what is applied. They are called by the applying goroutine,
+// in order, after the commit; they must not block and must not call back.
+type Callbacks struct {
+	// Applied is called for each batch that changed something: the changes of
+	// the revisions from+1 to to. Events are built only if it is set.
+	Applied func(from, to uint64, events []kv.Event)
+	// Jumped is called after a snapshot took the place of the state: whoever
+	// follows reads what is between from the history, or learns that it is
+	// compacted.
+	Jumped func(to uint64)
+}
+
+// machine applies the log of one replica to its store. Dragonboat calls Update,
+// Sync, PrepareSnapshot and RecoverFromSnapshot one at a time, SaveSnapshot
+// beside them.
+type machine struct {
+	store     *storage.Store
+	callbacks Callbacks
+	// deliver hands the results of an entry to whoever proposed it here.
+	deliver func(seq uint64, results []*kv.Result)
+	// incarnation is this process's.
+	incarnation kv.LeaseID
+	revisions   *revisionWaiters
+	// fatal ends the process; see Config.Fatal.
+	fatal func(error)
+	// logBytes counts what was applied since the log was last cut.
+	logBytes atomic.Int64
+	entries  atomic.Int64
+}
+
+var _ sm.IOnDiskStateMachine = (*machine)(nil)
+
+// Open returns how far the store has applied the log.
+func (m *machine) Open(<-chan struct{}) (uint64, error) { return m.store.Applied() }
+
+// delivery is the results of one entry of this process.
+type delivery struct {
+	seq     uint64
+	results []*kv.Result
+}
+
+// Update applies entries and commits them together. Nothing is answered before
+// the commit.
+func (m *machine) Update(entries []sm.Entry) ([]sm.Entry, error) {
+	b, err := m.store.NewBatch()
+	if err != nil {
+		return nil, m.stop(err)
+	}
+	defer b.Close()
+	b.WantEvents = m.callbacks.Applied != nil
+	var deliveries []delivery
+	for i := range entries {
+		d, err := m.applyEntry(b, &entries[i])
+		if err != nil {
+			return nil, m.stop(err)
+		}
+		if d.results != nil {
+			deliveries = append(deliveries, d)
+		}
+		entries[i].Result = sm.Result{Value: 1}
+		m.logBytes.Add(int64(len(entries[i].Cmd)))
+	}
+	m.entries.Add(int64(len(entries)))
+	applied, err := b.Commit()
+	if err != nil {
+		return nil, m.stop(err)
+	}
+	for _, d := range deliveries {
+		m.deliver(d.seq, d.results)
+	}
+	if applied.To > applied.From {
+		m.revisions.advance(applied.To)
+		if m.callbacks.Applied != nil {
+			m.callbacks.Applied(applied.From, applied.To, applied.Events)
+		}
+	}
+	return entries, nil
+}
+
+func (m *machine) applyEntry(b *storage.Batch, e *sm.Entry) (delivery, error) {
+	if len(e.Cmd) == 0 {
+		b.SkipTo(e.Index)
+		return delivery{}, nil
+	}
+	r, err := openEntry(e.Index, e.Cmd)
+	if err != nil {
+		return delivery{}, err
+	}
+	own := r.incarnation == m.incarnation
+	d := delivery{seq: r.seq}
+	if b.BeginEntry(e.Index, r.incarnation, r.seq) {
+		if own {
+			d.results = make([]*kv.Result, 0, r.count)
+		}
+		for range r.count {
+			c, err := r.next()
+			if err != nil {
+				return d, fmt.Errorf("raftsm: entry %d: %w", e.Index, err)
+			}
+			result, err := b.Apply(c)
+			if err != nil {
+				return d, fmt.Errorf("raftsm: entry %d: %w", e.Index, err)
+			}
+			if own {
+				d.results = append(d.results, result)
+			}
+		}
+	}
+	b.EndEntry()
+	return d, nil
+}
+
+// stop ends the process over an error after which applying can't go on.
+func (m *machine) stop(err error) error {
+	m.fatal(err)
+	return err
+}
+
+// Lookup is not used; see the package comment.
+func (m *machine) Lookup(any) (any, error) {
+	return nil, errors.New("raftsm: reads go to the store")
+}
+
+// Sync makes what was applied durable.
+func (m *machine) Sync() error {
+	if err := m.store.Sync(); err != nil && !errors.Is(err, storage.ErrClosed) {
+		return m.stop(err)
+	}
+	return nil
+}
+
+// PrepareSnapshot pins the state.
+func (m *machine) PrepareSnapshot() (any, error) { return m.store.View() }
+
+// SaveSnapshot streams a pinned state. Errors are turned into the one that
+// Dragonboat takes for a stream that failed: any other would end the process.
+func (m *machine) SaveSnapshot(pinned any, w io.Writer, stop <-chan struct{}) error {
+	v := pinned.(*storage.View)
+	defer v.Close()
+	switch err := v.Save(w, stop); {
+	case err == nil:
+		return nil
+	case errors.Is(err, storage.ErrStopped):
+		return sm.ErrSnapshotStopped
+	default:
+		return fmt.Errorf("%w: %w", sm.ErrSnapshotStreaming, err)
+	}
+}
+
+// RecoverFromSnapshot replaces the state by a snapshot.
+func (m *machine) RecoverFromSnapshot(r io.Reader, stop <-chan struct{}) error {
+	switch err := m.store.Load(r, stop); {
+	case err == nil:
+	case errors.Is(err, storage.ErrStopped):
+		return sm.ErrSnapshotStopped
+	default:
+		return m.stop(fmt.Errorf("raftsm: load a snapshot: %w", err))
+	}
+	revision, _ := m.store.Revisions()
+	m.revisions.advance(revision)
+	if m.callbacks.Jumped != nil {
+		m.callbacks.Jumped(revision)
+	}
+	return nil
+}
+
+// Close leaves the store open: reads may still come, and the Shard closes it.
+func (m *machine) Close() error { return nil }

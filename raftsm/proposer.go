@@ -1,0 +1,313 @@
+package raftsm
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/cairnkv/cairn/kv"
+	"github.com/cairnkv/cairn/storage"
+	"github.com/lni/dragonboat/v4"
+)
+
+const (
+	// maxEntryBytes and maxEntryCommands bound what is put into one Raft entry.
+	// One command may be larger than the first.
+	maxEntryBytes    = 1 << 20
+	maxEntryCommands = 512
+	// flights is how many entries are under way at once. While one is being
+	// synced the next fills; more would only make smaller ones.
+	flights = 4
+	// maxQueueCommands and maxQueueBytes bound what waits for a flight. Beyond,
+	// a command is refused at once with kv.Busy: a longer queue would only make
+	// everything late.
+	maxQueueCommands = 16_384
+	maxQueueBytes    = 64 << 20
+)
+
+const (
+	// tryFor is how long one proposal is waited for before the entry is proposed
+	// again: what a follower forwarded to a leader that then died is lost
+	// without a word.
+	tryFor = 1500 * time.Millisecond
+	// retryPause is the pause before another try, while there is no leader.
+	retryPause = 20 * time.Millisecond
+)
+
+// pending is a command that waits for its result.
+type pending struct {
+	encoded  []byte
+	deadline time.Time
+	result   *kv.Result
+	err      error
+	done     chan struct{} // one token when result or err is set
+}
+
+var pendingPool = sync.Pool{New: func() any { return &pending{done: make(chan struct{}, 1)} }}
+
+// proposer queues commands and flies them through the log.
+type proposer struct {
+	incarnation kv.LeaseID
+	timeout     time.Duration
+	// propose hands an entry to Dragonboat.
+	propose func(entry []byte, timeout time.Duration) (*dragonboat.RequestState, error)
+
+	quit chan struct{} // closed by close
+	wg   sync.WaitGroup
+
+	mu struct {
+		sync.Mutex
+		work   sync.Cond // something is queued, or closed
+		queue  []*pending
+		bytes  int
+		closed bool
+		seq    uint64
+		// flying are the entries whose results are awaited, by number.
+		flying map[uint64]*flight
+	}
+}
+
+// flight is one Raft entry on its way.
+type flight struct {
+	seq      uint64
+	commands []*pending
+	entry    []byte
+	// landed says that the machine delivered the results. Guarded by the
+	// proposer's mutex.
+	landed bool
+}
+
+func newProposer(incarnation kv.LeaseID, timeout time.Duration) *proposer {
+	p := &proposer{incarnation: incarnation, timeout: timeout, quit: make(chan struct{})}
+	p.mu.work.L = &p.mu.Mutex
+	p.mu.flying = map[uint64]*flight{}
+	return p
+}
+
+// start starts the flights; close ends them.
+func (p *proposer) start() {
+	for range flights {
+		p.wg.Add(1)
+		go func() {
+			defer p.wg.Done()
+			p.fly()
+		}()
+	}
+}
+
+// Propose replicates a command and waits for its result. It keeps nothing of
+// the command.
+func (p *proposer) Propose(ctx context.Context, c *kv.Command) (*kv.Result, error) {
+	w := pendingPool.Get().(*pending)
+	w.encoded = kv.AppendCommand(w.encoded[:0], c)
+	w.deadline = time.Now().Add(p.timeout)
+	w.result, w.err = nil, nil
+
+	p.mu.Lock()
+	if p.mu.closed || len(p.mu.queue) >= maxQueueCommands || p.mu.bytes+len(w.encoded) > maxQueueBytes {
+		closed := p.mu.closed
+		p.mu.Unlock()
+		pendingPool.Put(w)
+		if closed {
+			return nil, kv.Errorf(kv.ShuttingDown, "this node is shutting down")
+		}
+		return nil, &kv.Error{Code: kv.Busy, Detail: "too many writes wait on this node", RetryAfterSeconds: 1}
+	}
+	p.mu.queue = append(p.mu.queue, w)
+	p.mu.bytes += len(w.encoded)
+	p.mu.work.Signal()
+	p.mu.Unlock()
+
+	select {
+	case <-w.done:
+	case <-ctx.Done():
+		// The caller is gone. The command isn't taken back: it may be in the
+		// log. Its pending is left to the flight and the garbage collector.
+		return nil, kv.Errorf(kv.OutcomeUnknown, "the request ended before the write did")
+	}
+	result, err := w.result, w.err
+	w.result = nil
+	if cap(w.encoded) <= maxPooledBytes {
+		pendingPool.Put(w)
+	}
+	return result, err
+}
+
+// maxPooledBytes bounds the buffers that are kept for later commands.
+const maxPooledBytes = 64 << 10
+
+// fly takes what waits and replicates it, again and again.
+func (p *proposer) fly() {
+	var entry []byte
+	for {
+		f := p.take()
+		if f == nil {
+			return
+		}
+		f.entry = appendEntry(entry[:0], p.incarnation, f.seq, f.commands)
+		if cap(f.entry) <= 2*maxEntryBytes {
+			entry = f.entry
+		}
+		p.replicate(f)
+	}
+}
+
+// take waits for commands and returns a flight with as many as fit, or nil once
+// the proposer is closed and nothing is left.
+func (p *proposer) take() *flight {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for len(p.mu.queue) == 0 {
+		if p.mu.closed {
+			return nil
+		}
+		p.mu.work.Wait()
+	}
+	n, size := 0, 0
+	for n < len(p.mu.queue) && n < maxEntryCommands {
+		size += len(p.mu.queue[n].encoded)
+		if n > 0 && size > maxEntryBytes {
+			size -= len(p.mu.queue[n].encoded)
+			break
+		}
+		n++
+	}
+	f := &flight{commands: append(make([]*pending, 0, n), p.mu.queue[:n]...)}
+	rest := copy(p.mu.queue, p.mu.queue[n:])
+	clear(p.mu.queue[rest:])
+	p.mu.queue = p.mu.queue[:rest]
+	p.mu.bytes -= size
+	if rest > 0 {
+		p.mu.work.Signal()
+	}
+	p.mu.seq++
+	f.seq = p.mu.seq
+	p.mu.flying[f.seq] = f
+	return f
+}
+
+// replicate proposes an entry until its results are here or its deadline is
+// over. Proposing again is safe, since the machine applies each number once.
+func (p *proposer) replicate(f *flight) {
+	deadline := f.commands[0].deadline // the oldest command's
+	unknown := false
+	var last error
+	for {
+		left := time.Until(deadline)
+		if left <= 0 {
+			break
+		}
+		rs, err := p.propose(f.entry, min(left, tryFor))
+		if err == nil {
+			outcome := <-rs.ResultC()
+			rs.Release()
+			switch {
+			case outcome.Completed():
+				// The results were delivered before this. If they were not, the
+				// entry was applied inside a snapshot that took the state's
+				// place, and nobody here knows what it gave.
+				p.land(f, kv.Errorf(kv.OutcomeUnknown, "the write was applied, but its result is not known on this node; read to see"))
+				return
+			case outcome.Dropped():
+				last = dragonboat.ErrShardNotReady
+			case outcome.Rejected():
+				last = dragonboat.ErrRejected
+			default: // timeout, terminated, aborted
+				unknown = true
+			}
+		} else {
+			last = err
+			unknown = unknown || !refused(err)
+			if errors.Is(err, dragonboat.ErrPayloadTooBig) {
+				break
+			}
+		}
+		if p.hasLanded(f) {
+			p.land(f, nil)
+			return
+		}
+		select {
+		case <-time.After(retryPause):
+		case <-p.quit:
+			p.land(f, p.unanswered(unknown, nil))
+			return
+		}
+	}
+	p.land(f, p.unanswered(unknown, last))
+}
+
+// unanswered is the error of commands that got no result in time.
+func (p *proposer) unanswered(unknown bool, last error) error {
+	switch {
+	case unknown:
+		return kv.Errorf(kv.OutcomeUnknown, "the write was not confirmed in time; it may or may not be applied")
+	case last == nil:
+		select {
+		case <-p.quit:
+			return kv.Errorf(kv.ShuttingDown, "this node is shutting down")
+		default:
+			return &kv.Error{Code: kv.NoLeader, Detail: "the write waited too long for its turn; nothing was applied", RetryAfterSeconds: 1}
+		}
+	}
+	return notApplied(last)
+}
+
+func (p *proposer) hasLanded(f *flight) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return f.landed
+}
+
+// deliver gives an entry's results to the commands that wait for them. The
+// machine calls it.
+func (p *proposer) deliver(seq uint64, results []*kv.Result) {
+	p.mu.Lock()
+	f := p.mu.flying[seq]
+	if f == nil || f.landed {
+		p.mu.Unlock()
+		return
+	}
+	f.landed = true
+	commands := f.commands
+	f.commands = nil // theirs again, as soon as they are told
+	p.mu.Unlock()
+	for i, w := range commands {
+		w.result = results[i]
+		w.done <- struct{}{}
+	}
+}
+
+// land ends a flight. Commands whose results didn't come get err.
+func (p *proposer) land(f *flight, err error) {
+	p.mu.Lock()
+	delete(p.mu.flying, f.seq)
+	commands := f.commands
+	f.commands, f.landed = nil, true
+	p.mu.Unlock()
+	for _, w := range commands {
+		w.err = err
+		w.done <- struct{}{}
+	}
+}
+
+// close fails what waits and returns when the flights have ended. Entries in
+// the air end with Dragonboat's shard, which is stopped before.
+func (p *proposer) close() {
+	p.mu.Lock()
+	p.mu.closed = true
+	waiting := p.mu.queue
+	p.mu.queue = nil
+	p.mu.work.Broadcast()
+	p.mu.Unlock()
+	close(p.quit)
+	for _, w := range waiting {
+		w.err = kv.Errorf(kv.ShuttingDown, "this node is shutting down")
+		w.done <- struct{}{}
+	}
+	p.wg.Wait()
+}
+
+// A proposer never has more entries in the air than the state machine can tell
+// apart.
+var _ [storage.WindowEntries - flights]struct{}

@@ -1,0 +1,255 @@
+package raftsm
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cairnkv/cairn/kv"
+	"github.com/lni/dragonboat/v4"
+)
+
+const (
+	// idleRound is how often a round is made that nobody waits for.
+	idleRound = 500 * time.Millisecond
+	// readyWithin is how old the beginning of the last completed round may be
+	// on a node that calls itself ready.
+	readyWithin = 3 * time.Second
+)
+
+// rounds makes linearizable rounds, each for all readers that wait when it
+// begins.
+type rounds struct {
+	timeout   time.Duration
+	readIndex func(timeout time.Duration) (*dragonboat.RequestState, error)
+
+	// lastBegan is when the last completed round began, in Unix nanoseconds of
+	// a clock that is monotonic in this process; 0 if none was completed.
+	lastBegan atomic.Int64
+	started   time.Time
+
+	kick chan struct{} // level trigger, capacity 1
+	quit chan struct{} // closed by close
+	done chan struct{} // closed when run has returned
+
+	mu struct {
+		sync.Mutex
+		// next collects the readers of the round that has not begun.
+		next   *round
+		closed bool
+	}
+}
+
+// round is one ReadIndex and those who wait for it.
+type round struct {
+	over chan struct{} // closed when err is set
+	err  error
+	// since is when its first reader came.
+	since time.Time
+}
+
+func newRounds(timeout time.Duration) *rounds {
+	return &rounds{
+		timeout: timeout, started: time.Now(),
+		kick: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{}),
+	}
+}
+
+// wait returns once a round that began after the call has completed.
+func (r *rounds) wait(ctx context.Context) error {
+	r.mu.Lock()
+	if r.mu.closed {
+		r.mu.Unlock()
+		return kv.Errorf(kv.ShuttingDown, "this node is shutting down")
+	}
+	n := r.mu.next
+	if n == nil {
+		n = &round{over: make(chan struct{}), since: time.Now()}
+		r.mu.next = n
+		select {
+		case r.kick <- struct{}{}:
+		default:
+		}
+	}
+	r.mu.Unlock()
+	select {
+	case <-n.over:
+		return n.err
+	case <-ctx.Done():
+		return kv.Errorf(kv.ReadTimeout, "the request ended before the read could begin")
+	}
+}
+
+// run makes rounds until close. It is the only goroutine of rounds.
+func (r *rounds) run() {
+	defer close(r.done)
+	idle := time.NewTicker(idleRound)
+	defer idle.Stop()
+	for {
+		select {
+		case <-r.quit:
+			return
+		case <-r.kick:
+		case <-idle.C:
+			if r.age() < idleRound {
+				continue
+			}
+		}
+		r.mu.Lock()
+		n := r.mu.next
+		r.mu.next = nil
+		r.mu.Unlock()
+		if n == nil {
+			n = &round{over: make(chan struct{}), since: time.Now()}
+		}
+		n.err = r.make(n.since.Add(r.timeout))
+		close(n.over)
+	}
+}
+
+// make completes one round, trying again while there is time: a new leader
+// answers none before it has committed an entry of its own.
+func (r *rounds) make(deadline time.Time) error {
+	for {
+		began := time.Now()
+		left := deadline.Sub(began)
+		if left <= 0 {
+			return &kv.Error{Code: kv.NoLeader, Detail: "no majority confirmed that this read would be current", RetryAfterSeconds: 1}
+		}
+		// A round that a dying leader swallowed would only end by its timeout;
+		// so it is short, and there may be several.
+		rs, err := r.readIndex(min(left, time.Second))
+		if err == nil {
+			outcome := <-rs.ResultC()
+			rs.Release()
+			if outcome.Completed() {
+				r.lastBegan.Store(int64(began.Sub(r.started)) + 1)
+				return nil
+			}
+		}
+		select {
+		case <-time.After(retryPause):
+		case <-r.quit:
+			return kv.Errorf(kv.ShuttingDown, "this node is shutting down")
+		}
+	}
+}
+
+// age is how long ago the last completed round began.
+func (r *rounds) age() time.Duration {
+	began := r.lastBegan.Load()
+	if began == 0 {
+		return 1<<63 - 1
+	}
+	return time.Since(r.started) - time.Duration(began)
+}
+
+// last is when the last completed round began; zero if none was completed.
+func (r *rounds) last() time.Time {
+	began := r.lastBegan.Load()
+	if began == 0 {
+		return time.Time{}
+	}
+	return r.started.Add(time.Duration(began))
+}
+
+// close ends run, which fails the readers of the round under way, and fails
+// those who wait for the next.
+func (r *rounds) close() {
+	r.mu.Lock()
+	r.mu.closed = true
+	n := r.mu.next
+	r.mu.next = nil
+	r.mu.Unlock()
+	close(r.quit)
+	<-r.done
+	if n != nil {
+		n.err = kv.Errorf(kv.ShuttingDown, "this node is shutting down")
+		close(n.over)
+	}
+}
+
+// revisionWaiters wakes those who wait for a revision to be applied here.
+type revisionWaiters struct {
+	// lowest is the lowest revision that somebody waits for, or the largest
+	// number; applying looks at it alone when nobody waits.
+	lowest atomic.Uint64
+	mu     sync.Mutex
+	// waiting is short: readers of their own writes on a node that is behind.
+	waiting map[*revisionWaiter]struct{}
+}
+
+type revisionWaiter struct {
+	revision uint64
+	reached  chan struct{} // closed when it is applied
+}
+
+const nobody = 1<<64 - 1
+
+func newRevisionWaiters() *revisionWaiters {
+	w := &revisionWaiters{waiting: map[*revisionWaiter]struct{}{}}
+	w.lowest.Store(nobody)
+	return w
+}
+
+// advance tells that revision is applied.
+func (w *revisionWaiters) advance(revision uint64) {
+	if revision < w.lowest.Load() {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for x := range w.waiting {
+		if x.revision <= revision {
+			close(x.reached)
+			delete(w.waiting, x)
+		}
+	}
+	w.setLowest()
+}
+
+func (w *revisionWaiters) setLowest() {
+	lowest := uint64(nobody)
+	for x := range w.waiting {
+		lowest = min(lowest, x.revision)
+	}
+	w.lowest.Store(lowest)
+}
+
+// wait returns once revision is applied; current tells the applied one. The
+// store is asked again after the waiter is registered, so that no step between
+// the two is missed.
+func (w *revisionWaiters) wait(ctx context.Context, quit <-chan struct{}, timeout time.Duration, revision uint64, current func() uint64) error {
+	if current() >= revision {
+		return nil
+	}
+	x := &revisionWaiter{revision: revision, reached: make(chan struct{})}
+	w.mu.Lock()
+	w.waiting[x] = struct{}{}
+	w.setLowest()
+	w.mu.Unlock()
+	defer func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		delete(w.waiting, x)
+		w.setLowest()
+	}()
+	if current() >= revision {
+		return nil
+	}
+	timer := time.NewTimer(timeout)
+	defer timer.Stop()
+	select {
+	case <-x.reached:
+		return nil
+	case <-timer.C:
+	case <-ctx.Done():
+	case <-quit:
+		return kv.Errorf(kv.ShuttingDown, "this node is shutting down")
+	}
+	return &kv.Error{
+		Code: kv.NotCaughtUp, CurrentRevision: current(), RetryAfterSeconds: 1,
+		Detail: "this node has not applied the asked revision in time",
+	}
+}

@@ -1,0 +1,364 @@
+package raftsm
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"github.com/cairnkv/cairn/kv"
+	"github.com/cairnkv/cairn/raftsm/raftlog"
+	"github.com/cairnkv/cairn/storage"
+	"github.com/lni/dragonboat/v4"
+	"github.com/lni/dragonboat/v4/client"
+	"github.com/lni/dragonboat/v4/config"
+	"github.com/lni/dragonboat/v4/raftio"
+	sm "github.com/lni/dragonboat/v4/statemachine"
+)
+
+const (
+	// tickMillis is Dragonboat's unit of time.
+	tickMillis = 10
+	// A leader of several members says every 100 ms that it lives; one that was
+	// silent for 1 to 2 s is replaced.
+	heartbeatTicks = 10
+	electionTicks  = 100
+	// A cluster of one has nobody to wait for.
+	loneHeartbeatTicks = 1
+	loneElectionTicks  = 10
+	// After so many entries the log is cut, but for the newest, from which a
+	// member that was away for a moment catches up.
+	snapshotEntries    = 10_000
+	compactionOverhead = 5_000
+	// maxLogBytes is where the log is cut earlier, because its entries are
+	// large.
+	maxLogBytes = 256 << 20
+	// maxInMemoryLogBytes bounds the entries that wait in memory to be applied
+	// or sent; beyond, proposals are refused.
+	maxInMemoryLogBytes = 128 << 20
+	// maxPeerQueueBytes bounds what waits for one peer.
+	maxPeerQueueBytes = 64 << 20
+)
+
+// HostConfig configures the part of a node that all shards share.
+type HostConfig struct {
+	Dir *Dir
+	// ListenAddress is where peers are listened for, if that differs from the
+	// identity's peer address.
+	ListenAddress string
+	Logger        *slog.Logger
+}
+
+// Host is a node's Dragonboat: its connections to the peers and its Raft log.
+type Host struct {
+	nh     *dragonboat.NodeHost
+	log    *raftlog.Log
+	dir    *Dir
+	leader leaderEvents
+}
+
+// leaderEvents counts Dragonboat's news about leaders.
+type leaderEvents struct{ changes atomic.Uint64 }
+
+func (l *leaderEvents) LeaderUpdated(raftio.LeaderInfo) { l.changes.Add(1) }
+
+// OpenHost starts Dragonboat in the data directory.
+func OpenHost(cfg HostConfig) (*Host, error) {
+	adoptLogger(cfg.Logger)
+	h := &Host{dir: cfg.Dir}
+	id := &cfg.Dir.Identity
+	nhc := config.NodeHostConfig{
+		DeploymentID:        deploymentID(id.ClusterID),
+		NodeHostDir:         filepath.Join(cfg.Dir.Path, raftDir),
+		RTTMillisecond:      tickMillis,
+		RaftAddress:         id.PeerAddress,
+		ListenAddress:       cfg.ListenAddress,
+		RaftEventListener:   &h.leader,
+		MaxSendQueueSize:    maxPeerQueueBytes,
+		MaxReceiveQueueSize: maxPeerQueueBytes,
+		EnableMetrics:       true,
+	}
+	h.log = raftlog.Apply(&nhc)
+	nh, err := dragonboat.NewNodeHost(nhc)
+	if err != nil {
+		return nil, fmt.Errorf("start Raft: %w", err)
+	}
+	h.nh = nh
+	return h, nil
+}
+
+// deploymentID keeps the members of two clusters apart on the wire. Dragonboat
+// drops what carries another one.
+func deploymentID(cluster kv.LeaseID) uint64 {
+	return max(binary.BigEndian.Uint64(cluster[8:]), 1)
+}
+
+// Close ends Dragonboat. The shards are closed before.
+func (h *Host) Close() { h.nh.Close() }
+
+// Changes counts the changes of leaders that this node has heard of.
+func (h *Host) Changes() uint64 { return h.leader.changes.Load() }
+
+// Config configures one replica of one shard.
+type Config struct {
+	// Shard is the shard's number, from 1.
+	Shard uint64
+	// Store configures the store. Its Fatal is set from Fatal.
+	Store storage.Options
+	// Timeout bounds how long a write or a linearizable round is tried.
+	// Default 5 s.
+	Timeout   time.Duration
+	Callbacks Callbacks
+	Logger    *slog.Logger
+	// Fatal is called when the disk or the log is broken in a way after which
+	// nothing may be answered. It must end the process. Default: panic.
+	Fatal func(error)
+}
+
+// Shard is one running replica.
+type Shard struct {
+	cfg     Config
+	host    *Host
+	replica uint64
+	lone    bool
+	store   *storage.Store
+	machine *machine
+	*proposer
+	rounds *rounds
+	quit   chan struct{}
+	cutter chan struct{} // closed when the log cutter has returned
+}
+
+// OpenShard starts the replica. It refuses where the identity, the log and the
+// store don't belong together or the log has lost entries.
+func (h *Host) OpenShard(cfg Config) (*Shard, error) {
+	if cfg.Timeout == 0 {
+		cfg.Timeout = 5 * time.Second
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Fatal == nil {
+		cfg.Fatal = func(err error) { panic(err) }
+	}
+	cfg.Store.Fatal, cfg.Store.Logger = cfg.Fatal, cfg.Logger
+	id := &h.dir.Identity
+	hasLog := h.nh.HasNodeInfo(cfg.Shard, id.Replica)
+	if err := h.dir.checkStore(cfg.Shard, hasLog); err != nil {
+		return nil, err
+	}
+	store, err := storage.Open(h.dir.shardDir(cfg.Shard), cfg.Store)
+	if err != nil {
+		return nil, err
+	}
+	s := &Shard{
+		cfg: cfg, host: h, replica: id.Replica, lone: len(id.Members) == 1, store: store,
+		quit: make(chan struct{}), cutter: make(chan struct{}),
+	}
+	if err := s.start(hasLog); err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
+	return s, nil
+}
+
+func (s *Shard) start(hasLog bool) error {
+	h, shard := s.host, s.cfg.Shard
+	applied, err := s.store.Applied()
+	if err != nil {
+		return err
+	}
+	if err := h.log.Verify(shard, s.replica, applied); err != nil {
+		return err
+	}
+	incarnation, err := newIncarnation()
+	if err != nil {
+		return err
+	}
+	s.proposer = newProposer(incarnation, s.cfg.Timeout)
+	s.rounds = newRounds(s.cfg.Timeout)
+	session := h.nh.GetNoOPSession(shard)
+	s.proposer.propose = func(entry []byte, timeout time.Duration) (*dragonboat.RequestState, error) {
+		return propose(h.nh, session, entry, timeout)
+	}
+	s.rounds.readIndex = func(timeout time.Duration) (*dragonboat.RequestState, error) {
+		return h.nh.ReadIndex(shard, timeout)
+	}
+	s.machine = &machine{
+		store: s.store, callbacks: s.cfg.Callbacks, deliver: s.proposer.deliver, incarnation: incarnation,
+		revisions: newRevisionWaiters(), fatal: s.cfg.Fatal,
+	}
+	members := map[uint64]dragonboat.Target{}
+	if !hasLog {
+		for replica, address := range h.dir.Identity.Members {
+			members[replica] = address
+		}
+	}
+	create := func(uint64, uint64) sm.IOnDiskStateMachine { return s.machine }
+	if err := h.nh.StartOnDiskReplica(members, false, create, s.replicaConfig()); err != nil {
+		return fmt.Errorf("start the replica: %w", err)
+	}
+	s.proposer.start()
+	go s.rounds.run()
+	go s.cutLog()
+	return nil
+}
+
+// propose exists to name the one call that puts something into the log.
+func propose(nh *dragonboat.NodeHost, session *client.Session, entry []byte, timeout time.Duration) (*dragonboat.RequestState, error) {
+	return nh.Propose(session, entry, timeout)
+}
+
+func (s *Shard) replicaConfig() config.Config {
+	c := config.Config{
+		ShardID: s.cfg.Shard, ReplicaID: s.replica,
+		CheckQuorum: true, PreVote: true, OrderedConfigChange: true,
+		HeartbeatRTT: heartbeatTicks, ElectionRTT: electionTicks,
+		SnapshotEntries: snapshotEntries, CompactionOverhead: compactionOverhead,
+		MaxInMemLogSize: maxInMemoryLogBytes,
+	}
+	if s.lone {
+		c.HeartbeatRTT, c.ElectionRTT = loneHeartbeatTicks, loneElectionTicks
+	}
+	return c
+}
+
+// newIncarnation names this process's proposals. It is never used while
+// applying.
+func newIncarnation() (id kv.LeaseID, err error) {
+	_, err = rand.Read(id[:])
+	return id, err
+}
+
+// Close stops the replica and closes its store. Writes under way end with
+// kv.OutcomeUnknown, what waits with kv.ShuttingDown.
+func (s *Shard) Close() error {
+	close(s.quit)
+	<-s.cutter
+	err := s.host.nh.StopReplica(s.cfg.Shard, s.replica)
+	s.proposer.close()
+	s.rounds.close()
+	return errors.Join(err, s.store.Close())
+}
+
+// Wait returns once this replica's state is as new as c asks.
+func (s *Shard) Wait(ctx context.Context, c kv.Consistency) error {
+	switch {
+	case c.MinRevision != 0:
+		return s.machine.revisions.wait(ctx, s.quit, s.cfg.Timeout, c.MinRevision, func() uint64 {
+			revision, _ := s.store.Revisions()
+			return revision
+		})
+	case c.MaxStaleness != 0:
+		if age := s.rounds.age(); age > c.MaxStaleness {
+			return &kv.Error{Code: kv.TooStale, RetryAfterSeconds: 1,
+				Detail: "this node's last linearizable round began longer ago than max_staleness allows"}
+		}
+		return nil
+	case c.Stale:
+		return nil
+	}
+	return s.rounds.wait(ctx)
+}
+
+// Ready is nil while linearizable rounds succeed.
+func (s *Shard) Ready() error {
+	if s.rounds.age() <= readyWithin {
+		return nil
+	}
+	return &kv.Error{Code: kv.NoLeader, Detail: "no linearizable round succeeds on this node", RetryAfterSeconds: 1}
+}
+
+// LastRound is when the last completed linearizable round began; zero if none
+// was completed.
+func (s *Shard) LastRound() time.Time { return s.rounds.last() }
+
+// Store is the replica's store, for reads. It must not be applied to.
+func (s *Shard) Store() *storage.Store { return s.store }
+
+// Leader returns the leader as this node believes, 0 if it knows none, and the
+// term.
+func (s *Shard) Leader() (replica, term uint64) {
+	replica, term, known, err := s.host.nh.GetLeaderID(s.cfg.Shard)
+	if err != nil || !known {
+		return 0, term
+	}
+	return replica, term
+}
+
+// IsLeader reports whether this replica believes that it leads.
+func (s *Shard) IsLeader() bool {
+	leader, _ := s.Leader()
+	return leader == s.replica
+}
+
+// Replica is this replica's id.
+func (s *Shard) Replica() uint64 { return s.replica }
+
+// HandOver moves the leadership to another member, if this one has it, and
+// returns when that has happened or ctx is done.
+func (s *Shard) HandOver(ctx context.Context) error {
+	if s.lone {
+		return nil
+	}
+	var others []uint64
+	for replica := range s.host.dir.Identity.Members {
+		if replica != s.replica {
+			others = append(others, replica)
+		}
+	}
+	// Ask each of the others in turn: one of them may be down.
+	for n := 0; s.IsLeader(); n++ {
+		if err := s.host.nh.RequestLeaderTransfer(s.cfg.Shard, others[n%len(others)]); err != nil {
+			return err
+		}
+		wait := time.NewTimer(heartbeatTicks * tickMillis * time.Millisecond)
+		select {
+		case <-wait.C:
+		case <-ctx.Done():
+			wait.Stop()
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// cutLog asks for a snapshot, which lets the log be cut, when large entries
+// have made the log long in bytes before it is in number.
+func (s *Shard) cutLog() {
+	defer close(s.cutter)
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-s.quit:
+			return
+		case <-tick.C:
+		}
+		size, entries := s.machine.logBytes.Load(), s.machine.entries.Load()
+		if entries >= snapshotEntries {
+			// Dragonboat cuts by number itself.
+			s.machine.logBytes.Add(-size)
+			s.machine.entries.Add(-entries)
+			continue
+		}
+		if size < maxLogBytes {
+			continue
+		}
+		s.machine.logBytes.Add(-size)
+		s.machine.entries.Add(-entries)
+		keep := max(entries*(maxLogBytes/4)/size, 1)
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		_, err := s.host.nh.SyncRequestSnapshot(ctx, s.cfg.Shard, dragonboat.SnapshotOption{
+			OverrideCompactionOverhead: true, CompactionOverhead: uint64(keep),
+		})
+		cancel()
+		if err != nil && !errors.Is(err, dragonboat.ErrRejected) {
+			s.cfg.Logger.Warn("cutting the Raft log", "err", err)
+		}
+	}
+}
