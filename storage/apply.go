@@ -127,8 +127,10 @@ func (b *Batch) forgetAnswers() error {
 	defer it.Close()
 	n := 0
 	for it.First(); it.Valid() && n < maxForgottenPerStep; it.Next() {
+		scope := it.Key()[1+8:]
 		must(b.wb.Delete(it.Key(), nil))
-		must(b.wb.Delete(idempotencyKey(it.Key()[1+8:]), nil))
+		must(b.wb.Delete(idempotencyKey(scope), nil))
+		b.idempotency[string(scope)] = nil
 		b.st.idempotent--
 		n++
 	}
@@ -221,9 +223,12 @@ func (b *Batch) remembered(scope []byte) (*answerRecord, error) {
 	value, ok := b.idempotency[string(scope)]
 	if !ok {
 		var err error
-		if value, err = b.get(idempotencyKey(scope)); err != nil || value == nil {
+		if value, err = b.get(idempotencyKey(scope)); err != nil {
 			return nil, err
 		}
+	}
+	if value == nil {
+		return nil, nil
 	}
 	r := reader{b: value}
 	record := &answerRecord{expires: r.uvarint()}
@@ -237,6 +242,9 @@ func (b *Batch) remembered(scope []byte) (*answerRecord, error) {
 
 // remember stores the answer in place of the one that is over, if there is one.
 func (b *Batch) remember(scope []byte, old *answerRecord, fingerprint [16]byte, result *kv.Result) {
+	if value, ok := b.idempotency[string(scope)]; ok && value == nil {
+		old = nil // the command itself was the step of the clock that forgot it
+	}
 	if old != nil {
 		must(b.wb.Delete(expiryKey(old.expires, scope), nil))
 		b.st.idempotent--

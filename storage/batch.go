@@ -10,10 +10,6 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// maxBatchBytes is where a batch is cut between two commands. A batch is held
-// in memory and in Pebble's log as one piece.
-const maxBatchBytes = 16 << 20
-
 // Batch applies commands. They see each other's effects; readers see none of
 // them before Commit. One goroutine uses a batch, and there is one batch at a
 // time.
@@ -38,7 +34,7 @@ type Batch struct {
 	keys        map[string]*version
 	leases      map[kv.LeaseID]*lease // nil: gone
 	numbers     map[int64]kv.LeaseID  // zero: gone
-	idempotency map[string][]byte     // by scope, encoded record
+	idempotency map[string][]byte     // by scope, encoded record; nil: forgotten
 
 	index  uint64
 	skip   uint64 // commands of the entry that an earlier batch applied
@@ -142,7 +138,7 @@ func (b *Batch) Apply(c *kv.Command) (*kv.Result, error) {
 		b.skip--
 		return nil, nil
 	}
-	if b.wb.Len() > maxBatchBytes || needsCommitted(c) {
+	if b.wb.Len() > b.h.opts.BatchBytes || needsCommitted(c) {
 		if err := b.flush(); err != nil {
 			return nil, err
 		}

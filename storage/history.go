@@ -13,14 +13,12 @@ import (
 // History returns what history still holds of key, newest first: at most limit
 // events with a revision below before, or from the newest on when before is 0.
 func (v *View) History(key []byte, before uint64, limit int) (events []kv.Event, more bool, err error) {
-	if before != 0 && before <= v.st.compact {
-		// The version at before was the last that history still holds.
-		return nil, false, nil
-	}
 	prefix := appendVersionPrefix(nil, key)
 	start := prefix
 	if before != 0 {
-		start = appendInverted(bytes.Clone(prefix), before-1)
+		// The newest version at the compacted revision is the oldest that history
+		// holds, so nothing before it needs a look.
+		start = appendInverted(bytes.Clone(prefix), max(before-1, v.st.compact))
 	}
 	it, err := v.snap.NewIter(&pebble.IterOptions{LowerBound: start, UpperBound: kv.PrefixEnd(prefix)})
 	if err != nil {
@@ -35,7 +33,7 @@ func (v *View) History(key []byte, before uint64, limit int) (events []kv.Event,
 		// The sweep may not have been here yet; what it will remove is gone
 		// already for whoever asks.
 		superfluous := len(events) > 0 && events[len(events)-1].Entry.ModRevision <= v.st.compact
-		if superfluous {
+		if superfluous || before != 0 && revision >= before {
 			break
 		}
 		var ver version

@@ -27,7 +27,7 @@ func runQuery(q *kv.Query, open func(values bool) (cursor, error), visit, spend 
 			return list, nil
 		}
 	}
-	cur, err := open(!q.KeysOnly)
+	cur, err := open(!q.KeysOnly || q.Sort == kv.SortByValue)
 	if err != nil {
 		return nil, err
 	}
@@ -162,10 +162,15 @@ func listInOrder(q *kv.Query, cur cursor, list *kv.List, visit, spend func(int) 
 
 func entryOf(q *kv.Query, key []byte, v *version) kv.Entry {
 	e := v.entry(key)
+	withoutValue(q, &e)
+	return e
+}
+
+// withoutValue takes the value out of an entry of a query for keys alone.
+func withoutValue(q *kv.Query, e *kv.Entry) {
 	if q.KeysOnly {
 		e.Value, e.ContentType = nil, ""
 	}
-	return e
 }
 
 // cloneEntry copies key and value in one allocation and keeps a nil value nil.
@@ -190,7 +195,10 @@ func listSorted(q *kv.Query, cur cursor, list *kv.List, visit, spend func(int) e
 		if err := visit(1); err != nil {
 			return err
 		}
-		e := entryOf(q, cur.key(), cur.version())
+		e := cur.version().entry(cur.key())
+		if q.Sort != kv.SortByValue {
+			withoutValue(q, &e)
+		}
 		if !q.Passes(&e) {
 			continue
 		}
@@ -213,6 +221,7 @@ func listSorted(q *kv.Query, cur cursor, list *kv.List, visit, spend func(int) e
 	slices.SortFunc(s.entries, func(a, b kv.Entry) int { return s.order(&a, &b) })
 	used := 0
 	for i := range s.entries {
+		withoutValue(q, &s.entries[i])
 		size := s.entries[i].Size()
 		if used += size; q.MaxBytes > 0 && i > 0 && used > q.MaxBytes {
 			s.entries = s.entries[:i]

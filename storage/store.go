@@ -31,6 +31,9 @@ type Options struct {
 	MemTableBytes uint64
 	// MaxOpenFiles bounds the open tables. Default 1,000.
 	MaxOpenFiles int
+	// BatchBytes is where a batch is cut between two commands: a batch is held
+	// in memory and in Pebble's log as one piece. Default 16 MiB.
+	BatchBytes int
 	// SweepBatch is how many changes one step of the background compaction
 	// looks at. Default 1,000.
 	SweepBatch int
@@ -54,6 +57,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.MaxOpenFiles == 0 {
 		o.MaxOpenFiles = 1000
+	}
+	if o.BatchBytes == 0 {
+		o.BatchBytes = 16 << 20
 	}
 	if o.SweepBatch == 0 {
 		o.SweepBatch = 1000
@@ -101,7 +107,7 @@ type handle struct {
 func Open(dir string, opts Options) (*Store, error) {
 	s := &Store{dir: dir, opts: opts.withDefaults()}
 	fs := s.opts.FS
-	if err := fs.MkdirAll(dir, 0o700); err != nil {
+	if err := makeDir(fs, dir); err != nil {
 		return nil, fmt.Errorf("storage: create %s: %w", dir, err)
 	}
 	name, err := readPointer(fs, dir)
@@ -427,6 +433,34 @@ func syncDir(fs vfs.FS, dir string) error {
 		return err
 	}
 	return errors.Join(d.Sync(), d.Close())
+}
+
+// makeDir makes dir and what is missing above it, and makes that durable: a
+// directory that a loss of power takes away takes the store with it.
+func makeDir(fs vfs.FS, dir string) error {
+	var above []string
+	for d := dir; ; {
+		if _, err := fs.Stat(d); err == nil {
+			break
+		} else if !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		parent := fs.PathDir(d)
+		above = append(above, parent)
+		if parent == d {
+			break
+		}
+		d = parent
+	}
+	if err := fs.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	for _, d := range above {
+		if err := syncDir(fs, d); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func readFile(fs vfs.FS, path string) ([]byte, error) {

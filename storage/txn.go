@@ -262,13 +262,12 @@ func (t *txnRun) put(op *kv.Op, r *kv.OpResult) error {
 	} else {
 		now.setPayload(op.ContentType, op.Value)
 	}
-	switch {
-	case op.IgnoreLease:
-		now.lease = old.lease
-	default:
-		now.lease = op.Lease
+	ownTTL := op.OwnTTLMillis
+	now.lease = op.Lease
+	if op.IgnoreLease {
+		now.lease, ownTTL = old.lease, 0
 	}
-	if err := t.set(op.Key, old, now, op.OwnTTLMillis); err != nil {
+	if err := t.set(op.Key, old, now, ownTTL); err != nil {
 		return err
 	}
 	r.Created, r.Version, r.Lease = !old.exists, now.version, now.lease
@@ -406,7 +405,7 @@ func (t *txnRun) moveLease(key []byte, old, now *version, ownTTL int64) error {
 			t.setLease(old.lease, from, &rest)
 		}
 	}
-	if !now.exists || !now.hasLease() || old.exists && old.lease == now.lease {
+	if !now.exists || !now.hasLease() || old.exists && old.lease == now.lease && ownTTL <= 0 {
 		return nil
 	}
 	to, err := b.findLease(now.lease)
