@@ -166,8 +166,7 @@ func (p Put) MarshalJSON() ([]byte, error) {
 type Increment struct {
 	Key []byte
 	// By is what is added; it may be negative.
-	By   int64
-	Prev bool
+	By int64
 }
 
 // MarshalJSON writes the increment as the server reads it.
@@ -177,8 +176,7 @@ func (i Increment) MarshalJSON() ([]byte, error) {
 		Key       *string `json:"key,omitempty"`
 		KeyBase64 *string `json:"key_base64,omitempty"`
 		By        int64   `json:"by"`
-		Prev      bool    `json:"prev,omitempty"`
-	}{k.Text, k.Base64, i.By, i.Prev})
+	}{k.Text, k.Base64, i.By})
 }
 
 // Delete deletes a key or a range.
@@ -258,7 +256,6 @@ type IncrementResult struct {
 	Value int64 `json:"value,string"`
 	// Lease is the lease that the key has, if any.
 	Lease string `json:"lease,omitempty"`
-	Prev  *Entry `json:"prev,omitempty"`
 }
 
 // BulkReport is a line of the answer to a bulk write. The last line has Done or

@@ -198,7 +198,11 @@ func (b *bulkWrite) settle(chunk *bulkChunk) bool {
 		}
 		return true
 	}
-	x.fault.detail = "lines " + strconv.FormatUint(first, 10) + " to " + strconv.FormatUint(last, 10) + ": " + x.fault.detail
+	where := "line " + strconv.FormatUint(first, 10)
+	if last > first {
+		where = "lines " + strconv.FormatUint(first, 10) + " to " + strconv.FormatUint(last, 10)
+	}
+	x.fault.detail = where + ": " + x.fault.detail
 	unknown := 0
 	if x.fault.code == api.CodeOutcomeUnknown {
 		unknown = len(chunk.ops)

@@ -147,7 +147,7 @@ func (f form) appendPut(b []byte, revision uint64, o *kv.OpResult) []byte {
 	return append(b, '}')
 }
 
-func (f form) appendIncrement(b []byte, revision uint64, o *kv.OpResult) []byte {
+func appendIncrement(b []byte, revision uint64, o *kv.OpResult) []byte {
 	b = appendUint(b, `{"revision":`, revision)
 	b = appendBool(b, `,"created":`, o.Created)
 	b = append(b, `,"value":"`...)
@@ -157,10 +157,6 @@ func (f form) appendIncrement(b []byte, revision uint64, o *kv.OpResult) []byte 
 		b = append(b, `,"lease":"`...)
 		b = appendLease(b, o.Lease)
 		b = append(b, '"')
-	}
-	if len(o.Prev) > 0 {
-		b = append(b, `,"prev":`...)
-		b = f.appendEntry(b, &o.Prev[0])
 	}
 	return append(b, '}')
 }
@@ -286,7 +282,7 @@ func (f form) appendOp(b []byte, revision uint64, op *kv.Op, o *kv.OpResult) []b
 	case kv.OpPut:
 		b = f.appendPut(append(b, `{"put":`...), revision, o)
 	case kv.OpIncrement:
-		b = f.appendIncrement(append(b, `{"increment":`...), revision, o)
+		b = appendIncrement(append(b, `{"increment":`...), revision, o)
 	case kv.OpDelete:
 		b = f.appendDelete(append(b, `{"delete":`...), revision, op != nil && op.Prev, *o)
 	case kv.OpGet:

@@ -154,6 +154,7 @@ func (x *exchange) sendProblem(revision uint64) {
 		info, _ = api.CodeInternal.Info()
 	}
 	h := x.w.Header()
+	delete(h, api.HeaderConsistency) // nothing was read
 	h["Cache-Control"] = valueNoStore
 	h["X-Content-Type-Options"] = valueNosniff
 	if f.allow != "" {

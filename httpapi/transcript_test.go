@@ -25,6 +25,7 @@ import (
 //	fail CALL CODE   makes Propose, Wait or both fail; "fail off" ends it. With
 //	                 "afterwards" the command is applied nevertheless
 //	alarm TYPE       raises an alarm of this member
+//	grant            grants the lease that $granted stands for
 //	expire           lets the leases end whose time the replicated clock reached
 //	ready yes|no     says what Ready says
 //
@@ -48,6 +49,8 @@ type transcript struct {
 	clockIndex    uint64
 }
 
+var grantedLease = ulid.MustParse("01KB00000000000000000000GR")
+
 func (tr *transcript) run(d *datadriven.TestData) string {
 	word := func(i int) string {
 		if i < len(d.CmdArgs) {
@@ -69,6 +72,8 @@ func (tr *transcript) run(d *datadriven.TestData) string {
 	case "alarm":
 		types := map[string]kv.AlarmType{"no-space": kv.AlarmNoSpace, "corrupt": kv.AlarmCorrupt}
 		tr.member.apply(tr.t, &kv.Command{Kind: kv.KindAlarm, Alarm: kv.Alarm{Replica: 1, Type: types[word(0)], Active: true}})
+	case "grant":
+		tr.member.apply(tr.t, &kv.Command{Kind: kv.KindLeaseGrant, Lease: kv.Lease{ID: grantedLease, Number: 7, TTLMillis: 10_000}})
 	case "expire":
 		tr.expire()
 	case "ready":
@@ -100,10 +105,10 @@ func (tr *transcript) fail(call, code string, afterwards bool) {
 	}
 }
 
-// expire advances the replicated clock by an hour and ends the leases that are
+// expire advances the replicated clock by two minutes and ends the leases that are
 // due, as a leader does.
 func (tr *transcript) expire() {
-	for range 2 * 3600 {
+	for range 240 {
 		r := &kv.Command{Kind: kv.KindClock, Clock: kv.Clock{Prev: tr.clockIndex, AdvanceMillis: kv.MaxClockAdvanceMillis}}
 		tr.member.apply(tr.t, r)
 		tr.clockIndex = tr.member.index
@@ -144,7 +149,7 @@ func (tr *transcript) http(d *datadriven.TestData) string {
 }
 
 func (tr *transcript) fill(s string) string {
-	return strings.NewReplacer("$cursor", tr.cursor, "$lease", tr.lease).Replace(s)
+	return strings.NewReplacer("$cursor", tr.cursor, "$lease", tr.lease, "$granted", grantedLease.String()).Replace(s)
 }
 
 // show writes an answer down.

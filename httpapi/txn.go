@@ -185,8 +185,6 @@ func (r *txnReader) increment() kv.Op {
 		switch name {
 		case "by":
 			op.By = r.p.int("by")
-		case "prev":
-			op.Prev = r.p.bool()
 		default:
 			return key.member(r.p, name, "key")
 		}
