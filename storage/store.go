@@ -359,6 +359,15 @@ func (s *Store) NeedsClock() (needs bool, clockIndex uint64) {
 	return st.leases+st.idempotent > 0, st.clockIndex
 }
 
+// IdempotencyRecords is the number of remembered answers. It is cheap.
+func (s *Store) IdempotencyRecords() uint64 {
+	h := s.current.Load()
+	if h == nil {
+		return 0
+	}
+	return h.published.Load().idempotent
+}
+
 // Metrics returns Pebble's own account of itself, for people.
 func (s *Store) Metrics() (*pebble.Metrics, error) {
 	h, err := s.acquire()

@@ -1,0 +1,23 @@
+// Package leases drives the replicated clock by which leases and remembered
+// answers age.
+//
+// # What it promises
+//
+// The clock is part of the replicated state and moves only by commands, so
+// every member has the same, and nothing that hangs on it depends on a wall
+// clock, restarts with a leader or ends while there is none. It never runs
+// ahead of real time: the leader advances it by what its own monotonic clock
+// measured since the last step that counted, a step counts only if it names the
+// one before it, and no step is longer than kv.MaxClockAdvanceMillis, so that
+// the time in which a leader slept or lost its office is never added.
+//
+// # Who owns what
+//
+// A Keeper owns one goroutine. It proposes only on the leader, only while
+// something ages, and has one step in flight. Close ends it.
+//
+// # What a crash leaves
+//
+// Nothing is kept here. The next leader measures from the moment at which it
+// first sees the newest step.
+package leases

@@ -1,0 +1,49 @@
+package node
+
+import (
+	"context"
+
+	"github.com/cairnkv/cairn/httpapi"
+	"github.com/cairnkv/cairn/kv"
+)
+
+// face shows a node to the HTTP face.
+type face struct{ n *Node }
+
+var _ httpapi.Store = face{}
+
+// Propose refuses what the disk of this member, or the table of remembered
+// answers, has no room for, before anything is proposed.
+func (f face) Propose(ctx context.Context, c *kv.Command) (*kv.Result, error) {
+	if err := f.n.guard.admit(c); err != nil {
+		return nil, err
+	}
+	return f.n.shard.Propose(ctx, c)
+}
+
+func (f face) Wait(ctx context.Context, c kv.Consistency) error { return f.n.shard.Wait(ctx, c) }
+
+func (f face) Get(key []byte) (kv.Entry, bool, uint64, error) { return f.n.shard.Store().Get(key) }
+
+func (f face) View() (httpapi.View, error) {
+	v, err := f.n.shard.Store().View()
+	if err != nil {
+		return nil, err
+	}
+	return v, nil
+}
+
+func (f face) Revisions() (current, compacted uint64) { return f.n.shard.Store().Revisions() }
+
+func (f face) RevisionAt(unixMillis int64) (uint64, error) {
+	v, err := f.n.shard.Store().View()
+	if err != nil {
+		return 0, err
+	}
+	defer v.Close()
+	return v.RevisionAt(unixMillis)
+}
+
+func (f face) Ready() error { return f.n.shard.Ready() }
+
+func (f face) Status() kv.Status { return f.n.Status() }

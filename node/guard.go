@@ -1,0 +1,175 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/cairnkv/cairn/kv"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// reserveBytes is the free disk below which this member refuses everything
+	// that writes: the log, the store's background work and what is under way
+	// still need room, and a full disk would end the process.
+	reserveBytes = 512 << 20
+	// A quota alarm ends when the store is this much below the quota, so that
+	// it does not come and go with every write.
+	quotaClearPercent = 90
+	// quotaWarnPercent is where the operator is told.
+	quotaWarnPercent = 80
+	guardInterval    = time.Second
+)
+
+// guard watches the quota and the disk of this member. Passing the quota, or
+// the reserve, raises an alarm through the log, so that all members refuse alike
+// what grows the store; below the reserve this member also refuses, by itself,
+// everything that writes.
+type guard struct {
+	n *Node
+	// free is what the file system has left, full whether that is below the
+	// reserve.
+	free atomic.Uint64
+	full atomic.Bool
+	// raised says that this member's alarm is on, as far as it knows.
+	raised, warned bool
+}
+
+func newGuard(n *Node) *guard { return &guard{n: n} }
+
+// look measures the disk.
+func (g *guard) look() error {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(g.n.cfg.DataDir, &fs); err != nil {
+		return fmt.Errorf("measure the disk: %w", err)
+	}
+	free := fs.Bavail * uint64(fs.Bsize)
+	g.free.Store(free)
+	if was := g.full.Swap(free < reserveBytes); was != (free < reserveBytes) {
+		if was {
+			g.n.cfg.Logger.Info("the disk has room again", "free_bytes", free)
+		} else {
+			g.n.cfg.Logger.Error("the disk is almost full; this member refuses writes", "free_bytes", free, "reserve_bytes", reserveBytes)
+		}
+	}
+	return nil
+}
+
+func (g *guard) run(ctx context.Context) {
+	for ; ctx.Err() == nil; pause(ctx, guardInterval) {
+		if err := g.look(); err != nil {
+			g.n.cfg.Logger.Error("the guard of the disk", "err", err)
+			continue
+		}
+		if err := g.alarm(ctx); err != nil && ctx.Err() == nil {
+			g.n.cfg.Logger.Warn("the quota alarm was not set", "err", err)
+		}
+	}
+}
+
+// alarm raises or clears this member's alarm where that is due.
+func (g *guard) alarm(ctx context.Context) error {
+	stats, err := g.n.shard.Store().Stats()
+	if err != nil {
+		return err
+	}
+	used, quota := stats.DiskBytes, g.n.cfg.QuotaBytes
+	if warn := used > quota/100*quotaWarnPercent; warn != g.warned {
+		g.warned = warn
+		if warn {
+			g.n.cfg.Logger.Warn("the store nears its quota", "disk_bytes", used, "quota_bytes", quota)
+		}
+	}
+	active, err := g.isRaised()
+	if err != nil {
+		return err
+	}
+	over := used > quota || g.full.Load()
+	under := used < quota/100*quotaClearPercent && g.free.Load() > 2*reserveBytes
+	switch {
+	case over && !active:
+		return g.set(ctx, true)
+	case under && active:
+		return g.set(ctx, false)
+	}
+	return nil
+}
+
+func (g *guard) isRaised() (bool, error) {
+	v, err := g.n.shard.Store().View()
+	if err != nil {
+		return false, err
+	}
+	defer v.Close()
+	alarms, err := v.Alarms()
+	for _, a := range alarms {
+		if a.Replica == g.n.shard.Replica() && a.Type == kv.AlarmNoSpace {
+			return true, err
+		}
+	}
+	return false, err
+}
+
+// set goes around admit: an alarm is small, and it is what ends the growth.
+func (g *guard) set(ctx context.Context, active bool) error {
+	result, err := g.n.shard.Propose(ctx, &kv.Command{
+		Kind: kv.KindAlarm, Time: time.Now().UnixMilli(),
+		Alarm: kv.Alarm{Replica: g.n.shard.Replica(), Type: kv.AlarmNoSpace, Active: active},
+	})
+	if err != nil {
+		return err
+	}
+	if active {
+		g.n.cfg.Logger.Error("storage quota or disk reserve is used up; the cluster refuses what grows the store")
+	} else {
+		g.n.cfg.Logger.Info("storage has room again")
+	}
+	return result.Err()
+}
+
+// admit refuses a command before it is proposed, where this member's disk or
+// the table of remembered answers has no room. Deletes and compactions are let
+// through below the reserve, too: they are what makes room.
+func (g *guard) admit(c *kv.Command) error {
+	if g.full.Load() && grows(c) {
+		return &kv.Error{Code: kv.NoSpace, RetryAfterSeconds: 5,
+			Detail: fmt.Sprintf("this member's disk has less than %d bytes left; delete or compact, or make room on the disk", reserveBytes)}
+	}
+	if c.IdempotencyKey == "" {
+		return nil
+	}
+	if n := g.n.shard.Store().IdempotencyRecords(); n >= kv.MaxIdempotencyRecords {
+		return &kv.Error{Code: kv.IdempotencyFull, RetryAfterSeconds: 30,
+			Detail: fmt.Sprintf("%d answers are remembered already, which is the most; try again later or without an idempotency key", n)}
+	}
+	return nil
+}
+
+// grows reports whether a command can make the store larger.
+func grows(c *kv.Command) bool {
+	switch c.Kind {
+	case kv.KindTxn:
+		return txnGrows(c.Txn)
+	case kv.KindLeaseGrant:
+		return true
+	}
+	return false
+}
+
+func txnGrows(t *kv.Txn) bool {
+	for _, branch := range [][]kv.Op{t.Then, t.Else} {
+		for i := range branch {
+			switch op := &branch[i]; op.Type {
+			case kv.OpPut, kv.OpIncrement:
+				return true
+			case kv.OpTxn:
+				if txnGrows(op.Txn) {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}

@@ -1,0 +1,409 @@
+package node
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/cairnkv/cairn/httpapi"
+	"github.com/cairnkv/cairn/kv"
+	"github.com/cairnkv/cairn/leases"
+	"github.com/cairnkv/cairn/raftsm"
+	"github.com/cairnkv/cairn/storage"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+)
+
+// Config says what a node is. The zero value, but for DataDir, is a cluster of
+// one on the loopback.
+type Config struct {
+	// Name is what the operator calls the node. Default "n1". It can't change
+	// after the first start.
+	Name string
+	// DataDir is where everything is kept. Made with mode 0700 if missing;
+	// refused if others may write it, or if it is another node's.
+	DataDir string
+
+	// Listen is the address of the HTTP API, host:port. Default
+	// 127.0.0.1:7480. Port 0 takes a free one.
+	Listen string
+	// Advertise is the address that clients use, if that is another one.
+	Advertise string
+	// PeerListen is the address for the other members. Default: the peer
+	// address.
+	PeerListen string
+	// PeerAdvertise is the address at which the other members reach this one.
+	// Default: PeerListen, or 127.0.0.1:7481. It can't change after the first
+	// start.
+	PeerAdvertise string
+	// InitialCluster names all first members, "n1=host:7481,n2=host:7481", the
+	// same on each. Empty: a cluster of one. Looked at only at the first start.
+	InitialCluster string
+	// Insecure allows to listen on other addresses than the loopback without
+	// TLS and without authentication.
+	Insecure bool
+
+	// QuotaBytes is what the store may take on disk before the cluster refuses
+	// what grows it. Default 16 GiB; at least 64 MiB.
+	QuotaBytes uint64
+	// AutoCompactionKeep is how much history is kept. 0 turns auto-compaction
+	// off.
+	AutoCompactionKeep time.Duration
+	// CacheBytes is the store's block cache. Default 64 MiB.
+	CacheBytes int64
+	// SweepBatch is the pace of the background compaction; see
+	// storage.Options. Default 1,000.
+	SweepBatch int
+
+	// AllowedHosts are further names by which clients may call this node.
+	AllowedHosts []string
+	// OpenAPI is the contract that the node serves, Version the binary's.
+	OpenAPI []byte
+	Version string
+	Logger  *slog.Logger
+	// Callbacks follow what is applied.
+	Callbacks raftsm.Callbacks
+	// Fatal ends the process when the disk or the log is broken. Default: log
+	// and exit with status 1.
+	Fatal func(error)
+}
+
+// Defaults of Config.
+const (
+	DefaultListen     = "127.0.0.1:7480"
+	DefaultPeer       = "127.0.0.1:7481"
+	DefaultQuotaBytes = 16 << 30
+	// MinQuotaBytes is the least quota that is accepted: an empty store with
+	// its log takes a part of it.
+	MinQuotaBytes = 64 << 20
+	// shardID is the one shard that a node has so far.
+	shardID = 1
+)
+
+// Node is a running node.
+type Node struct {
+	cfg      Config
+	dir      *raftsm.Dir
+	host     *raftsm.Host
+	shard    *raftsm.Shard
+	clock    *leases.Keeper
+	guard    *guard
+	server   *httpapi.Server
+	listener net.Listener
+	started  time.Time
+
+	background context.CancelFunc // ends the node's own goroutines
+	wg         sync.WaitGroup     // of them
+	failed     chan error         // one error of the server, if it fails
+	closeOnce  sync.Once
+	closeErr   error
+	closed     chan struct{} // closed when Close is done
+}
+
+// Open starts a node. ctx bounds the start alone.
+func Open(ctx context.Context, cfg Config) (n *Node, err error) {
+	if err := cfg.complete(); err != nil {
+		return nil, err
+	}
+	n = &Node{cfg: cfg, started: time.Now(), failed: make(chan error, 1), closed: make(chan struct{})}
+	// Whatever was started when a later step fails is ended again.
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, n.Close())
+			n = nil
+		}
+	}()
+	n.dir, err = raftsm.OpenDir(cfg.DataDir, raftsm.Spec{
+		Name: cfg.Name, PeerAddress: cfg.peerAddress(), InitialCluster: cfg.InitialCluster,
+	})
+	if err != nil {
+		return n, err
+	}
+	n.host, err = raftsm.OpenHost(raftsm.HostConfig{Dir: n.dir, ListenAddress: cfg.PeerListen, Logger: cfg.Logger})
+	if err != nil {
+		return n, err
+	}
+	n.shard, err = n.host.OpenShard(raftsm.Config{
+		Shard: shardID, Logger: cfg.Logger, Fatal: cfg.Fatal, Callbacks: cfg.Callbacks,
+		Store: storage.Options{CacheBytes: cfg.CacheBytes, SweepBatch: cfg.SweepBatch},
+	})
+	if err != nil {
+		return n, err
+	}
+	n.clock = leases.Start(clockLog{n.shard}, cfg.Logger)
+	n.guard = newGuard(n)
+	if err := n.guard.look(); err != nil {
+		return n, err
+	}
+	n.listener, err = net.Listen("tcp", cfg.Listen)
+	if err != nil {
+		return n, fmt.Errorf("listen for clients: %w", err)
+	}
+	n.server = n.newServer()
+	n.startBackground()
+	return n, ctx.Err()
+}
+
+// clockLog shows the shard to the lease clock.
+type clockLog struct{ *raftsm.Shard }
+
+func (l clockLog) NeedsClock() (bool, uint64) { return l.Store().NeedsClock() }
+
+func (n *Node) newServer() *httpapi.Server {
+	id := &n.dir.Identity
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registerMetrics(registry, n)
+	return httpapi.New(httpapi.Config{
+		Store:        face{n},
+		MemberID:     id.MemberID.String(),
+		ClusterID:    id.ClusterID.String(),
+		Version:      n.cfg.Version,
+		OpenAPI:      n.cfg.OpenAPI,
+		CursorKey:    sha256.Sum256(append([]byte("cairn cursor "), id.ClusterID[:]...)),
+		AllowedHosts: n.allowedHosts(),
+		Logger:       n.cfg.Logger,
+		Registerer:   registry,
+		Gatherer:     registry,
+		ExtraMetrics: func(w io.Writer) { raftsm.WriteMetrics(w) },
+	})
+}
+
+func (n *Node) allowedHosts() []string {
+	hosts := append([]string{}, n.cfg.AllowedHosts...)
+	for _, address := range []string{n.cfg.Listen, n.cfg.Advertise} {
+		if host, _, err := net.SplitHostPort(address); err == nil && host != "" {
+			hosts = append(hosts, host)
+		}
+	}
+	return hosts
+}
+
+// startBackground starts the node's own goroutines; Close ends them.
+func (n *Node) startBackground() {
+	ctx, cancel := context.WithCancel(context.Background())
+	n.background = cancel
+	for _, run := range []func(context.Context){n.guard.run, n.announce, n.autoCompact} {
+		n.wg.Add(1)
+		go func() {
+			defer n.wg.Done()
+			run(ctx)
+		}()
+	}
+	n.wg.Add(1)
+	go func() {
+		defer n.wg.Done()
+		if err := n.server.Serve(n.listener); err != nil {
+			n.failed <- fmt.Errorf("serve clients: %w", err)
+		}
+	}()
+}
+
+// URL is where clients reach the node.
+func (n *Node) URL() string {
+	if n.cfg.Advertise != "" {
+		return "http://" + n.cfg.Advertise
+	}
+	return "http://" + n.listener.Addr().String()
+}
+
+// Wait returns when the node has failed, with the reason, or is closed, with
+// nil.
+func (n *Node) Wait() error {
+	select {
+	case err := <-n.failed:
+		return err
+	case <-n.closed:
+		return nil
+	}
+}
+
+// Ready is nil while linearizable rounds succeed.
+func (n *Node) Ready() error { return n.shard.Ready() }
+
+// Shutdown hands the leadership over, lets requests finish and closes the node.
+// When ctx is done it closes it at once.
+func (n *Node) Shutdown(ctx context.Context) error {
+	if err := n.shard.HandOver(ctx); err != nil {
+		n.cfg.Logger.Warn("the leadership was not handed over", "err", err)
+	}
+	err := n.server.Shutdown(ctx)
+	return errors.Join(err, n.Close())
+}
+
+// Close ends the node and waits for all of it. Requests under way are cut off.
+func (n *Node) Close() error {
+	n.closeOnce.Do(func() {
+		defer close(n.closed)
+		// In the reverse order of Open; what was not started is nil.
+		if n.server != nil {
+			done, cancel := context.WithCancel(context.Background())
+			cancel()
+			_ = n.server.Shutdown(done) // it only says that requests were cut off
+		}
+		if n.background != nil {
+			n.background()
+			n.wg.Wait()
+		}
+		if n.listener != nil {
+			_ = n.listener.Close() // the server closed it already, if there was one
+		}
+		if n.clock != nil {
+			n.clock.Close()
+		}
+		if n.shard != nil {
+			n.closeErr = n.shard.Close()
+		}
+		if n.host != nil {
+			n.host.Close()
+		}
+		if n.dir != nil {
+			n.dir.Close()
+		}
+	})
+	<-n.closed
+	return n.closeErr
+}
+
+// complete fills in the defaults and refuses what can't work.
+func (c *Config) complete() error {
+	if c.DataDir == "" {
+		return errors.New("a data directory is needed")
+	}
+	if c.Listen == "" {
+		c.Listen = DefaultListen
+	}
+	if c.QuotaBytes == 0 {
+		c.QuotaBytes = DefaultQuotaBytes
+	}
+	if c.QuotaBytes < MinQuotaBytes {
+		return fmt.Errorf("the quota is %d bytes; it must be at least %d", c.QuotaBytes, MinQuotaBytes)
+	}
+	if c.AutoCompactionKeep < 0 {
+		return errors.New("the history that auto-compaction keeps can't be negative")
+	}
+	if c.CacheBytes < 0 {
+		return errors.New("the cache can't be negative")
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Fatal == nil {
+		logger := c.Logger
+		c.Fatal = func(err error) {
+			logger.Error("this node can't go on; its disk or its log is broken", "err", err)
+			os.Exit(1)
+		}
+	}
+	if c.InitialCluster != "" {
+		if _, err := raftsm.ParseInitialCluster(c.InitialCluster); err != nil {
+			return err
+		}
+	}
+	for what, address := range map[string]string{"client": c.Listen, "peer": c.PeerListen, "peer advertise": c.PeerAdvertise, "advertise": c.Advertise} {
+		if err := checkAddress(what, address); err != nil {
+			return err
+		}
+	}
+	if c.Insecure {
+		return nil
+	}
+	if !loopback(c.Listen) {
+		return fmt.Errorf("%s is not a loopback address, and clients would need neither TLS nor a password: say --insecure if that is meant", c.Listen)
+	}
+	if address := c.peerListen(); !loopback(address) {
+		return fmt.Errorf("%s is not a loopback address, and peers would speak without TLS: say --insecure if that is meant", address)
+	}
+	return nil
+}
+
+// peerAddress is what the identity gets, or is checked against.
+func (c *Config) peerAddress() string {
+	switch {
+	case c.PeerAdvertise != "":
+		return c.PeerAdvertise
+	case c.InitialCluster != "":
+		return "" // the initial cluster says it
+	case c.PeerListen != "":
+		return c.PeerListen
+	}
+	return DefaultPeer
+}
+
+// peerListen is where this node will listen for peers, as far as the
+// configuration tells.
+func (c *Config) peerListen() string {
+	if c.PeerListen != "" {
+		return c.PeerListen
+	}
+	if address := c.peerAddress(); address != "" {
+		return address
+	}
+	members, _ := raftsm.ParseInitialCluster(c.InitialCluster)
+	for _, m := range members {
+		if m.Name == c.Name {
+			return m.Address
+		}
+	}
+	return DefaultPeer
+}
+
+func checkAddress(what, address string) error {
+	if address == "" {
+		return nil
+	}
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return fmt.Errorf("the %s address %q is not host:port", what, address)
+	}
+	if _, err := net.LookupPort("tcp", port); err != nil {
+		return fmt.Errorf("the %s address %q has no valid port", what, address)
+	}
+	_ = host
+	return nil
+}
+
+func loopback(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return false
+	}
+	if host == "localhost" {
+		return true
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
+}
+
+// announce records in the replicated state who this member is, as soon as there
+// is a leader, and again until that has worked.
+func (n *Node) announce(ctx context.Context) {
+	id := &n.dir.Identity
+	c := &kv.Command{Kind: kv.KindMember, Time: time.Now().UnixMilli(), Member: kv.Member{
+		Replica: id.Replica, ID: id.MemberID, Name: id.Name, Version: kv.Version,
+		ClientURL: n.URL(), PeerAddress: id.PeerAddress,
+	}}
+	for ctx.Err() == nil {
+		if _, err := n.shard.Propose(ctx, c); err == nil {
+			return
+		}
+		pause(ctx, time.Second)
+	}
+}
+
+// pause waits, but not longer than ctx.
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
