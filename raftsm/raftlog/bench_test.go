@@ -14,13 +14,15 @@ import (
 
 // stores are the log stores that can be chosen from, with the settings of a
 // small install.
-var stores = []struct {
-	name      string
-	configure func(*config.NodeHostConfig) *raftlog.Log
-}{
+var stores = []storeChoice{
 	{"cairn", ours},
 	{"tan", plainTan},
 	{"pebble", plainPebble},
+}
+
+type storeChoice struct {
+	name      string
+	configure func(*config.NodeHostConfig) *raftlog.Log
 }
 
 // plainTan is the store underneath ours, as it comes.

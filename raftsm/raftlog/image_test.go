@@ -149,3 +149,17 @@ func glob(t testing.TB, dir, pattern string) string {
 	}
 	return found[0]
 }
+
+// walk calls visit with each file below dir.
+func walk(dir string, visit func(os.FileInfo)) error {
+	return filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		info, err := d.Info()
+		if err == nil {
+			visit(info)
+		}
+		return err
+	})
+}

@@ -141,6 +141,9 @@ func inspectManifest(fsys vfs.FS, dir string) (newest uint64, scan fileScan, err
 	scan, err = inspectFile(fsys, name, func(payload []byte) {
 		newest = max(newest, newestInEdit(payload))
 	}, func([]byte) bool { return true }) // every record of a manifest is synced
+	if errors.Is(err, fs.ErrNotExist) {
+		err = &CorruptError{File: name, Offset: -1, Reason: "the manifest is missing", Err: err}
+	}
 	return newest, scan, err
 }
 
