@@ -26,7 +26,8 @@ func adoptLogger(l *slog.Logger) {
 }
 
 // raftLogger passes on what Dragonboat says. What it calls info is detail to an
-// operator.
+// operator, and so is what its core calls a warning: each step of an election,
+// and each proposal that came before its end.
 type raftLogger struct{ pkg string }
 
 func (l raftLogger) log(level slog.Level, format string, args []any) {

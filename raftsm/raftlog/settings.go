@@ -25,10 +25,10 @@ const (
 	logDBShards = 1
 )
 
-// writeBuffer is the room for one encoded batch of the log; a larger batch
-// gets a buffer for itself. The store makes sixteen of them whatever the
-// number of workers, and only as many as there are workers are ever touched.
-const writeBuffer = 2 << 20
+// writeBuffer is the room for one encoded save of the log; a larger one gets a
+// buffer for itself. The store makes sixteen of them whatever the number of
+// workers, so that it counts sixteenfold.
+const writeBuffer = 512 << 10
 
 // Apply configures nhc for a small install and makes it keep its log in the
 // Log that is returned. It sets Expert.LogDB, Expert.LogDBFactory and
