@@ -21,6 +21,7 @@ const (
 	CodeRequestTooLarge Code = "request-too-large"
 	CodeTooDeep         Code = "too-deep"
 	CodeBadJSON         Code = "bad-json"
+	CodeTooManyOps      Code = "too-many-ops"
 	CodeDuplicateField  Code = "duplicate-field"
 	CodeUnknownField    Code = "unknown-field"
 	CodeBadKeyEncoding  Code = "bad-key-encoding"
@@ -30,7 +31,6 @@ const (
 	CodeInvalidArgument Code = "invalid-argument"
 	CodeRangeInvalid    Code = "range-invalid"
 	CodeBadCursor       Code = "bad-cursor"
-	CodeTooManyOps      Code = "too-many-ops"
 	CodeDuplicateKey    Code = "duplicate-key"
 	CodeReserved        Code = "reserved"
 )
@@ -111,6 +111,7 @@ var Table = []CodeInfo{
 	{CodeRequestTooLarge, 413, ClassUsage, "The body is too large"},
 	{CodeTooDeep, 400, ClassUsage, "The JSON is nested too deep"},
 	{CodeBadJSON, 400, ClassUsage, "The body is not the JSON that the route takes"},
+	{CodeTooManyOps, 400, ClassUsage, "The transaction has too many operations"},
 	{CodeDuplicateField, 400, ClassUsage, "A field of the JSON is given twice"},
 	{CodeUnknownField, 400, ClassUsage, "The JSON has a field that the route does not know"},
 	{CodeBadKeyEncoding, 400, ClassUsage, "The key is not properly encoded"},
@@ -120,7 +121,6 @@ var Table = []CodeInfo{
 	{CodeInvalidArgument, 400, ClassUsage, "An argument is not valid"},
 	{CodeRangeInvalid, 400, ClassUsage, "The range ends before it begins"},
 	{CodeBadCursor, 400, ClassUsage, "The cursor does not belong to this request"},
-	{CodeTooManyOps, 400, ClassUsage, "The transaction has too many operations"},
 	{CodeDuplicateKey, 400, ClassUsage, "The transaction writes a key twice"},
 	{CodeReserved, 403, ClassForbidden, "Keys under _cairn/ are written by Cairn alone"},
 

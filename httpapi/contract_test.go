@@ -149,7 +149,7 @@ func (c *contractRoundTripper) check(r *http.Request, escaped string, sent []byt
 		if r.Method == http.MethodHead {
 			return nil
 		}
-		return c.checkJSON(c.doc.Components.Schemas["Problem"].Value, body)
+		return c.checkProblem(c.doc.Components.Schemas["Problem"].Value, resp, body)
 	}
 	op := item.GetOperation(r.Method)
 
@@ -229,20 +229,10 @@ func (c *contractRoundTripper) checkBody(r *http.Request, response *openapi3.Res
 		return nil
 	}
 	switch given {
-	case api.TypeJSON, api.TypeProblem:
-		if given == api.TypeProblem {
-			var p api.Problem
-			if err := json.Unmarshal(body, &p); err != nil {
-				return err
-			}
-			if p.Status != resp.StatusCode || p.RequestID != resp.Header.Get(api.HeaderRequestID) || p.Type != api.ProblemType+string(p.Code) {
-				return fmt.Errorf("the problem does not fit its answer")
-			}
-			seen.Lock()
-			seen.codes[p.Code] = true
-			seen.Unlock()
-		}
+	case api.TypeJSON:
 		return c.checkJSON(media.Schema.Value, body)
+	case api.TypeProblem:
+		return c.checkProblem(media.Schema.Value, resp, body)
 	case api.TypeNDJSON:
 		for line := range bytes.Lines(body) {
 			if err := c.checkJSON(media.Schema.Value, line); err != nil {
@@ -251,6 +241,20 @@ func (c *contractRoundTripper) checkBody(r *http.Request, response *openapi3.Res
 		}
 	}
 	return nil
+}
+
+func (c *contractRoundTripper) checkProblem(schema *openapi3.Schema, resp *http.Response, body []byte) error {
+	var p api.Problem
+	if err := json.Unmarshal(body, &p); err != nil {
+		return err
+	}
+	if p.Status != resp.StatusCode || p.RequestID != resp.Header.Get(api.HeaderRequestID) || p.Type != api.ProblemType+string(p.Code) {
+		return fmt.Errorf("the problem does not fit its answer")
+	}
+	seen.Lock()
+	seen.codes[p.Code] = true
+	seen.Unlock()
+	return c.checkJSON(schema, body)
 }
 
 func (c *contractRoundTripper) checkJSON(schema *openapi3.Schema, body []byte) error {
@@ -289,21 +293,12 @@ func (c *contractRoundTripper) checkRequest(r *http.Request, op *openapi3.Operat
 		Route: &routers.Route{Spec: c.doc, Path: path, PathItem: item, Method: r.Method, Operation: op},
 		Options: &openapi3filter.Options{
 			SkipSettingDefaults: true,
-			// A value is not to be decoded.
-			ExcludeRequestBody: op.RequestBody != nil && op.RequestBody.Value.Content["*/*"] != nil ||
-				op.RequestBody != nil && op.RequestBody.Value.Content[api.TypeNDJSON] != nil,
+			// A value is not to be decoded, and of a bulk write some lines may be
+			// refused with a 200.
+			ExcludeRequestBody: op.RequestBody != nil && op.RequestBody.Value.Content[api.TypeJSON] == nil,
 		},
 	}
-	if err := openapi3filter.ValidateRequest(context.Background(), input); err != nil {
-		return err
-	}
-	if op.RequestBody == nil {
-		return nil
-	}
-	if media := op.RequestBody.Value.Content[api.TypeNDJSON]; media != nil && bytes.HasSuffix(bytes.TrimSpace(sent), []byte("}")) {
-		return nil // lines are checked by the test that sends good ones
-	}
-	return nil
+	return openapi3filter.ValidateRequest(context.Background(), input)
 }
 
 // TestMain runs the tests and then checks that together they have seen all of

@@ -10,7 +10,9 @@ import (
 // A readMode says how new the state must be that a read sees, and at which
 // revision it is read.
 type readMode struct {
-	wait kv.Consistency
+	stale        bool
+	minRevision  uint64
+	maxStaleness time.Duration
 	// revision is the revision that is read, or 0 for the newest. With cursor it
 	// is the one of the list that is continued.
 	revision uint64
@@ -37,19 +39,19 @@ func (x *exchange) readMode() (m readMode) {
 		return m
 	}
 	consistency := x.wordParam(pConsistency, "", "linearizable", "stale")
-	m.wait.MinRevision = x.uintParam(pMinRevision, 1, maxRevision)
-	m.wait.MaxStaleness = time.Duration(x.durationParam(pMaxStaleness, 1, maxStaleness)) * time.Millisecond
-	m.wait.Stale = consistency == "stale" || m.wait.MaxStaleness != 0
+	m.stale = consistency == "stale"
+	m.minRevision = x.uintParam(pMinRevision, 1, maxRevision)
+	m.maxStaleness = time.Duration(x.durationParam(pMaxStaleness, 1, maxStaleness)) * time.Millisecond
 	m.revision = x.uintParam(pRevision, 1, maxRevision)
-	if consistency == "linearizable" && (m.wait.MinRevision != 0 || m.wait.MaxStaleness != 0) {
+	if consistency == "linearizable" && (m.minRevision != 0 || m.maxStaleness != 0) {
 		x.fail(api.CodeInvalidArgument, "consistency=linearizable excludes min_revision and max_staleness")
 	}
 	switch {
-	case m.wait.MaxStaleness != 0:
+	case m.maxStaleness != 0:
 		m.weaker = valueMaxStaleness
-	case m.wait.MinRevision != 0:
+	case m.minRevision != 0:
 		m.weaker = valueMinRevision
-	case m.wait.Stale:
+	case m.stale:
 		m.weaker = valueStale
 	}
 	return m
@@ -57,44 +59,58 @@ func (x *exchange) readMode() (m readMode) {
 
 // await waits until the state of this node is new enough. It returns false when
 // it has answered why not.
-//
-// The past does not change: a read at a revision that this node has applied
-// needs no round. If this node is behind the revision, one linearizable round
-// tells whether the revision exists at all.
 func (x *exchange) await(m *readMode) bool {
-	store := x.s.cfg.Store
-	ctx := x.r.Context()
 	if m.weaker != nil {
 		x.w.Header()[api.HeaderConsistency] = m.weaker
 	}
-	if m.revision == 0 {
-		if err := store.Wait(ctx, m.wait); err != nil {
-			x.refuseRead(err)
-			return false
-		}
-		return true
-	}
-	if current, _ := store.Revisions(); current < m.revision {
-		need := kv.Consistency{}
-		if m.cursor {
-			need.MinRevision = m.revision
-		}
-		if err := store.Wait(ctx, need); err != nil {
-			x.refuseRead(err)
-			return false
-		}
-		if current, _ = store.Revisions(); current < m.revision {
-			x.refuseRead(kv.Errorf(kv.FutureRevision, "revision %d does not exist yet; the newest is %d", m.revision, current))
-			return false
-		}
-	}
-	if m.wait.MinRevision != 0 || m.wait.MaxStaleness != 0 {
-		if err := store.Wait(ctx, m.wait); err != nil {
-			x.refuseRead(err)
-			return false
-		}
+	if err := x.awaitMode(m); err != nil {
+		x.refuseRead(err)
+		return false
 	}
 	return true
+}
+
+func (x *exchange) awaitMode(m *readMode) error {
+	store, ctx := x.s.cfg.Store, x.r.Context()
+	if m.revision != 0 {
+		if err := x.awaitRevision(m); err != nil {
+			return err
+		}
+	} else if m.minRevision == 0 && m.maxStaleness == 0 {
+		return store.Wait(ctx, kv.Consistency{Stale: m.stale})
+	}
+	if m.minRevision != 0 {
+		if err := store.Wait(ctx, kv.Consistency{MinRevision: m.minRevision}); err != nil {
+			return err
+		}
+	}
+	if m.maxStaleness != 0 {
+		return store.Wait(ctx, kv.Consistency{Stale: true, MaxStaleness: m.maxStaleness})
+	}
+	return nil
+}
+
+// awaitRevision waits until this node has applied the revision that is read. The
+// past does not change, so what it has applied needs no round. If it is behind,
+// one linearizable round tells whether the revision exists at all; the revision
+// of a cursor does.
+func (x *exchange) awaitRevision(m *readMode) error {
+	store := x.s.cfg.Store
+	current, _ := store.Revisions()
+	if current >= m.revision {
+		return nil
+	}
+	need := kv.Consistency{}
+	if m.cursor {
+		need.MinRevision = m.revision
+	}
+	if err := store.Wait(x.r.Context(), need); err != nil {
+		return err
+	}
+	if current, _ = store.Revisions(); current < m.revision {
+		return kv.Errorf(kv.FutureRevision, "revision %d does not exist yet; the newest is %d", m.revision, current)
+	}
+	return nil
 }
 
 // view waits as await does and pins the state then. It returns nil when it has
