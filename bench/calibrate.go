@@ -40,12 +40,12 @@ func (b *bench) calibrate(ctx context.Context) []*result {
 	tune := b.set.Tuning
 	byConnections := func(n int) target {
 		tune := tune
-		tune.EtcdConnections = n
+		tune.EtcdWriteConnections, tune.EtcdReadConnections = n, n
 		return grpcTarget(b.self, b.data, tune)
 	}
 	connections := []int{1, 2, 4, 8, 16, 64, 256}
-	vary("etcd-connections for put", "put-256", connections, byConnections)
-	vary("etcd-connections for get", "get-256", connections, byConnections)
+	vary("etcd-write-connections", "put-256", connections, byConnections)
+	vary("etcd-read-connections", "get-256", connections, byConnections)
 	byTxns := func(of func(string, *dataset, tuning) target) func(int) target {
 		return func(n int) target {
 			tune := tune

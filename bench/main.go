@@ -162,7 +162,8 @@ func parseOptions(args []string) (options, error) {
 	flags.IntVar(&opt.set.Tuning.CairnStreams, "cairn-streams", 4, "concurrent bulk requests to cairn")
 	flags.IntVar(&opt.set.Tuning.CairnLines, "cairn-lines", 10_000, "keys in a bulk request to cairn")
 	flags.IntVar(&opt.set.Tuning.EtcdTxns, "etcd-txns", 32, "concurrent bulk transactions to etcd")
-	flags.IntVar(&opt.set.Tuning.EtcdConnections, "etcd-connections", 2, "connections that gRPC requests to etcd share")
+	flags.IntVar(&opt.set.Tuning.EtcdWriteConnections, "etcd-write-connections", 2, "connections that gRPC writes to etcd share")
+	flags.IntVar(&opt.set.Tuning.EtcdReadConnections, "etcd-read-connections", 8, "connections that gRPC reads from etcd share")
 	if err := flags.Parse(args); err != nil {
 		return opt, err
 	}
@@ -220,9 +221,9 @@ func (opt options) check(known, allTargets []string) error {
 		return fmt.Errorf("-keys must be a multiple of %d, at most %d", groupSize, keysMax)
 	case s.FootprintKeys < 1 || s.FootprintKeys > keysMax:
 		return fmt.Errorf("-footprint-keys must be from 1 to %d", keysMax)
-	case min(t.CairnStreams, t.CairnLines, t.EtcdTxns, t.EtcdConnections) < 1:
+	case min(t.CairnStreams, t.CairnLines, t.EtcdTxns, t.EtcdWriteConnections, t.EtcdReadConnections) < 1:
 		return errors.New("concurrency, lines and connections must be at least 1")
-	case max(t.CairnStreams, t.EtcdTxns, t.EtcdConnections) > 10_000 || t.CairnLines > keysMax:
+	case max(t.CairnStreams, t.EtcdTxns, t.EtcdWriteConnections, t.EtcdReadConnections) > 10_000 || t.CairnLines > keysMax:
 		return errors.New("concurrency, lines or connections are out of all proportion")
 	}
 	return nil

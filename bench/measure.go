@@ -55,16 +55,19 @@ func measure(ctx context.Context, set settings, data *dataset, t target, p profi
 			err = stopErr
 		}
 	}()
-	if p.loaded {
+	if p.reads {
 		if err := srv.load(ctx, set.Keys); err != nil {
 			return sample{}, err
 		}
 	}
-	n := p.clients
+	n, dial := p.clients, t.dial
+	if p.reads && t.dialReads != nil {
+		dial = t.dialReads
+	}
 	if n == 0 {
 		n = t.loaders
 	}
-	c, err := t.dial(ctx, srv.addr, n)
+	c, err := dial(ctx, srv.addr, n)
 	if err != nil {
 		return sample{}, err
 	}

@@ -12,8 +12,8 @@ type profile struct {
 	// clients is how many sessions there are at once; 0 means as many as the
 	// target loads fastest with.
 	clients int
-	// loaded says that the keys are there before the load begins.
-	loaded bool
+	// reads says that the load only reads: the keys are there before it begins.
+	reads bool
 	// batched says that a request is not the same for all targets, so that
 	// latencies can't be compared; operations are keys.
 	batched bool
@@ -26,9 +26,9 @@ var profiles = []profile{
 	{name: "put-1", about: "put one of the keys at random, 1 client", clients: 1, step: putStep},
 	{name: "put-64", about: "put one of the keys at random, 64 clients", clients: 64, step: putStep},
 	{name: "put-256", about: "put one of the keys at random, 256 clients", clients: 256, step: putStep},
-	{name: "get-256", about: "linearizable get of one of the keys at random, 256 clients", clients: 256, loaded: true, step: getStep(false)},
-	{name: "stale-256", about: "stale (Cairn) or serializable (etcd) get of one of the keys at random, 256 clients", clients: 256, loaded: true, step: getStep(true)},
-	{name: "list", about: "list of 1,000 keys with values by prefix, 8 clients", clients: 8, loaded: true, step: listStep},
+	{name: "get-256", about: "linearizable get of one of the keys at random, 256 clients", clients: 256, reads: true, step: getStep(false)},
+	{name: "stale-256", about: "stale (Cairn) or serializable (etcd) get of one of the keys at random, 256 clients", clients: 256, reads: true, step: getStep(true)},
+	{name: "list", about: "list of 1,000 keys with values by prefix, 8 clients", clients: 8, reads: true, step: listStep},
 	{name: "bulk", about: "new keys, in the largest requests that each takes and with the best concurrency for each", batched: true, step: bulkStep},
 }
 

@@ -127,7 +127,7 @@ func TestEtcdSessions(t *testing.T) {
 	data := newDataset()
 	for _, target := range []target{
 		gatewayTarget(self, data, tuning{EtcdTxns: 2}),
-		grpcTarget(self, data, tuning{EtcdTxns: 2, EtcdConnections: 2}),
+		grpcTarget(self, data, tuning{EtcdTxns: 2, EtcdWriteConnections: 2}),
 	} {
 		t.Run(target.name, func(t *testing.T) {
 			srv, err := target.start(t.Context(), t.TempDir())

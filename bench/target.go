@@ -17,7 +17,8 @@ type target struct {
 	// ready is answered with 200 once the server serves; readBack is a
 	// linearizable read of key 0, answered with 200 once it was loaded.
 	ready, readBack func(addr string) []byte
-	dial            dialer
+	// dial opens sessions that write; dialReads, where it is another, such as read.
+	dial, dialReads dialer
 	// loaders is how many sessions load keys fastest.
 	loaders int
 }
@@ -32,10 +33,12 @@ const (
 // tuning is what differs between the targets because each is given what is best
 // for it. Mode calibrate measures these.
 type tuning struct {
-	CairnStreams    int `json:"cairn_streams"`    // concurrent bulk requests
-	CairnLines      int `json:"cairn_lines"`      // keys in each of them
-	EtcdTxns        int `json:"etcd_txns"`        // concurrent transactions
-	EtcdConnections int `json:"etcd_connections"` // that gRPC requests share
+	CairnStreams int `json:"cairn_streams"` // concurrent bulk requests
+	CairnLines   int `json:"cairn_lines"`   // keys in each of them
+	EtcdTxns     int `json:"etcd_txns"`     // concurrent transactions
+	// The connections that gRPC requests share.
+	EtcdWriteConnections int `json:"etcd_write_connections"`
+	EtcdReadConnections  int `json:"etcd_read_connections"`
 }
 
 func cairnTarget(binary string, extra []string, data *dataset, tune tuning) target {
@@ -60,7 +63,8 @@ func gatewayTarget(self string, data *dataset, tune tuning) target {
 
 func grpcTarget(self string, data *dataset, tune tuning) target {
 	t := etcdTarget(self)
-	t.name, t.dial, t.loaders = nameGRPC, dialGRPC(data, tune.EtcdConnections), tune.EtcdTxns
+	t.name, t.loaders = nameGRPC, tune.EtcdTxns
+	t.dial, t.dialReads = dialGRPC(data, tune.EtcdWriteConnections), dialGRPC(data, tune.EtcdReadConnections)
 	return t
 }
 
