@@ -49,8 +49,8 @@ func plainPebble(nhc *config.NodeHostConfig) *raftlog.Log {
 //	go test -run '^$' -bench Stores -benchtime 1x ./raftsm/raftlog
 func BenchmarkStores(b *testing.B) {
 	const (
-		rounds = 5
-		turn   = 700 * time.Millisecond
+		rounds = 4
+		turn   = 500 * time.Millisecond
 	)
 	for _, size := range []int{300, 16 << 10, 200 << 10} {
 		for _, flight := range []int{1, 8, 64} {

@@ -85,9 +85,9 @@ func (l *liveLogs) size(name string) (int64, bool) {
 // truncater is a file that can grow ahead, since it can be cut again.
 type truncater interface{ Truncate(size int64) error }
 
-// growth is how far a log file grows ahead. A write of at least half of that
-// is left alone: it has more to wait for than the journal. For such writes the
-// file has its blocks reserved, reserve at a time.
+// growth is how far a log file grows ahead. Where half of that or more is
+// written between two syncs, it doesn't: there is more to wait for than the
+// journal. For such writes the file has its blocks reserved, reserve at a time.
 const (
 	growth  = 256 << 10
 	reserve = 8 << 20
@@ -95,12 +95,14 @@ const (
 
 var zeros [growth]byte
 
-// durableFile is a file that is written from its beginning to its end. Its
-// writer is alone; a reader, and Sync, may come at any time.
+// durableFile is a file that is written from its beginning to its end. Whoever
+// writes and syncs it does one after the other (store.saving sees to that); a
+// reader may come at any time.
 type durableFile struct {
 	vfs.File
 	dirty   atomic.Bool  // written to since the last sync
 	written atomic.Int64 // what was written ends here
+	synced  int64        // what written was at the last sync
 	grown   int64        // zeros end here, if beyond written
 	room    int64        // reserved blocks end here
 	ahead   truncater    // the file, if it grows ahead
@@ -120,23 +122,34 @@ func (f *durableFile) Write(p []byte) (int, error) {
 	}
 	n, err := f.File.Write(p)
 	f.written.Add(int64(n))
-	if err != nil || end <= f.grown || len(p) >= growth/2 {
-		return n, err
+	return n, err
+}
+
+// grow writes zeros where the next writes will go.
+func (f *durableFile) grow() error {
+	end := f.written.Load()
+	few := end-f.synced < growth/2
+	f.synced = end
+	if !few || f.grown-end >= growth/2 {
+		return nil
 	}
-	if _, err := f.File.WriteAt(zeros[:], end); err != nil {
-		return n, err
-	}
+	from := max(f.grown, end)
 	f.grown = end + growth
-	return n, nil
+	_, err := f.File.WriteAt(zeros[:f.grown-from], from)
+	return err
 }
 
 // WriteAt implements vfs.File. The log store has no use for it.
 func (f *durableFile) WriteAt([]byte, int64) (int, error) { return 0, errors.ErrUnsupported }
 
-// Sync implements vfs.File. A write that comes during the sync keeps the file
-// dirty.
+// Sync implements vfs.File.
 func (f *durableFile) Sync() error {
 	f.dirty.Store(false)
+	if f.ahead != nil {
+		if err := f.grow(); err != nil {
+			return err
+		}
+	}
 	if err := syncData(f.File); err != nil {
 		f.dirty.Store(true)
 		return err
@@ -146,18 +159,19 @@ func (f *durableFile) Sync() error {
 
 // Close implements vfs.File.
 func (f *durableFile) Close() error {
-	var err error
-	if f.room > 0 {
-		f.dirty.Store(true)
-		err = f.ahead.Truncate(f.written.Load()) // frees what was reserved, too
-	}
-	if err == nil && f.dirty.Load() {
-		err = f.Sync()
-	}
 	if f.forget != nil {
 		f.forget()
 	}
-	return errors.Join(err, f.File.Close())
+	if f.room > 0 { // the zeros, and what was reserved
+		if err := f.ahead.Truncate(f.written.Load()); err != nil {
+			return errors.Join(err, f.File.Close())
+		}
+		f.dirty.Store(true)
+	}
+	if !f.dirty.Load() {
+		return f.File.Close()
+	}
+	return errors.Join(syncData(f.File), f.File.Close())
 }
 
 // prefix is the beginning of a file, for reading.

@@ -238,8 +238,9 @@ func TestPowerLossIsNeverRefused(t *testing.T) {
 				term++
 				u.State = pb.State{Term: term, Vote: 1 + term%3, Commit: snapshot}
 				must(t, s.save(u))
-			case 3: // a snapshot from the leader, in place of the log
-				snapshot, snapTerm, terms = last()+uint64(r.IntN(20))+1, term, nil
+			case 3: // a snapshot from the leader, in place of the log or of a part of it
+				term++
+				snapshot, snapTerm, terms = snapshot+1+uint64(r.IntN(len(terms)+20)), term, nil
 				u.Snapshot = pb.Snapshot{ShardID: shard, Index: snapshot, Term: snapTerm, Filepath: "none"}
 				u.State = pb.State{Term: term, Vote: 1 + term%3, Commit: snapshot}
 				must(t, s.save(u))
@@ -280,4 +281,46 @@ func TestPowerLossIsNeverRefused(t *testing.T) {
 		}
 	}
 	must(t, s.Close())
+}
+
+// TestSnapshotReplacesLog installs a snapshot over a log that goes on beyond
+// it, with entries that were never committed, and starts again.
+//
+// Found by running: the plain store gives those entries as if they followed
+// the snapshot. The replica's newest term is then an old one, and it would vote
+// for a candidate that lacks what the snapshot holds.
+func TestSnapshotReplacesLog(t *testing.T) {
+	beyond := func(open opener) (count uint64) {
+		dir := t.TempDir()
+		s, err := open(vfs.Default, dir)
+		must(t, err)
+		must(t, s.bootstrap())
+		must(t, s.save(update(1, 110, 1, 50)))
+		must(t, s.save(pb.Update{ShardID: shard, ReplicaID: replica,
+			State:    pb.State{Term: 2, Commit: 105},
+			Snapshot: pb.Snapshot{ShardID: shard, Index: 105, Term: 2, Filepath: "none"}}))
+		must(t, s.Close())
+		s, err = open(vfs.Default, dir)
+		must(t, err)
+		must(t, s.verify(105))
+		rs, err := s.ReadRaftState(shard, replica, 105)
+		must(t, err)
+		count = rs.EntryCount
+
+		// What comes after the snapshot is the next leader's.
+		must(t, s.save(update(106, 107, 2, 50)))
+		got, _, err := s.read()
+		must(t, err)
+		if len(got) != 2 || got[0].Index != 106 || got[1].Term != 2 {
+			t.Errorf("after the snapshot: %+v", got)
+		}
+		must(t, s.Close())
+		return count
+	}
+	if n := beyond(openPlain); n != 5 {
+		t.Errorf("the plain store gives %d entries beyond the snapshot: is this still needed?", n)
+	}
+	if n := beyond(openOurs); n != 0 {
+		t.Errorf("%d entries beyond the snapshot", n)
+	}
 }

@@ -91,10 +91,11 @@ func inspectReplica(fsys vfs.FS, dir string) error {
 		}
 	}
 	for _, scan := range cuts { // only now: a replica that is refused stays as it was found
-		if scan.end < scan.size {
-			if err := truncate(fsys, scan.name, scan.end); err != nil {
-				return err
-			}
+		if scan.name == "" {
+			continue
+		}
+		if err := settle(fsys, scan); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -233,17 +234,24 @@ func laterRecords(r *recordReader, offset int64, buf []byte, later func([]byte) 
 	return false, nil
 }
 
-// truncate cuts a file and makes that durable.
-func truncate(fsys vfs.FS, name string, size int64) error {
-	file, err := fsys.ReuseForWrite(name, name)
+// settle cuts a file after its whole records and makes them durable. If the
+// process was killed and the machine went on, the last of them may have been
+// written and not synced; the replica is about to answer for them.
+func settle(fsys vfs.FS, scan fileScan) error {
+	file, err := fsys.ReuseForWrite(scan.name, scan.name)
 	if err != nil {
 		return err
 	}
-	t, ok := file.(interface{ Truncate(int64) error })
-	if !ok {
-		return errors.Join(fmt.Errorf("raftlog: %s: this file system can't truncate", name), file.Close())
+	if scan.end < scan.size {
+		t, ok := file.(truncater)
+		if !ok {
+			return errors.Join(fmt.Errorf("raftlog: %s: this file system can't truncate", scan.name), file.Close())
+		}
+		if err := t.Truncate(scan.end); err != nil {
+			return errors.Join(err, file.Close())
+		}
 	}
-	return errors.Join(t.Truncate(size), file.Sync(), file.Close())
+	return errors.Join(file.Sync(), file.Close())
 }
 
 func readFile(fsys vfs.FS, name string) ([]byte, error) {

@@ -32,7 +32,8 @@ func (l *Log) Verify(shardID, replicaID, applied uint64) error {
 	if s == nil {
 		return ErrNotOpen
 	}
-	return s.verify(shardID, replicaID, applied)
+	_, err := s.check(shardID, replicaID, applied, entries)
+	return err
 }
 
 // factory is what a NodeHost opens its log with.

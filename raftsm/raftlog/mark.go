@@ -9,7 +9,6 @@ import (
 // nothing.
 type mark struct {
 	lastIndex uint64 // the newest entry, or the snapshot that stands for it
-	lastTerm  uint64 // its term
 	term      uint64 // the newest term that the replica has seen
 	vote      uint64 // the replica that it voted for in that term, 0 for none
 }
@@ -17,10 +16,10 @@ type mark struct {
 // after gives the mark once u is durable.
 func (m mark) after(u *pb.Update) mark {
 	if !pb.IsEmptySnapshot(u.Snapshot) {
-		m.lastIndex, m.lastTerm = u.Snapshot.Index, u.Snapshot.Term
+		m.lastIndex = u.Snapshot.Index
 	}
 	if n := len(u.EntriesToSave); n > 0 {
-		m.lastIndex, m.lastTerm = u.EntriesToSave[n-1].Index, u.EntriesToSave[n-1].Term
+		m.lastIndex = u.EntriesToSave[n-1].Index
 	}
 	// The commit index in a State is saved, but not synced, by the store.
 	if !pb.IsEmptyState(u.State) {
@@ -33,9 +32,7 @@ func (m mark) after(u *pb.Update) mark {
 // its newest entry becomes m.lastIndex. A new leader may have taken back
 // entries that were never committed.
 func (recorded mark) held(m mark) mark {
-	if recorded.lastIndex > m.lastIndex {
-		recorded.lastIndex, recorded.lastTerm = m.lastIndex, 0
-	}
+	recorded.lastIndex = min(recorded.lastIndex, m.lastIndex)
 	return recorded
 }
 

@@ -19,7 +19,7 @@ import (
 //	 0  8 bytes  recordMagic
 //	 8  uint64   sequence number; the valid slot with the larger one counts
 //	16  uint64   number of marks
-//	24  6 uint64 a mark: shard, replica, last index, last term, term, vote
+//	24  5 uint64 a mark: shard, replica, last index, term, vote
 //	 …  uint32   CRC-32C of everything before it
 //
 // and whatever an earlier, longer record left behind it. Both slots are filled
@@ -28,7 +28,7 @@ import (
 const (
 	slotSize   = 64 << 10
 	slotHeader = 24
-	slotMark   = 48
+	slotMark   = 40
 	maxMarks   = (slotSize - slotHeader - 4) / slotMark
 )
 
@@ -40,7 +40,7 @@ func encodeSlot(buf []byte, seq uint64, ms marks) []byte {
 	buf = binary.LittleEndian.AppendUint64(buf, seq)
 	buf = binary.LittleEndian.AppendUint64(buf, uint64(len(ms)))
 	for id, m := range ms {
-		for _, v := range [...]uint64{id.ShardID, id.ReplicaID, m.lastIndex, m.lastTerm, m.term, m.vote} {
+		for _, v := range [...]uint64{id.ShardID, id.ReplicaID, m.lastIndex, m.term, m.vote} {
 			buf = binary.LittleEndian.AppendUint64(buf, v)
 		}
 	}
@@ -64,7 +64,7 @@ func decodeSlot(b []byte) (seq uint64, ms marks, ok bool) {
 	ms = make(marks, n)
 	for p := b[slotHeader:end]; len(p) > 0; p = p[slotMark:] {
 		u := func(i int) uint64 { return binary.LittleEndian.Uint64(p[8*i:]) }
-		ms[raftio.NodeInfo{ShardID: u(0), ReplicaID: u(1)}] = mark{lastIndex: u(2), lastTerm: u(3), term: u(4), vote: u(5)}
+		ms[raftio.NodeInfo{ShardID: u(0), ReplicaID: u(1)}] = mark{lastIndex: u(2), term: u(3), vote: u(4)}
 	}
 	return seq, ms, true
 }

@@ -44,8 +44,8 @@ func TestRecordIsReadBack(t *testing.T) {
 	var want marks
 	for i := uint64(0); i < 5; i++ {
 		want = marks{
-			first:  {lastIndex: 10 * i, lastTerm: i, term: i + 1, vote: 3},
-			second: {lastIndex: 1<<63 + i, lastTerm: 2, term: 9},
+			first:  {lastIndex: 10 * i, term: i + 1, vote: 3},
+			second: {lastIndex: 1<<63 + i, term: 9},
 		}
 		if err := f.write(want); err != nil {
 			t.Fatal(err)
@@ -65,8 +65,8 @@ func TestTornRecord(t *testing.T) {
 	dir := t.TempDir()
 	name := filepath.Join(dir, RecordFile)
 	f := newRecord(t, dir)
-	older := marks{first: {lastIndex: 10, lastTerm: 1, term: 1, vote: 1}}
-	newer := marks{first: {lastIndex: 99, lastTerm: 2, term: 2, vote: 3}, second: {lastIndex: 4, lastTerm: 1, term: 1}}
+	older := marks{first: {lastIndex: 10, term: 1, vote: 1}}
+	newer := marks{first: {lastIndex: 99, term: 2, vote: 3}, second: {lastIndex: 4, term: 1}}
 	for _, ms := range []marks{older, newer} {
 		if err := f.write(ms); err != nil {
 			t.Fatal(err)
@@ -121,7 +121,7 @@ func allZero(b []byte) bool {
 func TestLowerComesFirst(t *testing.T) {
 	dir := t.TempDir()
 	r := newRecorder(newRecord(t, dir), marks{}, RecordInterval)
-	if err := r.note(first, mark{lastIndex: 110, lastTerm: 1, term: 1, vote: 2}); err != nil {
+	if err := r.note(first, mark{lastIndex: 110, term: 1, vote: 2}); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.write(); err != nil {
@@ -139,10 +139,10 @@ func TestLowerComesFirst(t *testing.T) {
 		t.Fatalf("recorded %+v", got)
 	}
 	// A longer log needs no lowering, a shorter one does.
-	if err := r.lower(first, mark{lastIndex: 112, lastTerm: 2}); err != nil || onDisk().lastIndex != 110 {
+	if err := r.lower(first, mark{lastIndex: 112}); err != nil || onDisk().lastIndex != 110 {
 		t.Fatalf("recorded %+v, error %v", onDisk(), err)
 	}
-	if err := r.lower(first, mark{lastIndex: 104, lastTerm: 2}); err != nil {
+	if err := r.lower(first, mark{lastIndex: 104}); err != nil {
 		t.Fatal(err)
 	}
 	if got, want := onDisk(), (mark{lastIndex: 104, term: 1, vote: 2}); got != want {

@@ -100,10 +100,11 @@ func (s *store) SaveRaftState(updates []pb.Update, worker uint64) error {
 		if nothingToSave(&updates[i]) {
 			continue
 		}
-		if err := s.before(&updates[i]); err != nil {
+		u := updates[i]
+		if err := s.before(&u); err != nil {
 			return err
 		}
-		save = append(save, updates[i])
+		save = append(save, u)
 	}
 	if len(save) == 0 {
 		return nil
@@ -125,14 +126,28 @@ func nothingToSave(u *pb.Update) bool {
 	return len(u.EntriesToSave) == 0 && pb.IsEmptyState(u.State) && pb.IsEmptySnapshot(u.Snapshot)
 }
 
-// before lowers the record where u takes entries back.
+// before prepares the save of u: it lowers the record where u takes entries
+// back, and makes sure that a snapshot does take them back.
+//
+// A snapshot from the leader replaces a log that contradicts it. The store
+// underneath keeps the entries beyond it, and gives them again at the next
+// start, as if they followed the snapshot; with the term of such an entry, the
+// replica would vote for a candidate that lacks what the snapshot holds. An
+// entry at the snapshot's own place, which nobody reads, cuts them off in the
+// same record.
 func (s *store) before(u *pb.Update) error {
 	if len(u.EntriesToSave) == 0 && pb.IsEmptySnapshot(u.Snapshot) {
 		return nil
 	}
 	id := raftio.NodeInfo{ShardID: u.ShardID, ReplicaID: u.ReplicaID}
 	m, _ := s.recorder.get(id)
-	return s.recorder.lower(id, m.after(u))
+	if err := s.recorder.lower(id, m.after(u)); err != nil {
+		return err
+	}
+	if len(u.EntriesToSave) == 0 && m.lastIndex > u.Snapshot.Index {
+		u.EntriesToSave = []pb.Entry{{Index: u.Snapshot.Index, Term: u.Snapshot.Term}}
+	}
+	return nil
 }
 
 // after notes that u is durable.
@@ -179,14 +194,19 @@ func (s *store) ImportSnapshot(snapshot pb.Snapshot, replicaID uint64) error {
 	if err := s.ILogDB.ImportSnapshot(snapshot, replicaID); err != nil {
 		return err
 	}
-	return s.recorder.note(id, mark{lastIndex: snapshot.Index, lastTerm: snapshot.Term, term: snapshot.Term})
+	return s.recorder.note(id, mark{lastIndex: snapshot.Index, term: snapshot.Term})
 }
 
 // ReadRaftState implements raftio.ILogDB. Dragonboat calls it when it starts a
 // replica, before the replica speaks to others, and panics on an error: the
 // last line behind Verify, for a caller that has forgotten it.
 func (s *store) ReadRaftState(shardID, replicaID, snapshotIndex uint64) (raftio.RaftState, error) {
-	if err := s.verify(shardID, replicaID, 0); err != nil {
+	have, err := s.check(shardID, replicaID, 0, numbers)
+	if err != nil {
+		return raftio.RaftState{}, err
+	}
+	// The record may be older than the log.
+	if err := s.recorder.note(raftio.NodeInfo{ShardID: shardID, ReplicaID: replicaID}, have); err != nil {
 		return raftio.RaftState{}, err
 	}
 	return s.ILogDB.ReadRaftState(shardID, replicaID, snapshotIndex)

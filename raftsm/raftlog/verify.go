@@ -8,9 +8,18 @@ import (
 	pb "github.com/lni/dragonboat/v4/raftpb"
 )
 
-// verify compares a replica's log with its mark in the record and with what
-// its state machine has applied.
-func (s *store) verify(shardID, replicaID, applied uint64) (err error) {
+// How much of a log is looked at: numbers is where it ends, entries reads
+// every entry that a start needs.
+type depth int
+
+const (
+	numbers depth = iota
+	entries
+)
+
+// check compares a replica's log with its mark in the record and with what its
+// state machine has applied. It gives the mark that the log supports.
+func (s *store) check(shardID, replicaID, applied uint64, depth depth) (have mark, err error) {
 	// The store panics at some kinds of damage.
 	defer func() {
 		if p := recover(); p != nil {
@@ -19,7 +28,7 @@ func (s *store) verify(shardID, replicaID, applied uint64) (err error) {
 	}()
 	id := raftio.NodeInfo{ShardID: shardID, ReplicaID: replicaID}
 	if err := s.bad[id]; err != nil {
-		return err
+		return mark{}, err
 	}
 	want, recorded := s.recorder.get(id)
 	lost := func(what string, have, want uint64, from string) error {
@@ -33,40 +42,39 @@ func (s *store) verify(shardID, replicaID, applied uint64) (err error) {
 		// mustn't be asked for more: it would begin a log.
 		switch {
 		case recorded && want != mark{}:
-			return lost("everything", 0, want.lastIndex, "record")
+			return mark{}, lost("everything", 0, want.lastIndex, "record")
 		case applied > 0:
-			return lost("everything", 0, applied, "state machine")
+			return mark{}, lost("everything", 0, applied, "state machine")
 		}
-		return nil
+		return mark{}, nil
 	} else if err != nil {
-		return s.corrupt(err, "the bootstrap record can't be read")
+		return mark{}, s.corrupt(err, "the bootstrap record can't be read")
 	}
 
-	have, err := s.read(shardID, replicaID)
+	have, err = s.read(shardID, replicaID, depth)
 	if err != nil {
-		return err
+		return mark{}, err
 	}
 	switch {
 	case have.lastIndex < want.lastIndex:
-		return lost("entries", have.lastIndex, want.lastIndex, "record")
+		return have, lost("entries", have.lastIndex, want.lastIndex, "record")
 	case have.lastIndex < applied:
-		return lost("entries", have.lastIndex, applied, "state machine")
+		return have, lost("entries", have.lastIndex, applied, "state machine")
 	case have.term < want.term:
-		return lost("term", have.term, want.term, "record")
+		return have, lost("term", have.term, want.term, "record")
 	case have.term == want.term && want.vote != 0 && have.vote != want.vote:
-		return lost("vote", have.vote, want.vote, "record")
+		return have, lost("vote", have.vote, want.vote, "record")
 	}
-	return nil
+	return have, nil
 }
 
-// read gives the mark that the log itself supports, and reads each entry that
-// a start needs: those after the newest snapshot.
-func (s *store) read(shardID, replicaID uint64) (mark, error) {
+// read gives the mark that the log itself supports.
+func (s *store) read(shardID, replicaID uint64, depth depth) (mark, error) {
 	snapshot, err := s.GetSnapshot(shardID, replicaID)
 	if err != nil {
 		return mark{}, s.corrupt(err, "the snapshot record can't be read")
 	}
-	m := mark{lastIndex: snapshot.Index, lastTerm: snapshot.Term}
+	m := mark{lastIndex: snapshot.Index}
 	state, err := s.ILogDB.ReadRaftState(shardID, replicaID, snapshot.Index)
 	if errors.Is(err, raftio.ErrNoSavedLog) {
 		return m, nil
@@ -75,19 +83,23 @@ func (s *store) read(shardID, replicaID uint64) (mark, error) {
 		return mark{}, s.corrupt(err, "the term and the vote can't be read")
 	}
 	m.term, m.vote = state.State.Term, state.State.Vote
-
-	for next, end := state.FirstIndex, state.FirstIndex+state.EntryCount; next < end; {
+	end := state.FirstIndex + state.EntryCount
+	if state.EntryCount > 0 {
+		m.lastIndex = end - 1
+	}
+	if depth == numbers {
+		return m, nil
+	}
+	for next := state.FirstIndex; next < end; {
 		const page = 4 << 20
-		entries, _, err := s.IterateEntries([]pb.Entry{}, 0, shardID, replicaID, next, end, page)
+		read, _, err := s.IterateEntries([]pb.Entry{}, 0, shardID, replicaID, next, end, page)
 		if err != nil {
 			return mark{}, s.corrupt(err, fmt.Sprintf("entry %d of shard %d, replica %d, or one soon after it, can't be read", next, shardID, replicaID))
 		}
-		if len(entries) == 0 || entries[0].Index != next {
+		if len(read) == 0 || read[0].Index != next {
 			return mark{}, s.corrupt(nil, fmt.Sprintf("entry %d of shard %d, replica %d is missing, and the log goes on to %d", next, shardID, replicaID, end-1))
 		}
-		last := entries[len(entries)-1]
-		m.lastIndex, m.lastTerm = last.Index, last.Term
-		next = last.Index + 1
+		next = read[len(read)-1].Index + 1
 	}
 	return m, nil
 }
