@@ -1,0 +1,233 @@
+package client
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"iter"
+	"net/http"
+	"sync/atomic"
+
+	"github.com/cairnkv/cairn/api"
+)
+
+// Bulk writes what is too much for one transaction: each operation, an [OpPut] or
+// the Delete of a [Key], in order, in large transactions. It is streamed as ops
+// yields it; an error that ops yields ends it.
+//
+// It returns how much was applied, also beside an error. Progress, when not nil,
+// is called with it about once a second.
+func (c *Client) Bulk(ctx context.Context, ops iter.Seq2[api.Op, error], progress func(api.BulkReport), opts ...WriteOption) (*api.BulkReport, error) {
+	pr, pw := io.Pipe()
+	// The goroutine ends with ops, or when the reader is closed below.
+	encoded := make(chan struct{})
+	go func() {
+		defer close(encoded)
+		w := bufio.NewWriterSize(pw, 64<<10)
+		_ = pw.CloseWithError(encodeLines(w, ops))
+	}()
+	report, err := c.BulkLines(ctx, pr, progress, opts...)
+	_ = pr.CloseWithError(io.ErrClosedPipe)
+	<-encoded
+	return report, err
+}
+
+func encodeLines(w *bufio.Writer, ops iter.Seq2[api.Op, error]) error {
+	for op, err := range ops {
+		if err != nil {
+			return err
+		}
+		line, err := json.Marshal(op)
+		if err != nil {
+			return err
+		}
+		if _, err := w.Write(append(line, '\n')); err != nil {
+			return err
+		}
+	}
+	return w.Flush()
+}
+
+// BulkLines is [Client.Bulk] with lines of JSON as POST /v1/kv takes them:
+//
+//	{"put":{"key":"a","value":"1"}}
+//	{"delete":{"key":"b"}}
+//
+// A bulk write that broke off is not begun again, unless lines is an io.Seeker,
+// which is then read again from where it stood, and there is an Idempotency-Key:
+// the cluster passes over what it has applied. When the cluster refuses a line, a
+// Read of lines that waits may still be under way after the return.
+func (c *Client) BulkLines(ctx context.Context, lines io.Reader, progress func(api.BulkReport), opts ...WriteOption) (*api.BulkReport, error) {
+	r := newRequest(http.MethodPost, "/v1/kv")
+	r.stream = true
+	r.header.Set("Accept", api.TypeNDJSON)
+	r.header.Set("Content-Type", api.TypeNDJSON)
+	for _, o := range opts {
+		o.write(r)
+	}
+	b := &bulk{c: c, r: r, source: lines, progress: progress}
+	if seeker, ok := lines.(io.Seeker); ok {
+		if start, err := seeker.Seek(0, io.SeekCurrent); err == nil {
+			b.rewind = func() error { _, err := seeker.Seek(start, io.SeekStart); return err }
+		}
+	}
+	return b.run(ctx)
+}
+
+// A bulk is a bulk write under way.
+type bulk struct {
+	c        *Client
+	r        *request
+	source   io.Reader
+	rewind   func() error // nil if the source can't be read again
+	progress func(api.BulkReport)
+
+	// Of the attempt under way.
+	body    *sourceReader
+	touched atomic.Bool // something of the source was read
+	report  api.BulkReport
+}
+
+func (b *bulk) run(ctx context.Context) (*api.BulkReport, error) {
+	c := b.c
+	first := c.preferred.Load()
+	var best api.BulkReport
+	for n := 1; ; n++ {
+		i := (first + uint32(n-1)) % uint32(len(c.endpoints))
+		b.report = api.BulkReport{}
+		what, err := b.attempt(ctx, c.endpoints[i])
+		if b.report.Applied >= best.Applied {
+			best = b.report
+		}
+		if err == nil {
+			c.preferred.Store(i)
+			return &best, nil
+		}
+		err.Attempts = n
+		// What was read of the source is gone, unless it can be read again; and
+		// to send it again is safe only if the cluster knows it again.
+		again := !b.touched.Load() || b.rewind != nil && b.r.repeatable()
+		if what == decided || !again || n == c.attempts || !pause(ctx, n, n < len(c.endpoints), err.Problem.RetryAfterSeconds) {
+			return &best, err
+		}
+		if b.touched.Load() {
+			// The transport may read the body until it closes it; a source that
+			// can be read again does not make it wait.
+			<-b.body.done
+			if failed := b.rewind(); failed != nil {
+				err.Cause = failed
+				return &best, err
+			}
+			b.touched.Store(false)
+		}
+	}
+}
+
+// attempt sends the lines once and follows the reports.
+func (b *bulk) attempt(ctx context.Context, endpoint string) (verdict, *Error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	body := &sourceReader{b: b, done: make(chan struct{})}
+	b.body = body
+	var conn connection
+	hr, err := b.r.new(conn.trace(ctx), b.c, endpoint, body)
+	if err != nil {
+		return decided, &Error{Problem: api.Problem{Status: 400, Code: api.CodeInvalidArgument, Title: "The request can't be sent"}, Endpoint: endpoint, Cause: err}
+	}
+	resp, err := b.c.http.Do(hr)
+	if err != nil {
+		if failed := body.failure(); failed != nil {
+			return decided, unknown(endpoint, failed)
+		}
+		return conn.judge(endpoint, true, err)
+	}
+	defer resp.Body.Close()
+	b.c.noteRevision(resp)
+	if resp.StatusCode != http.StatusOK {
+		return refusal(endpoint, true, resp)
+	}
+	err = b.follow(resp.Body)
+	switch {
+	case body.failure() != nil:
+		return decided, unknown(endpoint, body.failure())
+	case err != nil:
+		return inDoubt, unknown(endpoint, err)
+	case b.report.Error != nil:
+		e := &Error{Problem: *b.report.Error, Endpoint: endpoint}
+		switch e.Class() {
+		case api.ClassUnavailable:
+			return notApplied, e
+		case api.ClassUnknown:
+			return inDoubt, e
+		}
+		return decided, e
+	}
+	return decided, nil
+}
+
+// follow reads the reports until the last one. An answer without a last one broke
+// off.
+func (b *bulk) follow(answer io.Reader) error {
+	lines := bufio.NewReader(answer)
+	for {
+		line, err := readLine(lines)
+		if err == io.EOF {
+			return io.ErrUnexpectedEOF
+		}
+		if err != nil {
+			return err
+		}
+		if len(bytes.TrimSpace(line)) == 0 {
+			continue
+		}
+		var report api.BulkReport
+		if err := json.Unmarshal(line, &report); err != nil {
+			return err
+		}
+		b.report = report
+		b.c.saw(report.Revision)
+		if b.progress != nil {
+			b.progress(report)
+		}
+		if report.Done != nil {
+			return nil
+		}
+	}
+}
+
+// A sourceReader is the source as the body of one attempt.
+type sourceReader struct {
+	b      *bulk
+	failed atomic.Pointer[error]
+	closed atomic.Bool
+	// done is closed when the transport won't read any more.
+	done chan struct{}
+}
+
+// Read reads the source, and keeps an error of it apart from errors of the
+// connection.
+func (s *sourceReader) Read(p []byte) (int, error) {
+	s.b.touched.Store(true)
+	n, err := s.b.source.Read(p)
+	if err != nil && err != io.EOF {
+		s.failed.Store(&err)
+	}
+	return n, err
+}
+
+// Close is called by the transport, once it is done with the body.
+func (s *sourceReader) Close() error {
+	if s.closed.CompareAndSwap(false, true) {
+		close(s.done)
+	}
+	return nil
+}
+
+func (s *sourceReader) failure() error {
+	if err := s.failed.Load(); err != nil {
+		return *err
+	}
+	return nil
+}

@@ -1,0 +1,76 @@
+package client
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/cairnkv/cairn/api"
+)
+
+// Get reads a key. A key that does not exist is [ErrNotFound].
+func (c *Client) Get(ctx context.Context, key string, opts ...GetOption) (*api.Entry, error) {
+	r := newRequest(http.MethodGet, "")
+	for _, o := range opts {
+		o.get(r)
+	}
+	r.path = keyTarget("/v1/kv/", "/v1/key", key, r.query)
+	var e api.Entry
+	if err := c.do(ctx, r, into(&e)); err != nil {
+		return nil, err
+	}
+	if e.Value == nil {
+		e.Value = []byte{}
+	}
+	return &e, nil
+}
+
+// Put stores a value. The result says at which revision, and whether the key is
+// new.
+func (c *Client) Put(ctx context.Context, key string, value []byte, opts ...PutOption) (*api.PutResult, error) {
+	r := newRequest(http.MethodPut, "")
+	r.body = value
+	for _, o := range opts {
+		o.put(r)
+	}
+	r.path = keyTarget("/v1/kv/", "/v1/key", key, r.query)
+	var result api.PutResult
+	if err := c.do(ctx, r, into(&result)); err != nil {
+		return nil, err
+	}
+	return &result, nil
+}
+
+// Delete deletes a key. A key that does not exist is no error: the result then
+// says that 0 were deleted.
+func (c *Client) Delete(ctx context.Context, key string, opts ...DeleteOption) (*api.DeleteResult, error) {
+	r := newRequest(http.MethodDelete, "")
+	for _, o := range opts {
+		o.remove(r)
+	}
+	r.path = keyTarget("/v1/kv/", "/v1/key", key, r.query)
+	var result api.DeleteResult
+	if err := c.do(ctx, r, into(&result)); err != nil {
+		return nil, err
+	}
+	return &result, nil
+}
+
+// DeleteRange deletes keys in one transaction. An empty prefix is refused, so
+// that a variable that was not set does not empty the store; [EveryKey] is how to
+// say it.
+func (c *Client) DeleteRange(ctx context.Context, keys Keys, opts ...DeleteOption) (*api.DeleteResult, error) {
+	r := newRequest(http.MethodDelete, "/v1/kv")
+	for _, o := range opts {
+		o.remove(r)
+	}
+	if keys.every() {
+		r.query.Set("all", "true")
+	} else {
+		keys.query(r.query)
+	}
+	var result api.DeleteResult
+	if err := c.do(ctx, r, into(&result)); err != nil {
+		return nil, err
+	}
+	return &result, nil
+}

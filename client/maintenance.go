@@ -1,0 +1,86 @@
+package client
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/cairnkv/cairn/api"
+)
+
+// Compact gives up history. Exactly one field of what is set; [KeepRevisions] and
+// [KeepFor] make the two that are relative.
+func (c *Client) Compact(ctx context.Context, what api.Compact, opts ...WriteOption) (*api.CompactResult, error) {
+	r := newRequest(http.MethodPost, "/v1/compact")
+	if err := r.sendJSON(what); err != nil {
+		return nil, err
+	}
+	for _, o := range opts {
+		o.write(r)
+	}
+	var result api.CompactResult
+	if err := c.do(ctx, r, into(&result)); err != nil {
+		return nil, err
+	}
+	return &result, nil
+}
+
+// KeepRevisions compacts all but the newest n revisions.
+func KeepRevisions(n uint64) api.Compact { return api.Compact{KeepRevisions: &n} }
+
+// KeepFor compacts what was not readable within the last d.
+func KeepFor(d time.Duration) api.Compact {
+	seconds := float64(d/time.Millisecond) / 1000
+	return api.Compact{KeepSeconds: &seconds}
+}
+
+// Hash hashes everything that can be read at a revision, the newest by default.
+func (c *Client) Hash(ctx context.Context, opts ...GetOption) (*api.Hash, error) {
+	r := newRequest(http.MethodGet, "/v1/hash")
+	for _, o := range opts {
+		o.get(r)
+	}
+	var h api.Hash
+	if err := c.do(ctx, r, into(&h)); err != nil {
+		return nil, err
+	}
+	return &h, nil
+}
+
+// Status is what the node that answers knows of itself and of its cluster.
+func (c *Client) Status(ctx context.Context) (*api.Status, error) {
+	var s api.Status
+	if err := c.do(ctx, newRequest(http.MethodGet, "/v1/status"), into(&s)); err != nil {
+		return nil, err
+	}
+	return &s, nil
+}
+
+// Version is the version of the node that answers.
+func (c *Client) Version(ctx context.Context) (*api.Version, error) {
+	var v api.Version
+	if err := c.do(ctx, newRequest(http.MethodGet, "/version"), into(&v)); err != nil {
+		return nil, err
+	}
+	return &v, nil
+}
+
+// Ready is nil if some node can serve linearizable requests now. It asks each
+// once.
+func (c *Client) Ready(ctx context.Context) error {
+	r := newRequest(http.MethodGet, "/readyz")
+	r.header.Del("Accept")
+	return c.withoutRetries().do(ctx, r, func(resp *http.Response) error {
+		_, err := io.Copy(io.Discard, resp.Body)
+		return err
+	})
+}
+
+// withoutRetries is the client with one attempt for each node.
+func (c *Client) withoutRetries() *Client {
+	return &Client{
+		endpoints: c.endpoints, token: c.token, http: c.http,
+		timeout: c.timeout, attempts: len(c.endpoints), userAgent: c.userAgent,
+	}
+}

@@ -1,0 +1,246 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"mime"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"strconv"
+	"sync/atomic"
+
+	"github.com/cairnkv/cairn/api"
+)
+
+// A request is what a call asks for; it may be sent several times.
+type request struct {
+	method string
+	path   string // escaped
+	query  url.Values
+	header http.Header
+	body   []byte
+	// write says that it changes state.
+	write bool
+	// stream says that the answer is read after the call that opened it, under
+	// the context of the caller alone.
+	stream bool
+}
+
+func newRequest(method, path string) *request {
+	return &request{
+		method: method, path: path, query: url.Values{}, header: http.Header{"Accept": {api.TypeJSON}},
+		write: method != http.MethodGet && method != http.MethodHead,
+	}
+}
+
+// between sets the bounds that are not 0.
+func (r *request) between(min string, lo uint64, max string, hi uint64) {
+	if lo > 0 {
+		r.query.Set(min, number(lo))
+	}
+	if hi > 0 {
+		r.query.Set(max, number(hi))
+	}
+}
+
+// repeatable says that the request may be sent again when it is not known what
+// became of it.
+func (r *request) repeatable() bool {
+	return !r.write || r.header.Get(api.HeaderIdempotencyKey) != ""
+}
+
+// new makes an HTTP request to an endpoint.
+func (r *request) new(ctx context.Context, c *Client, endpoint string, body io.Reader) (*http.Request, error) {
+	target := endpoint + r.path
+	if len(r.query) > 0 {
+		target += "?" + r.query.Encode()
+	}
+	hr, err := http.NewRequestWithContext(ctx, r.method, target, body)
+	if err != nil {
+		return nil, err
+	}
+	hr.Header = r.header.Clone()
+	hr.Header.Set("User-Agent", c.userAgent)
+	if c.token != "" {
+		hr.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	return hr, nil
+}
+
+// A verdict says what an attempt that failed leaves behind.
+type verdict uint8
+
+const (
+	// decided: the request was answered, and another attempt would be as well.
+	decided verdict = iota
+	// notApplied: nothing was applied, and another attempt may succeed.
+	notApplied
+	// inDoubt: the request may have been applied.
+	inDoubt
+)
+
+// attempt sends the request once. A successful answer is given to consume, whose
+// error means that the answer broke off.
+func (c *Client) attempt(ctx context.Context, endpoint string, r *request, consume func(*http.Response) error) (verdict, *Error) {
+	var conn connection
+	hr, err := r.new(conn.trace(ctx), c, endpoint, bytes.NewReader(r.body))
+	if err != nil {
+		return decided, &Error{Problem: api.Problem{Status: 400, Code: api.CodeInvalidArgument, Title: "The request can't be sent"}, Endpoint: endpoint, Cause: err}
+	}
+	resp, err := c.http.Do(hr)
+	if err != nil {
+		return conn.judge(endpoint, r.write, err)
+	}
+	c.noteRevision(resp)
+	if resp.StatusCode < 200 || resp.StatusCode > 299 {
+		defer drain(resp)
+		return refusal(endpoint, r.write, resp)
+	}
+	if !r.stream {
+		defer drain(resp)
+	}
+	err = consume(resp)
+	var own *Error
+	switch {
+	case err == nil:
+		return decided, nil
+	case errors.As(err, &own):
+		own.Endpoint = endpoint
+		return decided, own
+	case r.write:
+		return inDoubt, unknown(endpoint, err)
+	}
+	return inDoubt, unavailable(endpoint, err)
+}
+
+// drain leaves the connection of an answer usable for the next request.
+func drain(resp *http.Response) {
+	_, _ = io.CopyN(io.Discard, resp.Body, 64<<10)
+	_ = resp.Body.Close()
+}
+
+func (c *Client) noteRevision(resp *http.Response) {
+	if n, err := strconv.ParseUint(resp.Header.Get(api.HeaderRevision), 10, 64); err == nil {
+		c.saw(n)
+	}
+}
+
+// A connection watches how far a request gets.
+type connection struct {
+	// wanted and got say that the transport looked for a connection, and that it
+	// had one. A transport that reports neither leaves the matter open.
+	wanted, got atomic.Bool
+}
+
+func (s *connection) trace(ctx context.Context) context.Context {
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GetConn: func(string) { s.wanted.Store(true) },
+		GotConn: func(httptrace.GotConnInfo) { s.got.Store(true) },
+	})
+}
+
+// neverSent reports whether it is certain that no byte of the request left.
+func (s *connection) neverSent(err error) bool {
+	var op *net.OpError
+	return s.wanted.Load() && !s.got.Load() || errors.As(err, &op) && op.Op == "dial" && !s.got.Load()
+}
+
+// judge says what an error of the transport leaves behind.
+func (s *connection) judge(endpoint string, write bool, err error) (verdict, *Error) {
+	var wrapped *url.Error
+	if errors.As(err, &wrapped) {
+		err = wrapped.Err
+	}
+	switch {
+	case s.neverSent(err):
+		return notApplied, unavailable(endpoint, err)
+	case write:
+		return inDoubt, unknown(endpoint, err)
+	}
+	return inDoubt, unavailable(endpoint, err)
+}
+
+// problemBytes bounds what is read of an answer that is a problem.
+const problemBytes = 256 << 10
+
+// refusal reads an answer that is not a success.
+func refusal(endpoint string, write bool, resp *http.Response) (verdict, *Error) {
+	body, _ := io.ReadAll(io.LimitReader(resp.Body, problemBytes))
+	e := &Error{Endpoint: endpoint}
+	if !isType(resp, api.TypeProblem) || json.Unmarshal(body, &e.Problem) != nil || e.Problem.Code == "" {
+		e = foreign(endpoint, resp.StatusCode, string(body))
+		switch {
+		case resp.StatusCode == http.StatusTooManyRequests:
+			e.Problem.Code = api.CodeBusy
+			e.Problem.RetryAfterSeconds = retryAfter(resp)
+			return notApplied, e
+		case resp.StatusCode < 500:
+			return decided, e
+		case write:
+			// What stands between us and the node may have passed the write on
+			// before it gave up.
+			return inDoubt, unknown(endpoint, e)
+		}
+		e.Problem.Code = api.CodeUnavailable
+		return inDoubt, e
+	}
+	e.Problem.Status = resp.StatusCode
+	if e.Problem.RetryAfterSeconds == 0 {
+		e.Problem.RetryAfterSeconds = retryAfter(resp)
+	}
+	switch e.Class() {
+	case api.ClassUnavailable:
+		return notApplied, e
+	case api.ClassUnknown:
+		return inDoubt, e
+	}
+	return decided, e
+}
+
+func retryAfter(resp *http.Response) int {
+	n, err := strconv.Atoi(resp.Header.Get("Retry-After"))
+	if err != nil || n < 0 {
+		return 0
+	}
+	return n
+}
+
+func isType(resp *http.Response, want string) bool {
+	given, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	return err == nil && given == want
+}
+
+// into reads an answer of JSON into v.
+func into(v any) func(*http.Response) error {
+	return func(resp *http.Response) error {
+		body, err := io.ReadAll(resp.Body)
+		if err != nil {
+			return err
+		}
+		if !isType(resp, api.TypeJSON) {
+			return foreign("", resp.StatusCode, string(body))
+		}
+		if err := json.Unmarshal(body, v); err != nil {
+			e := foreign("", resp.StatusCode, "")
+			e.Cause = err
+			return e
+		}
+		return nil
+	}
+}
+
+// sendJSON puts v into the body of the request.
+func (r *request) sendJSON(v any) error {
+	body, err := json.Marshal(v)
+	if err != nil {
+		return &Error{Problem: api.Problem{Status: 400, Code: api.CodeInvalidArgument, Title: "The request can't be written as JSON"}, Cause: err}
+	}
+	r.body = body
+	r.header.Set("Content-Type", api.TypeJSON)
+	return nil
+}

@@ -1,0 +1,122 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"net/http"
+	"time"
+
+	"github.com/cairnkv/cairn/api"
+)
+
+const (
+	// The pause before attempt n+1 is between nothing and pauseMin·2^n, at most
+	// pauseMax: clients that lost their node together don't come back together.
+	pauseMin = 50 * time.Millisecond
+	pauseMax = 2 * time.Second
+	// repeatWindow bounds how long a write is repeated. It is half the time that
+	// a cluster remembers an Idempotency-Key: a later repetition would be a new
+	// write.
+	repeatWindow = 5 * time.Minute
+	// attemptMin is the least time that an attempt gets when there are other
+	// nodes to try.
+	attemptMin = time.Second
+)
+
+// do sends the request until it is answered, or until that can't be hoped for.
+func (c *Client) do(ctx context.Context, r *request, consume func(*http.Response) error) error {
+	caller := ctx
+	if c.timeout > 0 && !r.stream {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, c.timeout)
+		defer cancel()
+	}
+	began := time.Now()
+	first := c.preferred.Load()
+	// doubt is the last attempt at a write that may have been applied.
+	var doubt *Error
+	for n := 1; ; n++ {
+		i := (first + uint32(n-1)) % uint32(len(c.endpoints))
+		what, err := c.limited(ctx, c.endpoints[i], r, consume)
+		if err == nil {
+			c.preferred.Store(i)
+			return nil
+		}
+		err.Attempts = n
+		if what == decided {
+			if doubt != nil && !remembered(&err.Problem) {
+				doubt.Attempts = n
+				return doubt
+			}
+			return err
+		}
+		if what == inDoubt && r.write {
+			doubt = err
+		}
+		mayRepeat := what == notApplied || r.repeatable()
+		if doubt != nil && time.Since(began) > repeatWindow {
+			mayRepeat = false
+		}
+		if !mayRepeat || n == c.attempts || !pause(ctx, n, n < len(c.endpoints), err.Problem.RetryAfterSeconds) {
+			if doubt != nil {
+				doubt.Attempts = n
+				err = doubt
+			}
+			if errors.Is(ctx.Err(), context.DeadlineExceeded) && caller.Err() == nil && errors.Is(err.Cause, context.DeadlineExceeded) {
+				err.Cause = timeoutError(c.timeout)
+			}
+			return err
+		}
+	}
+}
+
+// limited makes an attempt that leaves time for one on another node, if there is
+// one and the request may be repeated.
+func (c *Client) limited(ctx context.Context, endpoint string, r *request, consume func(*http.Response) error) (verdict, *Error) {
+	if deadline, ok := ctx.Deadline(); ok && len(c.endpoints) > 1 && r.repeatable() && !r.stream {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, max(time.Until(deadline)/2, attemptMin))
+		defer cancel()
+	}
+	return c.attempt(ctx, endpoint, r, consume)
+}
+
+// remembered reports whether a refusal is one that applying the write decided,
+// and that the cluster therefore answers again to the same Idempotency-Key. Any
+// other one says nothing of the attempt before.
+func remembered(p *api.Problem) bool {
+	return p.Status == http.StatusNotFound || p.Status == http.StatusConflict || p.Status == http.StatusPreconditionFailed
+}
+
+// pause waits before the next attempt. It returns false at once if the context
+// would end first. There is no need to wait before a node that was not asked yet,
+// nor for the time that another one asked for.
+func pause(ctx context.Context, attempt int, fresh bool, retryAfterSeconds int) bool {
+	if fresh {
+		return ctx.Err() == nil
+	}
+	d := rand.N(min(pauseMin<<min(attempt, 16), pauseMax))
+	d += time.Duration(retryAfterSeconds) * time.Second
+	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= d {
+		return false
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// A timeoutError says that the client's own Timeout ended a call.
+type timeoutError time.Duration
+
+func (t timeoutError) Error() string { return "not answered within " + time.Duration(t).String() }
+
+func (t timeoutError) Is(target error) bool { return target == context.DeadlineExceeded }
+
+// Timeout makes it a net.Error's notion of one.
+func (t timeoutError) Timeout() bool { return true }
