@@ -136,12 +136,16 @@ func (t *txnRun) spend(n int) error {
 
 func (t *txnRun) write(n int) error {
 	if len(t.changes) >= kv.BudgetKeysChanged {
-		return refuse(kv.TransactionTooLarge, "the transaction changes more than %d keys", kv.BudgetKeysChanged)
+		return tooManyChanges()
 	}
 	if t.bytesWritten += n; t.bytesWritten > kv.BudgetBytesWritten {
 		return refuse(kv.TransactionTooLarge, "the transaction writes more than %d bytes", kv.BudgetBytesWritten)
 	}
 	return nil
+}
+
+func tooManyChanges() error {
+	return refuse(kv.TransactionTooLarge, "the transaction changes more than %d keys", kv.BudgetKeysChanged)
 }
 
 // compare evaluates a condition over all keys of its range.
@@ -490,7 +494,7 @@ func (t *txnRun) delete(op *kv.Op, r *kv.OpResult) error {
 	}
 	for ok := cur.first(); ok && err == nil; ok = cur.next() {
 		if len(doomed) >= kv.BudgetKeysChanged {
-			err = t.write(math.MaxInt32)
+			err = tooManyChanges()
 			break
 		}
 		doomed = append(doomed, found{bytes.Clone(cur.key()), *cur.version()})

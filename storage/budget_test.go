@@ -1,0 +1,204 @@
+package storage
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/cairnkv/cairn/kv"
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// The budgets of a command are the same on every member, and whoever passes one
+// changes nothing.
+
+// bulk puts n keys, in transactions of many.
+func bulk(t testing.TB, s *Store, n int, key func(i int) string, value string, lease kv.LeaseID) {
+	t.Helper()
+	var commands []*kv.Command
+	for i := 0; i < n; {
+		var ops []kv.Op
+		for ; i < n && len(ops) < 20_000; i++ {
+			op := attached(key(i), lease)
+			op.Value = []byte(value)
+			ops = append(ops, op)
+		}
+		commands = append(commands, txn(ops...))
+	}
+	for i, r := range applyTo(t, s, commands...) {
+		if r.Code != kv.OK {
+			t.Fatalf("transaction %d: %v", i, r.Err())
+		}
+	}
+}
+
+// roomy options are for stores of many keys.
+func roomy(o *Options) { o.MemTableBytes, o.CacheBytes = 16<<20, 128<<20 }
+
+func plainKey(i int) string { return fmt.Sprintf("key-%07d", i) }
+
+// refusedWhole applies a command that must be refused with a code, in a batch
+// with others, and checks that it changed nothing.
+func refusedWhole(t *testing.T, s *Store, c *kv.Command, code kv.Code, word string) {
+	t.Helper()
+	before, err := s.Stats()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := applyTo(t, s, c)[0]
+	if r.Code != code || !strings.Contains(r.Detail, word) {
+		t.Fatalf("%s %q, want %s and a word on %q", r.Code, r.Detail, code, word)
+	}
+	after, err := s.Stats()
+	if err != nil {
+		t.Fatal(err)
+	}
+	after.AppliedIndex, after.DiskBytes = before.AppliedIndex, before.DiskBytes
+	if before != after {
+		t.Fatalf("the refused command changed %+v to %+v", before, after)
+	}
+}
+
+func TestBudgetKeysChanged(t *testing.T) {
+	s := openStore(t, vfs.NewMem(), roomy)
+	defer closeStore(t, s)
+	bulk(t, s, 2*kv.BudgetKeysChanged, plainKey, "v", kv.LeaseID{})
+
+	all := kv.Op{Type: kv.OpDelete, Range: kv.Range{}}
+	refusedWhole(t, s, txn(all), kv.TransactionTooLarge, "changes more than 100000 keys")
+
+	one := kv.Op{Type: kv.OpDelete, Range: kv.Range{End: []byte(plainKey(kv.BudgetKeysChanged + 1))}}
+	refusedWhole(t, s, txn(one), kv.TransactionTooLarge, "changes more than 100000 keys")
+	allowed := kv.Op{Type: kv.OpDelete, Range: kv.Range{End: []byte(plainKey(kv.BudgetKeysChanged))}}
+	refusedWhole(t, s, txn(put("another", "1"), allowed), kv.TransactionTooLarge, "changes more than 100000 keys")
+
+	r := applyTo(t, s, txn(allowed))[0]
+	if r.Code != kv.OK || r.Ops[0].Deleted != kv.BudgetKeysChanged {
+		t.Fatalf("%v, %d deleted", r.Err(), r.Ops[0].Deleted)
+	}
+	if err := CheckStore(s); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A lease holds as many keys as one transaction can delete, and then it can end.
+func TestBudgetOfALease(t *testing.T) {
+	s := openStore(t, vfs.NewMem(), roomy)
+	defer closeStore(t, s)
+	run(t, s, "grant L 5000; grant M 5000")
+	id := leaseName("L")
+	bulk(t, s, kv.BudgetKeysChanged, plainKey, "v", id)
+	more := attached("one more", id)
+	refusedWhole(t, s, txn(put("with it", "1"), more), kv.TransactionTooLarge, "a lease holds at most")
+
+	// One that it has already can be put again; one that leaves makes room.
+	again, move := attached(plainKey(7), id), attached(plainKey(8), leaseName("M"))
+	for i, r := range applyTo(t, s, txn(again), txn(move), txn(more)) {
+		if r.Code != kv.OK {
+			t.Fatalf("put %d: %v", i, r.Err())
+		}
+	}
+	run(t, s, "revoke L")
+	mustView(t, s, func(v *View) {
+		l, err := v.List(context.Background(), &kv.Query{CountOnly: true})
+		if err != nil || l.Count != 1 {
+			t.Fatalf("%d keys are left, %v", l.Count, err)
+		}
+	})
+	if err := CheckStore(s); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// The keys of a lease together are bounded in bytes, too: a transaction that
+// deletes them writes them.
+func TestBudgetOfALeaseInBytes(t *testing.T) {
+	s := openStore(t, vfs.NewMem())
+	defer closeStore(t, s)
+	run(t, s, "grant L 5000")
+	id := leaseName("L")
+	b, err := s.NewBatch()
+	if err != nil {
+		t.Fatal(err)
+	}
+	nearlyFull, err := b.findLease(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	nearlyFull.bytes = kv.BudgetBytesWritten - 3
+	b.setLease(id, nearlyFull, nearlyFull)
+	if _, err := b.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	results := applyTo(t, s, txn(attached("four", id)), txn(attached("one", id)), txn(attached("o", id)), txn(attached("one", id)))
+	for i, want := range []kv.Code{kv.TransactionTooLarge, kv.OK, kv.TransactionTooLarge, kv.OK} {
+		if results[i].Code != want {
+			t.Fatalf("put %d: %s, want %s", i, results[i].Code, want)
+		}
+	}
+}
+
+func attached(key string, id kv.LeaseID) kv.Op {
+	op := put(key, "v")
+	op.Lease = id
+	return op
+}
+
+func TestBudgetBytesWritten(t *testing.T) {
+	s := openStore(t, vfs.NewMem(), roomy)
+	defer closeStore(t, s)
+	value := strings.Repeat("x", kv.MaxValueBytes)
+	var ops []kv.Op
+	for i := range kv.BudgetBytesWritten / kv.MaxValueBytes {
+		ops = append(ops, put(plainKey(i), value)) // the keys come on top
+	}
+	refusedWhole(t, s, txn(ops...), kv.TransactionTooLarge, "writes more than 67108864 bytes")
+	if r := applyTo(t, s, txn(ops[1:]...))[0]; r.Code != kv.OK {
+		t.Fatal(r.Err())
+	}
+}
+
+func TestBudgetOfTheAnswer(t *testing.T) {
+	s := openStore(t, vfs.NewMem(), roomy)
+	defer closeStore(t, s)
+	value := strings.Repeat("x", kv.MaxValueBytes-len(plainKey(0)))
+	for i := range 5 {
+		applyTo(t, s, txn(put(plainKey(i), value)))
+	}
+	get := func(n int) kv.Op {
+		return kv.Op{Type: kv.OpGet, Query: &kv.Query{Range: kv.Range{End: []byte(plainKey(n))}}}
+	}
+	if r := applyTo(t, s, txn(get(4)))[0]; r.Code != kv.OK {
+		t.Fatalf("4 MiB: %v", r.Err())
+	}
+	refusedWhole(t, s, txn(put("a", "1"), get(4)), kv.TransactionTooLarge, "answer")
+	refusedWhole(t, s, txn(get(5)), kv.TransactionTooLarge, "answer")
+	refusedWhole(t, s, txn(kv.Op{Type: kv.OpDelete, Range: kv.Range{}, Prev: true}), kv.TransactionTooLarge, "answer")
+	keys := get(5)
+	keys.Query.KeysOnly = true
+	if r := applyTo(t, s, txn(keys))[0]; r.Code != kv.OK || len(r.Ops[0].List.Entries) != 5 {
+		t.Fatalf("keys only: %v", r.Err())
+	}
+}
+
+// Looking costs, too: a transaction looks at a million keys at most.
+func TestBudgetKeysVisited(t *testing.T) {
+	s := openStore(t, vfs.NewMem(), roomy)
+	defer closeStore(t, s)
+	const n = 50_000
+	bulk(t, s, n, plainKey, "v", kv.LeaseID{})
+	count := kv.Op{Type: kv.OpGet, Query: &kv.Query{CountOnly: true}}
+	var ops []kv.Op
+	for range kv.BudgetKeysVisited / n {
+		ops = append(ops, count)
+	}
+	if r := applyTo(t, s, txn(ops...))[0]; r.Code != kv.OK {
+		t.Fatal(r.Err())
+	}
+	refusedWhole(t, s, txn(append(ops, put("a", "1"))...), kv.TransactionTooLarge, "looks at more than 1000000 keys")
+	every := &kv.Command{Kind: kv.KindTxn, Txn: &kv.Txn{
+		If: []kv.Compare{{Target: kv.TargetVers, Operator: kv.Equal, Number: 1}}, Then: ops,
+	}}
+	refusedWhole(t, s, every, kv.TransactionTooLarge, "looks at more than 1000000 keys")
+}
