@@ -29,15 +29,15 @@ type process struct {
 	err     error
 }
 
-// startProcess runs a program whose output goes to a file beside its data.
-func startProcess(dir, program string, args ...string) (*process, error) {
+// startProcess runs a command whose output goes to a file beside its data.
+func startProcess(dir string, cmd *exec.Cmd) (*process, error) {
 	logPath := filepath.Join(dir, "log")
 	log, err := os.OpenFile(logPath, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	defer log.Close()
-	p := &process{cmd: exec.Command(program, args...), logPath: logPath, ended: make(chan struct{})}
+	p := &process{cmd: cmd, logPath: logPath, ended: make(chan struct{})}
 	p.cmd.Dir = dir
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{

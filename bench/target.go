@@ -12,8 +12,9 @@ import (
 // measurement, in an empty directory.
 type target struct {
 	name string
-	// command is the program and its arguments that serve data/ under dir.
-	command func(dir, addr string) ([]string, error)
+	// command is the program with its arguments that serves data/ under dir to
+	// clients at addr and, if it has some, to other members at peer.
+	command func(dir, addr, peer string) *exec.Cmd
 	// ready is answered with 200 once the server serves; readBack is a
 	// linearizable read of key 0, answered with 200 once it was loaded.
 	ready, readBack func(addr string) []byte
@@ -44,9 +45,13 @@ type tuning struct {
 func cairnTarget(binary string, extra []string, data *dataset, tune tuning) target {
 	return target{
 		name: nameCairn,
-		command: func(dir, addr string) ([]string, error) {
-			args := []string{binary, "serve", "--listen", addr, "--data-dir", filepath.Join(dir, "data")}
-			return append(args, extra...), nil
+		command: func(dir, addr, peer string) *exec.Cmd {
+			args := []string{"serve", "--listen", addr, "--data-dir", filepath.Join(dir, "data")}
+			cmd := exec.Command(binary, append(args, extra...)...)
+			// Not the port of a node that may run on this machine. In the
+			// environment a flag of -cairn-args still beats it.
+			cmd.Env = append(os.Environ(), "CAIRN_PEER_LISTEN="+peer)
+			return cmd
 		},
 		ready:    func(addr string) []byte { return getBytes(addr, "/readyz") },
 		readBack: func(addr string) []byte { return getBytes(addr, "/v1/kv/"+keyName(0)) },
@@ -73,9 +78,8 @@ func grpcTarget(self string, data *dataset, tune tuning) target {
 // between its attempts, which would show in the time of a restart.
 func etcdTarget(self string) target {
 	return target{
-		command: func(dir, addr string) ([]string, error) {
-			peer, err := freeAddr()
-			return []string{self, commandEtcdServer, filepath.Join(dir, "data"), addr, peer}, err
+		command: func(dir, addr, peer string) *exec.Cmd {
+			return exec.Command(self, commandEtcdServer, filepath.Join(dir, "data"), addr, peer)
 		},
 		ready:    func(addr string) []byte { return rangeBytes(addr, "ready?") },
 		readBack: func(addr string) []byte { return rangeBytes(addr, keyName(0)) },
@@ -86,7 +90,7 @@ func etcdTarget(self string) target {
 func floorTarget(self string, data *dataset) target {
 	return target{
 		name:    nameFloor,
-		command: func(_, addr string) ([]string, error) { return []string{self, commandFloorServer, addr}, nil },
+		command: func(_, addr, _ string) *exec.Cmd { return exec.Command(self, commandFloorServer, addr) },
 		ready:   func(addr string) []byte { return getBytes(addr, "/readyz") },
 		dial:    dialFloor(data),
 		loaders: 1,
@@ -99,12 +103,13 @@ func keyName(i int) string {
 	return string(key[:])
 }
 
-// server is a target that runs.
+// server is a target that runs. Its addresses stay the same when it is restarted:
+// a member is known to others by them.
 type server struct {
 	*process
-	target target
-	dir    string
-	addr   string
+	target     target
+	dir        string
+	addr, peer string
 }
 
 // start runs the target in an empty directory under parent and waits until it
@@ -115,6 +120,12 @@ func (t target) start(ctx context.Context, parent string) (*server, error) {
 		return nil, err
 	}
 	s := &server{target: t, dir: dir}
+	if s.addr, err = freeAddr(); err != nil {
+		return nil, err
+	}
+	if s.peer, err = freeAddr(); err != nil {
+		return nil, err
+	}
 	if err := s.run(ctx, t.ready); err != nil {
 		_ = os.RemoveAll(dir) // the parent is removed later anyway
 		return nil, err
@@ -125,17 +136,11 @@ func (t target) start(ctx context.Context, parent string) (*server, error) {
 // run starts the process over the server's directory, which may hold data, and
 // waits until a request is answered.
 func (s *server) run(ctx context.Context, request func(addr string) []byte) error {
-	var err error
-	if s.addr, err = freeAddr(); err != nil {
-		return err
-	}
-	args, err := s.target.command(s.dir, s.addr)
+	started, err := startProcess(s.dir, s.target.command(s.dir, s.addr, s.peer))
 	if err != nil {
 		return err
 	}
-	if s.process, err = startProcess(s.dir, args[0], args[1:]...); err != nil {
-		return err
-	}
+	s.process = started
 	if err := s.waitFor(ctx, s.addr, request(s.addr)); err != nil {
 		_ = s.stop() // the first error says more
 		return fmt.Errorf("%s: %w", s.target.name, err)
