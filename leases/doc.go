@@ -1,5 +1,5 @@
 // Package leases drives the replicated clock by which leases and remembered
-// answers age.
+// answers age, and ends the leases whose time is over.
 //
 // # What it promises
 //
@@ -11,10 +11,15 @@
 // one before it, and no step is longer than kv.MaxClockAdvanceMillis, so that
 // the time in which a leader slept or lost its office is never added.
 //
+// A lease ends by a command, too, which counts only if the clock has reached
+// its deadline and nobody has renewed it since the proposer looked. The store
+// keeps leases by deadline; there is no list of them in memory.
+//
 // # Who owns what
 //
-// A Keeper owns one goroutine. It proposes only on the leader, only while
-// something ages, and has one step in flight. Close ends it.
+// A Keeper owns one goroutine, which proposes only on the leader, only while
+// something ages, and one step of the clock at a time; it waits for the expiries
+// that it starts. Close ends it.
 //
 // # What a crash leaves
 //

@@ -6,10 +6,19 @@ import (
 	"time"
 
 	"github.com/cairnkv/cairn/kv"
+	"golang.org/x/sync/errgroup"
 )
 
-// Interval is the pace of the clock.
-const Interval = 250 * time.Millisecond
+const (
+	// Interval is the pace of the clock.
+	Interval = 250 * time.Millisecond
+	// expiriesPerStep bounds the leases that one step ends, so that the end of
+	// very many at once leaves room for other writes.
+	expiriesPerStep = 10_000
+	// expiriesAtOnce is how many expiries are proposed side by side. The log
+	// puts them into few entries.
+	expiriesAtOnce = 256
+)
 
 // Log is what a Keeper needs of the replica that it serves.
 type Log interface {
@@ -20,9 +29,12 @@ type Log interface {
 	// NeedsClock reports whether something ages, and the log index of the last
 	// step that counted.
 	NeedsClock() (needs bool, clockIndex uint64)
+	// DueLeases returns up to limit leases whose deadline the clock has reached.
+	DueLeases(limit int) ([]kv.Lease, error)
 }
 
-// Keeper advances the replicated clock while its node leads.
+// Keeper advances the replicated clock while its node leads, and proposes the
+// end of the leases whose deadline the clock has reached.
 type Keeper struct {
 	log    Log
 	logger *slog.Logger
@@ -93,10 +105,34 @@ func (k *Keeper) step(ctx context.Context) {
 		k.logger.Debug("advancing the lease clock", "err", err)
 		return
 	}
+	k.expire(ctx)
 	if _, index := k.log.NeedsClock(); index != k.seen {
 		// A step that named k.seen counted, and only the leader proposes them:
 		// it was this one, or a rival's of which the next step will tell by
 		// another index.
 		k.seen, k.since = index, now
+	}
+}
+
+// expire proposes the end of what is due. An expiry that is late, or repeated,
+// or that names a lease which was renewed meanwhile, changes nothing: applying
+// checks the clock and the generation.
+func (k *Keeper) expire(ctx context.Context) {
+	due, err := k.log.DueLeases(expiriesPerStep)
+	if err != nil {
+		k.logger.Warn("looking for leases that are over", "err", err)
+		return
+	}
+	var group errgroup.Group
+	group.SetLimit(expiriesAtOnce)
+	for _, lease := range due {
+		group.Go(func() error {
+			_, err := k.log.Propose(ctx, &kv.Command{Kind: kv.KindLeaseExpire, Time: k.now().UnixMilli(), Lease: lease})
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		// They stay due; the next step proposes them again.
+		k.logger.Debug("ending leases", "err", err)
 	}
 }

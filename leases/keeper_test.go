@@ -3,6 +3,7 @@ package leases
 import (
 	"context"
 	"log/slog"
+	"sync"
 	"testing"
 	"time"
 
@@ -11,17 +12,27 @@ import (
 
 // clockState applies steps as the state machine does.
 type clockState struct {
+	mu     sync.Mutex
 	millis int64
 	index  uint64
 	leads  bool
 	fail   error
-	steps  []kv.Clock
+	due    []kv.Lease
+	ended  []kv.Lease
 }
 
 func (s *clockState) IsLeader() bool             { return s.leads }
 func (s *clockState) NeedsClock() (bool, uint64) { return true, s.index }
+func (s *clockState) DueLeases(int) ([]kv.Lease, error) {
+	return s.due, nil
+}
 func (s *clockState) Propose(_ context.Context, c *kv.Command) (*kv.Result, error) {
-	s.steps = append(s.steps, c.Clock)
+	if c.Kind == kv.KindLeaseExpire {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.ended = append(s.ended, c.Lease)
+		return &kv.Result{}, nil
+	}
 	if s.fail != nil {
 		return nil, s.fail
 	}
@@ -90,5 +101,32 @@ func TestUnknownStepIsNotCountedTwice(t *testing.T) {
 	k.step(context.Background())
 	if got := time.Duration(state.millis) * time.Millisecond; got > elapsed {
 		t.Errorf("after %v the clock shows %v", elapsed, got)
+	}
+}
+
+// TestLeaderEndsWhatIsDue: each due lease is named once a step, with its
+// generation, and by the leader alone.
+func TestLeaderEndsWhatIsDue(t *testing.T) {
+	start := time.Now()
+	var elapsed time.Duration
+	state := &clockState{}
+	for i := range 1000 {
+		state.due = append(state.due, kv.Lease{ID: kv.LeaseID{1, byte(i >> 8), byte(i)}, Generation: uint64(i)})
+	}
+	k := newKeeper(state, slog.New(slog.DiscardHandler), func() time.Time { return start.Add(elapsed) })
+	k.step(context.Background())
+	if len(state.ended) != 0 {
+		t.Fatal("a follower ended leases")
+	}
+	state.leads = true
+	k.step(context.Background()) // sees where the clock stands
+	elapsed += Interval
+	k.step(context.Background())
+	seen := map[kv.Lease]bool{}
+	for _, l := range state.ended {
+		seen[l] = true
+	}
+	if len(state.ended) != len(state.due) || len(seen) != len(state.due) {
+		t.Errorf("%d expiries of %d leases were proposed for %d due ones", len(state.ended), len(seen), len(state.due))
 	}
 }
