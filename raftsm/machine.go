@@ -39,6 +39,7 @@ type machine struct {
 	// logBytes counts what was applied since the log was last cut.
 	logBytes atomic.Int64
 	entries  atomic.Int64
+	closed   chan struct{} // closed by Close
 }
 
 var _ sm.IOnDiskStateMachine = (*machine)(nil)
@@ -177,5 +178,9 @@ func (m *machine) RecoverFromSnapshot(r io.Reader, stop <-chan struct{}) error {
 	return nil
 }
 
-// Close leaves the store open: reads may still come, and the Shard closes it.
-func (m *machine) Close() error { return nil }
+// Close is called once, when nothing will be applied any more. It leaves the
+// store open: reads may still come, and the Shard closes it.
+func (m *machine) Close() error {
+	close(m.closed)
+	return nil
+}

@@ -31,10 +31,8 @@ const (
 	// A cluster of one has nobody to wait for.
 	loneHeartbeatTicks = 1
 	loneElectionTicks  = 10
-	// After so many entries the log is cut, but for the newest, from which a
-	// member that was away for a moment catches up.
-	snapshotEntries    = 10_000
-	compactionOverhead = 5_000
+	// defaultSnapshotEntries is the default of Config.SnapshotEntries.
+	defaultSnapshotEntries = 10_000
 	// maxLogBytes is where the log is cut earlier, because its entries are
 	// large.
 	maxLogBytes = 256 << 20
@@ -112,8 +110,12 @@ type Config struct {
 	Store storage.Options
 	// Timeout bounds how long a write or a linearizable round is tried.
 	// Default 5 s.
-	Timeout   time.Duration
-	Callbacks Callbacks
+	Timeout time.Duration
+	// SnapshotEntries is after how many entries the log is cut. The newer half
+	// stays, from which a member that was away for a moment catches up; one that
+	// was away for longer gets a snapshot. Default 10,000.
+	SnapshotEntries uint64
+	Callbacks       Callbacks
 	Logger    *slog.Logger
 	// Fatal is called when the disk or the log is broken in a way after which
 	// nothing may be answered. It must end the process. Default: panic.
@@ -139,6 +141,9 @@ type Shard struct {
 func (h *Host) OpenShard(cfg Config) (*Shard, error) {
 	if cfg.Timeout == 0 {
 		cfg.Timeout = 5 * time.Second
+	}
+	if cfg.SnapshotEntries == 0 {
+		cfg.SnapshotEntries = defaultSnapshotEntries
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -190,7 +195,7 @@ func (s *Shard) start(hasLog bool) error {
 	}
 	s.machine = &machine{
 		store: s.store, callbacks: s.cfg.Callbacks, deliver: s.proposer.deliver, incarnation: incarnation,
-		revisions: newRevisionWaiters(), fatal: s.cfg.Fatal,
+		revisions: newRevisionWaiters(), fatal: s.cfg.Fatal, closed: make(chan struct{}),
 	}
 	members := map[uint64]dragonboat.Target{}
 	if !hasLog {
@@ -218,7 +223,7 @@ func (s *Shard) replicaConfig() config.Config {
 		ShardID: s.cfg.Shard, ReplicaID: s.replica,
 		CheckQuorum: true, PreVote: true, OrderedConfigChange: true,
 		HeartbeatRTT: heartbeatTicks, ElectionRTT: electionTicks,
-		SnapshotEntries: snapshotEntries, CompactionOverhead: compactionOverhead,
+		SnapshotEntries: s.cfg.SnapshotEntries, CompactionOverhead: s.cfg.SnapshotEntries / 2,
 		MaxInMemLogSize: maxInMemoryLogBytes,
 	}
 	if s.lone {
@@ -240,6 +245,11 @@ func (s *Shard) Close() error {
 	close(s.quit)
 	<-s.cutter
 	err := s.host.nh.StopReplica(s.cfg.Shard, s.replica)
+	if err == nil {
+		// Stopping only asks for it: the machine may still be applying, and what
+		// it applies is still delivered. Its Close is the end.
+		<-s.machine.closed
+	}
 	s.proposer.close()
 	s.rounds.close()
 	return errors.Join(err, s.store.Close())
@@ -340,7 +350,7 @@ func (s *Shard) cutLog() {
 		case <-tick.C:
 		}
 		size, entries := s.machine.logBytes.Load(), s.machine.entries.Load()
-		if entries >= snapshotEntries {
+		if uint64(entries) >= s.cfg.SnapshotEntries {
 			// Dragonboat cuts by number itself.
 			s.machine.logBytes.Add(-size)
 			s.machine.entries.Add(-entries)
