@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 )
 
 // ErrMalformed is what every decoder returns, wrapped, for bytes that the
@@ -13,6 +14,10 @@ var ErrMalformed = errors.New("kv: malformed encoding")
 // The codec writes numbers as varints, byte strings with their length before
 // them, and sets of booleans as one byte of flags. There are no field tags: a
 // change of layout is a new kind or a new format byte, never a silent addition.
+//
+// A value has one encoding: whatever a decoder accepts, the encoder writes again
+// byte for byte. So a decoder refuses a number in more bytes than it needs, and
+// a flag for a field that is empty.
 
 // commandFormat is the first byte of an encoded command.
 const commandFormat = 1
@@ -114,9 +119,11 @@ func (d *decoder) command() *Command {
 	if flags&cmdPrincipal != 0 {
 		c.Principal = d.string()
 		c.AuthRevision = d.uvarint()
+		d.flagged(c.Principal != "" || c.AuthRevision != 0)
 	}
 	if flags&cmdIdempotent != 0 {
 		c.IdempotencyKey = d.string()
+		d.flagged(c.IdempotencyKey != "")
 		copy(c.Fingerprint[:], d.take(16))
 	}
 	switch c.Kind {
@@ -149,7 +156,11 @@ func (d *decoder) command() *Command {
 		c.Member.Replica = d.uvarint()
 		c.Member.ID = d.lease()
 		c.Member.Name = d.string()
-		c.Member.Version = uint32(d.uvarint())
+		version := d.uvarint()
+		if version > math.MaxUint32 {
+			d.fail("version %d", version)
+		}
+		c.Member.Version = uint32(version)
 		c.Member.ClientURL = d.string()
 		c.Member.PeerAddress = d.string()
 	}
@@ -206,7 +217,7 @@ func (d *decoder) txn(depth int) *Txn {
 		}
 	}
 	for _, branch := range [2]*[]Op{&t.Then, &t.Else} {
-		if n := d.count(2); n > 0 {
+		if n := d.count(4); n > 0 {
 			*branch = make([]Op, n)
 		}
 		for i := range *branch {
@@ -226,6 +237,17 @@ const (
 	opFlagsEnd
 )
 
+// opFlags returns the flags that an operation of a type can have.
+func opFlags(t OpType) byte {
+	switch t {
+	case OpPut:
+		return opFlagsEnd - 1
+	case OpDelete:
+		return opPrev
+	}
+	return 0
+}
+
 func appendOp(b []byte, op *Op) []byte {
 	var flags byte
 	set := func(on bool, f byte) {
@@ -239,6 +261,7 @@ func appendOp(b []byte, op *Op) []byte {
 	set(op.Lease != LeaseID{}, opLease)
 	set(op.OwnTTLMillis != 0, opOwnTTL)
 	set(op.ContentType != "", opContentType)
+	flags &= opFlags(op.Type)
 	b = append(b, byte(op.Type), flags)
 	switch op.Type {
 	case OpPut:
@@ -269,8 +292,8 @@ func appendOp(b []byte, op *Op) []byte {
 func (d *decoder) op(op *Op, depth int) {
 	op.Type = OpType(d.byte())
 	flags := d.byte()
-	if d.err == nil && flags >= opFlagsEnd {
-		d.fail("operation flags %#x", flags)
+	if flags&^opFlags(op.Type) != 0 {
+		d.fail("operation type %d, flags %#x", op.Type, flags)
 	}
 	op.IgnoreValue = flags&opIgnoreValue != 0
 	op.IgnoreLease = flags&opIgnoreLease != 0
@@ -281,12 +304,15 @@ func (d *decoder) op(op *Op, depth int) {
 		op.Value = d.bytes()
 		if flags&opContentType != 0 {
 			op.ContentType = d.string()
+			d.flagged(op.ContentType != "")
 		}
 		if flags&opLease != 0 {
 			op.Lease = d.lease()
+			d.flagged(op.Lease != LeaseID{})
 		}
 		if flags&opOwnTTL != 0 {
 			op.OwnTTLMillis = d.varint()
+			d.flagged(op.OwnTTLMillis != 0)
 		}
 	case OpIncrement:
 		op.Key = d.bytes()
@@ -444,7 +470,7 @@ func (d *decoder) result(depth int) *Result {
 	r.Detail = d.string()
 	r.Revision = d.uvarint()
 	r.CompactRevision = d.uvarint()
-	if n := d.count(2); n > 0 {
+	if n := d.count(4); n > 0 {
 		r.Ops = make([]OpResult, n)
 	}
 	for i := range r.Ops {
@@ -573,6 +599,7 @@ func (d *decoder) entry(e *Entry) {
 	e.ModifiedAt = d.varint()
 	if d.bool() {
 		e.Lease = d.lease()
+		d.flagged(e.Lease != LeaseID{})
 	}
 }
 
@@ -641,7 +668,7 @@ func (d *decoder) bool() bool {
 
 func (d *decoder) uvarint() uint64 {
 	v, n := binary.Uvarint(d.b)
-	if d.err != nil || n <= 0 {
+	if d.err != nil || n <= 0 || tooLong(d.b[:n]) {
 		d.fail("bad number")
 		return 0
 	}
@@ -651,12 +678,22 @@ func (d *decoder) uvarint() uint64 {
 
 func (d *decoder) varint() int64 {
 	v, n := binary.Varint(d.b)
-	if d.err != nil || n <= 0 {
+	if d.err != nil || n <= 0 || tooLong(d.b[:n]) {
 		d.fail("bad number")
 		return 0
 	}
 	d.b = d.b[n:]
 	return v
+}
+
+// tooLong reports whether a varint ends in bytes that add nothing.
+func tooLong(varint []byte) bool { return len(varint) > 1 && varint[len(varint)-1] == 0 }
+
+// flagged fails when a field that is there by its flag is empty.
+func (d *decoder) flagged(present bool) {
+	if d.err == nil && !present {
+		d.fail("a flag for nothing")
+	}
 }
 
 // int reads a size that fits an int on every platform.
