@@ -18,6 +18,10 @@
 //   - A lost term or vote counts as a loss, too.
 //   - A log that is whole is never refused, whenever the power went.
 //
+// The log store is Dragonboat's tan. Several things that it does wrong, or
+// slowly, are put right around it, each with a test that shows the plain store
+// failing: docs/decisions.md has the list and the figures.
+//
 // What is found is an error that says which file, which numbers and what to do
 // ([TruncatedError]); nothing is repaired here. A replica that lost part of its
 // log comes back as a new replica.
@@ -45,4 +49,9 @@
 // turn, each with its own checksum and sequence number. A write that was cut
 // short spoils one slot and leaves the other, which is older. Older is fine:
 // the record never claims more than the log holds.
+//
+// The log file that was in use ends in zeros, and perhaps in a torn record. The
+// next start looks at it before the log store does, cuts both off and makes the
+// rest durable; or, if what follows the damage shows that no crash can have
+// caused it, leaves everything as it is and refuses the replica.
 package raftlog

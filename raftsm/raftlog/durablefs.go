@@ -160,7 +160,7 @@ func (f *durableFile) Sync() error {
 // Close implements vfs.File.
 func (f *durableFile) Close() error {
 	if f.forget != nil {
-		f.forget()
+		defer f.forget() // not before the zeros are gone
 	}
 	if f.room > 0 { // the zeros, and what was reserved
 		if err := f.ahead.Truncate(f.written.Load()); err != nil {

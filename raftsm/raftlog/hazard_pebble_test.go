@@ -43,6 +43,7 @@ func pebbleRestart(args []string) error {
 // factory is internal to Dragonboat, and so nothing could notice. That is one
 // reason why it isn't used.
 func TestL5PebbleBitFlips(t *testing.T) {
+	sampled(t)
 	const entries, size = 20, 300
 	live, dead := t.TempDir(), t.TempDir()
 	n := mustStart(t, live, &state{}, options{configure: plainPebble})

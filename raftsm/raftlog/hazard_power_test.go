@@ -132,6 +132,7 @@ func TestL2StateAtRollover(t *testing.T) {
 // just closed: the process dies, in the better case. Ours lets only one of the
 // two in at a time.
 func TestL2RolloverRace(t *testing.T) {
+	sampled(t)
 	rounds := 4
 	if sweep {
 		rounds = 40
@@ -197,6 +198,7 @@ func rolloverRace(t *testing.T, open opener, rounds int) (lost int) {
 // the log must hold what was acknowledged, and must be accepted: a record that
 // claimed more than the log holds would refuse a whole log.
 func TestPowerLossIsNeverRefused(t *testing.T) {
+	sampled(t)
 	cycles := 150
 	if sweep {
 		cycles = 5000
@@ -322,5 +324,45 @@ func TestSnapshotReplacesLog(t *testing.T) {
 	}
 	if n := beyond(openOurs); n != 0 {
 		t.Errorf("%d entries beyond the snapshot", n)
+	}
+}
+
+// TestKilledProcess writes an entry that isn't synced, as a process does that
+// is killed between the two, starts the store again, which finds the entry in
+// the page cache, and then cuts the power.
+//
+// Found by running: the plain store gives the entry to Dragonboat at the
+// restart, which answers for it from then on, and loses it. Ours syncs what it
+// finds before it gives it.
+func TestKilledProcess(t *testing.T) {
+	run := func(open opener) (found, kept uint64) {
+		mem := newMem(t)
+		killed, err := open(mem, "/log")
+		must(t, err)
+		must(t, killed.bootstrap())
+		must(t, killed.save(update(1, 4, 3, 100)))
+		mem.SetIgnoreSyncs(true)
+		must(t, killed.save(update(5, 5, 3, 100)))
+		mem.SetIgnoreSyncs(false)
+
+		s, err := open(mem, "/log")
+		must(t, err)
+		got, _, err := s.read()
+		must(t, err)
+		found = uint64(len(got))
+		mem.SetIgnoreSyncs(true)
+		_ = killed.Close() // only so that nothing of it is left running
+		s = cutPower(t, mem, s, open)
+		must(t, s.verify(0))
+		got, _, err = s.read()
+		must(t, err)
+		must(t, s.Close())
+		return found, uint64(len(got))
+	}
+	if found, kept := run(openPlain); found != 5 || kept != 4 {
+		t.Errorf("plain store: found %d, kept %d: is this still needed?", found, kept)
+	}
+	if found, kept := run(openOurs); found != 5 || kept != 5 {
+		t.Errorf("found %d, kept %d", found, kept)
 	}
 }

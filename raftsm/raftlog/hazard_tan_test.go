@@ -15,8 +15,16 @@ import (
 	"github.com/lni/vfs"
 )
 
-// sweep makes the tests of this file try every byte instead of a sample.
+// sweep makes the tests of hazards try every byte, and many more rounds,
+// instead of a sample.
 var sweep = os.Getenv("RAFTLOG_SWEEP") != ""
+
+// sampled says so in the output of a test that tries a sample.
+func sampled(t *testing.T) {
+	if !sweep {
+		t.Log("a sample of what RAFTLOG_SWEEP=1 goes through")
+	}
+}
 
 // image is the directory of a log that ended in one way or another, with what
 // it held.
@@ -210,6 +218,7 @@ func (im image) damage(t testing.TB, file string, at spot) string {
 // less only if the damage is in one of the last two records, where nothing in
 // the file tells it from a torn write.
 func TestL3BitFlips(t *testing.T) {
+	sampled(t)
 	const saves = 12
 	for _, size := range []int{120, 70_000} { // within a block, and across three
 		plain := makeImage(t, openPlain, saves, size, true)
@@ -317,6 +326,7 @@ func TestL3TornTail(t *testing.T) {
 // newest log file, starts with nothing, and deletes that file. Ours starts
 // complete or not at all.
 func TestL4SmallFiles(t *testing.T) {
+	sampled(t)
 	const saves = 8
 	lost := false
 	for _, crash := range []bool{true, false} {

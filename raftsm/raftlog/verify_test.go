@@ -11,6 +11,7 @@ import (
 
 	pb "github.com/lni/dragonboat/v4/raftpb"
 	"github.com/lni/vfs"
+	"go.uber.org/goleak"
 )
 
 // TestVerify goes through what a log can be like when a node starts.
@@ -110,8 +111,9 @@ func TestUnverifiedStart(t *testing.T) {
 }
 
 // TestRemovedReplica removes a replica's log: its record goes first, and a new
-// one may begin under its name.
+// one may begin under its name. Nothing goes on after the log was closed.
 func TestRemovedReplica(t *testing.T) {
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	dir := t.TempDir()
 	s, err := openOurs(vfs.Default, dir)
 	must(t, err)
