@@ -116,7 +116,7 @@ type Config struct {
 	// was away for longer gets a snapshot. Default 10,000.
 	SnapshotEntries uint64
 	Callbacks       Callbacks
-	Logger    *slog.Logger
+	Logger          *slog.Logger
 	// Fatal is called when the disk or the log is broken in a way after which
 	// nothing may be answered. It must end the process. Default: panic.
 	Fatal func(error)
