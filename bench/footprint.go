@@ -30,7 +30,8 @@ const footprintWithin = 15 * time.Minute
 // A footprintRun is one measurement of the footprint on the way.
 type footprintRun struct {
 	*server
-	set settings
+	set  settings
+	data *dataset
 
 	loading         time.Duration
 	used            usage       // by the load
@@ -42,12 +43,12 @@ type footprintRun struct {
 	crashRestarting time.Duration // after a kill
 }
 
-// footprint loads many keys, looks at memory and disk, stops the server in order,
-// starts it again over its data, and takes the time from the start of the process
-// to the first linearizable read that is answered. Then it does so once more after
-// killing the server. The kernel's page cache stays as it is, so this is the
-// restart of a process, not of a machine.
-func footprint(ctx context.Context, set settings, t target) (_ sample, err error) {
+// footprint loads many keys, puts some of them again one by one, looks at memory
+// and disk, stops the server in order, starts it again over its data, and takes the
+// time from the start of the process to the first linearizable read that is answered.
+// Then it does so once more after killing the server. The kernel's page cache stays
+// as it is, so this is the restart of a process, not of a machine.
+func footprint(ctx context.Context, set settings, data *dataset, t target) (_ sample, err error) {
 	ctx, cancel := context.WithTimeout(ctx, footprintWithin)
 	defer cancel()
 	srv, err := t.start(ctx, set.Dir)
@@ -59,7 +60,7 @@ func footprint(ctx context.Context, set settings, t target) (_ sample, err error
 			err = stopErr
 		}
 	}()
-	f := &footprintRun{server: srv, set: set}
+	f := &footprintRun{server: srv, set: set, data: data}
 	if err := f.grow(ctx); err != nil {
 		return sample{}, err
 	}
@@ -88,11 +89,27 @@ func (f *footprintRun) grow(ctx context.Context) error {
 		return err
 	}
 	f.used = after.since(before)
+	if err := f.roll(ctx); err != nil {
+		return err
+	}
 	if f.settled, err = settle(ctx, f.pid(), f.set.SettleWithin); err != nil {
 		return err
 	}
 	f.disk, err = proc.DiskUsage(f.dir)
 	return err
+}
+
+// roll puts a fiftieth of the keys once more, one at a time. Servers hold the end of
+// their log in memory by the number of its entries, and those of a bulk load are very
+// large; what is looked at next is a server that has gone on with its usual work.
+func (f *footprintRun) roll(ctx context.Context) error {
+	const putters = 64
+	c, err := f.target.dial(ctx, f.addr, putters)
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	return overwrite(ctx, f.data, c.sessions, f.set.FootprintKeys/50)
 }
 
 // comeBack restarts the server twice and finds its keys each time.

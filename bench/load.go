@@ -101,22 +101,35 @@ func (t *tally) add(o *tally) {
 // fill loads keys 0 to n-1 through all sessions at once and stops at the first
 // error.
 func fill(ctx context.Context, sessions []session, n int) error {
+	return shareOut(ctx, sessions, n, sessions[0].batch(), session.load)
+}
+
+// overwrite puts each of the keys 0 to n-1 by itself, with the value that it has.
+func overwrite(ctx context.Context, data *dataset, sessions []session, n int) error {
+	return shareOut(ctx, sessions, n, 1, func(s session, keys []int) error {
+		return s.put(keys[0], data.loaded(keys[0]))
+	})
+}
+
+// shareOut hands the keys 0 to n-1, scattered and so many at a time, to whichever
+// session is free.
+func shareOut(ctx context.Context, sessions []session, n, batch int, do func(session, []int) error) error {
 	var next atomic.Int64
 	failed := make([]error, len(sessions))
 	var wg sync.WaitGroup
 	for i, s := range sessions {
 		wg.Go(func() {
-			keys := make([]int, 0, s.batch())
+			keys := make([]int, 0, batch)
 			for ctx.Err() == nil {
-				to := int(next.Add(int64(s.batch())))
+				to := int(next.Add(int64(batch)))
 				keys = keys[:0]
-				for at := to - s.batch(); at < min(to, n); at++ {
+				for at := to - batch; at < min(to, n); at++ {
 					keys = append(keys, scatter(at, n))
 				}
 				if len(keys) == 0 {
 					return
 				}
-				if failed[i] = s.load(keys); failed[i] != nil {
+				if failed[i] = do(s, keys); failed[i] != nil {
 					next.Store(int64(n)) // the others need not go on
 					return
 				}

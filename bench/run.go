@@ -76,10 +76,10 @@ func (b *bench) footprint(ctx context.Context) *result {
 	}
 	r := &result{
 		profile: profileFootprint,
-		about:   fmt.Sprintf("%s keys loaded in bulk, then a restart", whole(float64(b.set.FootprintKeys))),
+		about:   fmt.Sprintf("%s keys loaded in bulk, a fiftieth of them put once more one by one, then restarts", whole(float64(b.set.FootprintKeys))),
 		columns: footprintColumns,
 	}
-	b.alternate(ctx, r, targets, func(t target) (sample, error) { return footprint(ctx, b.set, t) })
+	b.alternate(ctx, r, targets, func(t target) (sample, error) { return footprint(ctx, b.set, b.data, t) })
 	return r
 }
 
