@@ -20,6 +20,7 @@ const (
 	DuplicateKey
 	IdempotencyMismatch
 	AuthChanged
+	MemberExists
 	// Decided before or around the log; nothing was applied.
 	NoLeader
 	Busy
@@ -47,6 +48,7 @@ var codeWords = [codeEnd]string{
 	DuplicateKey:        "duplicate-key",
 	IdempotencyMismatch: "idempotency-mismatch",
 	AuthChanged:         "auth-changed",
+	MemberExists:        "member-exists",
 	NoLeader:            "no-leader",
 	Busy:                "busy",
 	NotCaughtUp:         "not-caught-up",

@@ -101,7 +101,7 @@ type Node struct {
 
 	background context.CancelFunc // ends the node's own goroutines
 	wg         sync.WaitGroup     // of them
-	failed     chan error         // one error of the server, if it fails
+	failed     chan error         // errors of the background goroutines, one each
 	closeOnce  sync.Once
 	closeErr   error
 	closed     chan struct{} // closed when Close is done
@@ -112,7 +112,7 @@ func Open(ctx context.Context, cfg Config) (n *Node, err error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
-	n = &Node{cfg: cfg, started: time.Now(), failed: make(chan error, 1), closed: make(chan struct{})}
+	n = &Node{cfg: cfg, started: time.Now(), failed: make(chan error, 2), closed: make(chan struct{})}
 	// Whatever was started when a later step fails is ended again.
 	defer func() {
 		if err != nil {
@@ -392,7 +392,10 @@ func (n *Node) announce(ctx context.Context) {
 		ClientURL: n.URL(), PeerAddress: id.PeerAddress,
 	}}
 	for ctx.Err() == nil {
-		if _, err := n.shard.Propose(ctx, c); err == nil {
+		if result, err := n.shard.Propose(ctx, c); err == nil {
+			if err := result.Err(); err != nil {
+				n.failed <- fmt.Errorf("this member can't stay: %w; start it anew under a new replica id", err)
+			}
 			return
 		}
 		pause(ctx, time.Second)

@@ -158,20 +158,25 @@ func (b *Batch) applyAlarm(a kv.Alarm) (*kv.Result, error) {
 	return b.done(), nil
 }
 
-// applyMember records what a member says of itself. The cluster's version is
-// the lowest of its members'.
+// applyMember records what a member says of itself, unless another member has
+// its replica id. The cluster's version is the lowest of its members'.
 func (b *Batch) applyMember(m kv.Member) (*kv.Result, error) {
-	must(b.wb.Set(memberKey(m.Replica), appendMember(nil, &m), nil))
 	lowest := m.Version
 	members, err := readMembers(b.h.db)
 	if err != nil {
 		return nil, err
 	}
 	for i := range members {
+		if members[i].Replica == m.Replica && members[i].ID != m.ID {
+			// Its directory was wiped, or cloned: it has forgotten, or does twice,
+			// what the member promised under this replica id.
+			return b.refused(&refusal{kv.MemberExists, fmt.Sprintf("replica %d is member %s", m.Replica, members[i].ID)}), nil
+		}
 		if members[i].Replica != m.Replica {
 			lowest = min(lowest, members[i].Version)
 		}
 	}
+	must(b.wb.Set(memberKey(m.Replica), appendMember(nil, &m), nil))
 	b.st.clusterVersion = uint64(lowest)
 	return b.done(), nil
 }
