@@ -1,0 +1,183 @@
+package robustness
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// A Cluster is one or three nodes on the loopback.
+type Cluster struct {
+	Nodes    []*Node
+	Evidence *Evidence
+	began    time.Time
+}
+
+// A Layout says how the nodes of a cluster differ from the plain ones.
+type Layout struct {
+	Size int
+	// Binary is the server; the one of this checkout if it is empty.
+	Binary string
+	// Dirs are where the nodes keep their data; below the evidence if it is nil.
+	Dirs []string
+	// Flags are further flags of each node.
+	Flags [][]string
+}
+
+// NewCluster prepares the nodes of a cluster and starts none. Whatever runs when
+// the test ends is ended.
+func NewCluster(t testing.TB, evidence *Evidence, random *rand.Rand, l Layout) *Cluster {
+	t.Helper()
+	if l.Binary == "" {
+		l.Binary = Binary(t)
+	}
+	c := &Cluster{Evidence: evidence, began: time.Now()}
+	ports := freePorts(t, random, 2*l.Size)
+	var members []string
+	for i := range l.Size {
+		members = append(members, fmt.Sprintf("n%d=127.0.0.1:%d", i+1, ports[l.Size+i]))
+	}
+	for i := range l.Size {
+		name := fmt.Sprintf("n%d", i+1)
+		n := &Node{
+			Index: i, Name: name, Address: fmt.Sprintf("127.0.0.1:%d", ports[i]),
+			Dir: evidence.Path(name), Log: evidence.Path(name + ".log"), binary: l.Binary,
+		}
+		if l.Dirs != nil {
+			n.Dir = filepath.Join(l.Dirs[i], "data")
+		}
+		n.args = []string{
+			"serve", "--listen", n.Address, "--data-dir", n.Dir, "--name", name,
+			"--initial-cluster", strings.Join(members, ","),
+		}
+		if l.Flags != nil {
+			n.args = append(n.args, l.Flags[i]...)
+		}
+		c.Nodes = append(c.Nodes, n)
+	}
+	t.Cleanup(func() {
+		for _, n := range c.Nodes {
+			if n.Running() {
+				if err := n.Kill(); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+	})
+	return c
+}
+
+// Start starts all nodes and waits until they are ready.
+func (c *Cluster) Start() error {
+	if err := c.each(c.Nodes, (*Node).Start); err != nil {
+		return err
+	}
+	return c.AwaitReady(c.Nodes)
+}
+
+// AwaitReady waits until the nodes are ready, each within the promised time of
+// its start.
+func (c *Cluster) AwaitReady(nodes []*Node) error {
+	return c.each(nodes, func(n *Node) error {
+		took, err := n.AwaitReady(readyWithin)
+		if err == nil {
+			c.Note("%s is ready after %v", n.Name, took.Round(time.Millisecond))
+		}
+		return err
+	})
+}
+
+// each does something with several nodes at the same time.
+func (c *Cluster) each(nodes []*Node, do func(*Node) error) error {
+	errs := make([]error, len(nodes))
+	var wg sync.WaitGroup
+	for i, n := range nodes {
+		wg.Go(func() { errs[i] = do(n) })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// Note adds a line to the timeline of the scenario.
+func (c *Cluster) Note(format string, args ...any) {
+	f, err := os.OpenFile(c.Evidence.Path("timeline.txt"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return // the timeline explains, it proves nothing
+	}
+	defer f.Close()
+	fmt.Fprintf(f, "%9.3f %s\n", time.Since(c.began).Seconds(), fmt.Sprintf(format, args...))
+}
+
+// freePorts finds ports that nobody listens on. They are below the range from
+// which the kernel takes the ports of outgoing connections: a node that is down
+// for a while must find its port free when it comes back.
+func freePorts(t testing.TB, random *rand.Rand, n int) []int {
+	t.Helper()
+	const lowest, highest = 20_000, 32_000
+	var ports []int
+	for tries := 0; len(ports) < n; tries++ {
+		if tries > 1000 {
+			t.Fatal("no free ports")
+		}
+		port := lowest + random.IntN(highest-lowest)
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil {
+			continue
+		}
+		defer l.Close() // held until all are found, so that none is found twice
+		ports = append(ports, port)
+	}
+	return ports
+}
+
+var built struct {
+	once sync.Once
+	path string
+	err  error
+}
+
+// Binary builds the server of this checkout, once a run, or takes the one that
+// CAIRN_BINARY names.
+func Binary(t testing.TB) string {
+	t.Helper()
+	built.once.Do(func() {
+		if built.path = os.Getenv("CAIRN_BINARY"); built.path != "" {
+			built.path, built.err = filepath.Abs(built.path)
+			return
+		}
+		built.path = filepath.Join(scratch, "cairn")
+		built.err = Build(built.path)
+	})
+	if built.err != nil {
+		t.Fatal(built.err)
+	}
+	return built.path
+}
+
+// scratch is a directory of the whole run; TestMain makes and deletes it.
+var scratch string
+
+// Build builds the server into a file.
+func Build(path string, flags ...string) error {
+	args := append([]string{"build", "-o", path}, flags...)
+	if os.Getenv("CAIRN_RACE") != "" {
+		args = append(args, "-race")
+	}
+	build := exec.Command("go", append(args, ".")...)
+	build.Dir = ".."
+	var out bytes.Buffer
+	build.Stdout, build.Stderr = &out, &out
+	if err := build.Run(); err != nil {
+		return fmt.Errorf("build the server: %w\n%s", err, out.Bytes())
+	}
+	return nil
+}

@@ -1,0 +1,44 @@
+// Package robustness runs real clusters of Cairn under real faults and checks
+// that nothing that was promised is broken.
+//
+// A scenario starts one or three processes of the binary, lets clients work on a
+// few keys over HTTP, and lets a nemesis do harm meanwhile: kill -9, SIGSTOP,
+// SIGTERM, the loss of power, a full disk. Everything that a client sent and got
+// is recorded. At the end the cluster must be whole, and the record must agree
+// with itself and with the store's own history.
+//
+// # What is checked
+//
+//   - The operations are strictly serializable, revisions included (model.go,
+//     with porcupine). An operation of unknown outcome may take effect at any
+//     time after its call, or never.
+//   - Every acknowledged write is in the history of the store, at the revision
+//     that was answered; a write that was answered "not applied" is nowhere; no
+//     write is there twice; each revision is explained by somebody's request
+//     (history.go).
+//   - A stale read shows the state at the revision that it names, and the
+//     revision of a process never goes back.
+//   - No answer is a 500, each error has a code, no log has a panic.
+//   - At the end a write succeeds on every node, and all nodes reach the same
+//     revision with the same hash.
+//   - A node that was restarted is ready within ten seconds.
+//   - The run was worth something: there was enough traffic before the fault,
+//     the fault happened, and there was success after it.
+//
+// That the checks find what they are made for is itself tested: mutant_test.go
+// builds servers with one mistake each and wants every one of them found.
+//
+// # The parts
+//
+//   - process.go and cluster.go: processes, their ports, logs and directories.
+//   - disk.go: a file system of its own for a node, which can lose power or be
+//     full.
+//   - operation.go, client.go, traffic.go: what is asked, how, and by whom.
+//   - nemesis.go: what goes wrong, and when.
+//   - history.go, model.go, verdict.go: what must be true.
+//   - evidence.go: what is kept when it is not.
+//
+// Every random choice comes from one seed, which is printed; CAIRN_SEED repeats
+// it. The scheduling of processes is not under its control, so that the same
+// seed makes the same requests and faults, but not always the same result.
+package robustness

@@ -1,0 +1,171 @@
+package robustness
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+const (
+	// readyWithin is the promise: a node serves again within ten seconds of its
+	// start, after whatever ended it.
+	readyWithin = 10 * time.Second
+	// stopWithin is how long an orderly end may take.
+	stopWithin = 10 * time.Second
+	pollEvery  = 10 * time.Millisecond
+)
+
+// A Node is one member: a command line, a data directory, and at most one
+// running process.
+type Node struct {
+	Index   int
+	Name    string
+	Address string // of the HTTP API
+	Dir     string // the data directory
+	Log     string // the log file, of all its processes
+	args    []string
+	binary  string
+
+	process *process
+	// incarnation counts the processes; it is odd while one runs. Clients look
+	// at it to know whether two answers are of one process.
+	incarnation atomic.Int64
+}
+
+// A process is what this package has started, and the only thing that it sends
+// a signal to.
+type process struct {
+	cmd     *exec.Cmd
+	started time.Time
+	ended   chan struct{} // closed when it has ended; err is set before
+	err     error
+}
+
+// Start starts the node's process. It does not wait for it to be ready.
+func (n *Node) Start() error {
+	if n.process != nil {
+		return fmt.Errorf("%s runs already", n.Name)
+	}
+	log, err := os.OpenFile(n.Log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	cmd := exec.Command(n.binary, n.args...)
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = processAttributes()
+	p := &process{cmd: cmd, started: time.Now(), ended: make(chan struct{})}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	go func() { // ends with the process
+		p.err = cmd.Wait()
+		close(p.ended)
+	}()
+	n.process = p
+	n.incarnation.Add(1)
+	return nil
+}
+
+// URL is the root of the node's API.
+func (n *Node) URL() string { return "http://" + n.Address }
+
+// Running reports whether the node has a process that it did not lose.
+func (n *Node) Running() bool {
+	if n.process == nil {
+		return false
+	}
+	select {
+	case <-n.process.ended:
+		return false
+	default:
+		return true
+	}
+}
+
+// AwaitReady waits until the node says that it is ready, but not longer than
+// within, counted from the start of the process. It returns how long that took.
+func (n *Node) AwaitReady(within time.Duration) (time.Duration, error) {
+	p := n.process
+	if p == nil {
+		return 0, fmt.Errorf("%s was not started", n.Name)
+	}
+	client := &http.Client{Timeout: time.Second}
+	defer client.CloseIdleConnections()
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	deadline := time.NewTimer(time.Until(p.started.Add(within)))
+	defer deadline.Stop()
+	for {
+		if answer, err := client.Get(n.URL() + "/readyz"); err == nil {
+			answer.Body.Close()
+			if answer.StatusCode == http.StatusOK {
+				return time.Since(p.started), nil
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-p.ended:
+			return 0, fmt.Errorf("%s ended by itself: %v", n.Name, p.err)
+		case <-deadline.C:
+			return 0, fmt.Errorf("%s was not ready within %v of its start", n.Name, within)
+		}
+	}
+}
+
+// Kill ends the process as kill -9 does and returns when it is gone. That it
+// was alive until then is part of the result: a fault that hit nobody proves
+// nothing.
+func (n *Node) Kill() error {
+	p := n.process
+	if p == nil {
+		return fmt.Errorf("%s does not run", n.Name)
+	}
+	alive := n.Running()
+	if err := p.cmd.Process.Signal(syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	<-p.ended
+	n.process = nil
+	n.incarnation.Add(1)
+	if !alive {
+		return fmt.Errorf("%s had ended by itself before it was killed: %v", n.Name, p.err)
+	}
+	return nil
+}
+
+// Stop ends the process as an operator does, and insists when that takes too
+// long.
+func (n *Node) Stop() error {
+	p := n.process
+	if p == nil {
+		return nil
+	}
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	insist := time.NewTimer(stopWithin)
+	defer insist.Stop()
+	select {
+	case <-p.ended:
+		n.process = nil
+		n.incarnation.Add(1)
+		if p.err != nil {
+			return fmt.Errorf("%s ended with %w after SIGTERM", n.Name, p.err)
+		}
+		return nil
+	case <-insist.C:
+		return errors.Join(fmt.Errorf("%s did not end within %v of SIGTERM", n.Name, stopWithin), n.Kill())
+	}
+}
+
+// Pause stops the process where it stands; Resume lets it go on.
+func (n *Node) Pause() error { return n.process.cmd.Process.Signal(syscall.SIGSTOP) }
+
+// Resume ends a Pause.
+func (n *Node) Resume() error { return n.process.cmd.Process.Signal(syscall.SIGCONT) }

@@ -1,0 +1,179 @@
+package robustness
+
+import (
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"testing"
+	"time"
+)
+
+// A Scenario is traffic on a cluster and a fault in each round.
+type Scenario struct {
+	Layout Layout
+	Rounds int
+	Fault  Fault
+	Seed   uint64
+}
+
+// minRate is the number of acknowledged writes a second that a round must have
+// had before its fault. A quieter run would prove little.
+const minRate = 20
+
+// Seed is CAIRN_SEED, or a new one. It is printed.
+func Seed(t testing.TB) uint64 {
+	t.Helper()
+	seed := rand.Uint64()
+	if given := os.Getenv("CAIRN_SEED"); given != "" {
+		var err error
+		if seed, err = strconv.ParseUint(given, 10, 64); err != nil {
+			t.Fatalf("CAIRN_SEED: %v", err)
+		}
+	}
+	t.Logf("CAIRN_SEED=%d", seed)
+	return seed
+}
+
+// Long reports whether the long suite was asked for, with CAIRN_LONG=1.
+func Long() bool { return os.Getenv("CAIRN_LONG") != "" }
+
+// Run plays the scenario and returns what was wrong.
+func (s Scenario) Run(t testing.TB) *Verdict {
+	t.Helper()
+	random := rand.New(rand.NewPCG(s.Seed, 0))
+	evidence, v := NewEvidence(t), &Verdict{}
+	c := NewCluster(t, evidence, random, s.Layout)
+	c.Note("seed %d", s.Seed)
+	if err := c.Start(); err != nil {
+		v.Add("the first start: %v", err)
+		return v
+	}
+	traffic := NewTraffic(c, random)
+	defer traffic.Close()
+	var barriers []*Operation
+	for round := range s.Rounds {
+		c.Note("round %d", round+1)
+		if err := s.round(c, traffic, random, round, v); err != nil {
+			v.Add("round %d: %v", round+1, err)
+			break
+		}
+		barriers = append(barriers, traffic.ReadAll(c.Nodes[random.IntN(len(c.Nodes))]))
+	}
+	s.judge(c, traffic, barriers, v)
+	if len(v.Violations()) > 0 {
+		evidence.keep = true
+	}
+	return v
+}
+
+// round lets the clients work, does the harm, and lets them work on when all
+// nodes are ready again.
+func (s Scenario) round(c *Cluster, traffic *Traffic, random *rand.Rand, round int, v *Verdict) error {
+	before := acknowledged(traffic.Operations())
+	traffic.Start()
+	stopped := false
+	stop := func() {
+		if !stopped {
+			stopped = true
+			traffic.Stop()
+		}
+	}
+	defer stop()
+	began := time.Now()
+	moment(random, 400*time.Millisecond, 900*time.Millisecond)
+	fault := time.Now()
+	if err := s.Fault(c, random, round); err != nil {
+		return err
+	}
+	if err := c.AwaitReady(c.Nodes); err != nil {
+		return err
+	}
+	healed := time.Since(c.began).Nanoseconds()
+	moment(random, 200*time.Millisecond, 400*time.Millisecond)
+	stop()
+
+	var early, late int
+	operations := traffic.Operations()
+	for _, o := range operations {
+		if o.Kind.writes() && o.Outcome == Done {
+			switch {
+			case o.Return < fault.Sub(c.began).Nanoseconds():
+				early++
+			case o.Call > healed:
+				late++
+			}
+		}
+	}
+	if rate := float64(early-before) / fault.Sub(began).Seconds(); rate < minRate {
+		v.Add("round %d: only %.0f acknowledged writes a second before the fault", round+1, rate)
+	}
+	if late == 0 {
+		v.Add("round %d: no write was acknowledged after all nodes were ready again", round+1)
+	}
+	return nil
+}
+
+func acknowledged(operations []*Operation) (n int) {
+	for _, o := range operations {
+		if o.Kind.writes() && o.Outcome == Done {
+			n++
+		}
+	}
+	return n
+}
+
+// judge asks the cluster whether it is whole, and checks the record.
+func (s Scenario) judge(c *Cluster, traffic *Traffic, barriers []*Operation, v *Verdict) {
+	operations := traffic.Operations()
+	v.AddError(c.Evidence.WriteOperations(operations))
+	h := NewHTTP()
+	defer h.Close()
+	// The history is read before the last writes, which are nobody's operations.
+	history, err := retry(func() (*History, error) { return ReadHistory(h, c.Nodes[0]) })
+	if err != nil {
+		v.Add("the history can't be read: %v", err)
+	} else {
+		v.CheckHistory(c.Evidence, history, operations, barriers)
+	}
+	v.CheckAnswers(operations)
+	v.CheckMonotonic(operations)
+	var last uint64
+	for _, n := range c.Nodes {
+		a, err := AwaitWrite(h, n, "last/"+n.Name, "whole")
+		if err != nil {
+			v.Add("%s does not take a write at the end: %v", n.Name, err)
+		}
+		last = max(last, a.Revision)
+	}
+	if hash, err := c.AwaitEqual(h, last); err != nil {
+		v.Add("the nodes are not equal at the end: %v", err)
+	} else {
+		c.Note("all nodes are at revision %d with hash %.16s", hash.Revision, hash.Hash)
+	}
+	v.CheckLogs(c)
+	c.Note("%s", tally(operations))
+}
+
+// tally counts the operations by what came of them.
+func tally(operations []*Operation) string {
+	counts := map[Outcome]int{}
+	applied := 0
+	for _, o := range operations {
+		counts[o.Outcome]++
+		if o.Outcome == Unknown && o.Revision != 0 {
+			applied++
+		}
+	}
+	return "operations: " + strconv.Itoa(len(operations)) +
+		", done " + strconv.Itoa(counts[Done]) + ", refused " + strconv.Itoa(counts[Refused]) +
+		", not applied " + strconv.Itoa(counts[NotApplied]) +
+		", unknown " + strconv.Itoa(counts[Unknown]) + " (of which applied " + strconv.Itoa(applied) + ")"
+}
+
+// Judge fails the test for everything that a scenario found wrong.
+func Judge(t testing.TB, v *Verdict) {
+	t.Helper()
+	for _, violation := range v.Violations() {
+		t.Error(violation)
+	}
+}
