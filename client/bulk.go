@@ -94,6 +94,8 @@ func (b *bulk) run(ctx context.Context) (*api.BulkReport, error) {
 	c := b.c
 	first := c.preferred.Load()
 	var best api.BulkReport
+	// doubt is the last attempt of which more may have been applied than it told.
+	var doubt *Error
 	for n := 1; ; n++ {
 		i := (first + uint32(n-1)) % uint32(len(c.endpoints))
 		b.report = api.BulkReport{}
@@ -104,6 +106,12 @@ func (b *bulk) run(ctx context.Context) (*api.BulkReport, error) {
 		if err == nil {
 			c.preferred.Store(i)
 			return &best, nil
+		}
+		if what == inDoubt {
+			doubt = err
+		} else if doubt != nil && (what != decided || b.report.Done == nil) {
+			// This attempt did not get as far as to say what became of that one.
+			err = doubt
 		}
 		err.Attempts = n
 		// What was read of the source is gone, unless it can be read again; and

@@ -29,10 +29,10 @@
 //     repeated and a write is not. The call then returns [ErrOutcomeUnknown]: the
 //     write was applied once or not at all.
 //   - A write is repeated in that case too if it has an Idempotency-Key, which is
-//     what [WithRetry] gives it: the cluster applies it once, however often and on
+//     what [Idempotent] gives it: the cluster applies it once, however often and on
 //     whichever node it arrives.
 //
-// WithRetry is not the default because it is not free: the cluster keeps a record
+// Idempotent is not the default because it is not free: the cluster keeps a record
 // of each such write for ten minutes, on every member, and has room for a million
 // of them. It is well spent on what is hard to look up afterwards (an increment, a
 // queue's append, a bulk write) and wasted on a put that carries a condition or

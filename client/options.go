@@ -156,14 +156,14 @@ func CreatedBetween(lo, hi uint64) ListOption {
 	return listOption(func(r *request) { r.between("min_create_revision", lo, "max_create_revision", hi) })
 }
 
-// WithRetry makes a write safe to repeat, and has it repeated, by an
+// Idempotent makes a write safe to repeat, and has it repeated, by an
 // Idempotency-Key of its own. It costs the cluster a record; see the package
 // documentation for when that is worth it.
-func WithRetry() WriteOption {
+func Idempotent() WriteOption {
 	return writeOption(func(r *request) { r.header.Set(api.HeaderIdempotencyKey, ulid.Make().String()) })
 }
 
-// IdempotencyKey is [WithRetry] with a key of the caller's, which may be kept and
+// IdempotencyKey is [Idempotent] with a key of the caller's, which may be kept and
 // used for the same write again, by another process as well, within ten minutes.
 // It has 1 to 255 printable ASCII characters other than spaces, quotes and
 // backslashes; for a bulk write 234.

@@ -1,0 +1,233 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/schollz/progressbar/v3"
+	"github.com/spf13/cobra"
+
+	"github.com/cairnkv/cairn/api"
+	"github.com/cairnkv/cairn/client"
+)
+
+const bulkHelp = `Write what is too much for one transaction: puts and deletes, one a line, applied
+in order in large transactions.
+
+  {"put": {"key": "a", "value": "1"}}
+  {"put": {"key": "b", "value_base64": "AAEC"}}
+  {"delete": {"key": "c"}}
+
+The lines come from a file or the standard input. --from-dir instead stores each
+file below a directory under its path, behind --prefix. Files over 1 MiB and what
+is no regular file (links, sockets) are reported and skipped.
+
+It ends with how many lines were applied, also after a failure. From a file it can
+be repeated by itself after a lost connection, and what was applied is not applied
+twice; --idempotency-key makes that so for a later run of the same command, too.`
+
+const bulkExample = `  cairn bulk backup.ndjson
+  zcat backup.ndjson.gz | cairn bulk
+  cairn bulk --from-dir ./conf.d --prefix config/`
+
+type bulkFlags struct {
+	dir, prefix string
+	write       writeFlags
+}
+
+func (a *app) bulk() *cobra.Command {
+	var f bulkFlags
+	cmd := &cobra.Command{
+		Use:     "bulk [FILE | -]",
+		Short:   "Write many keys",
+		Long:    bulkHelp,
+		Example: bulkExample,
+		Args:    cobra.MaximumNArgs(1),
+	}
+	cmd.Flags().StringVar(&f.dir, "from-dir", "", "store the files below this `directory`")
+	cmd.Flags().StringVar(&f.prefix, "prefix", "", "what the keys of --from-dir begin with")
+	_ = cmd.MarkFlagDirname("from-dir")
+	f.write.register(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		switch {
+		case f.dir != "" && len(args) > 0:
+			return usagef("give a file or --from-dir, not both")
+		case f.dir == "" && f.prefix != "":
+			return usagef("--prefix belongs to --from-dir")
+		}
+		c, err := a.client()
+		if err != nil {
+			return err
+		}
+		ctx, stop := untilSignal(cmd)
+		defer stop()
+		cmd.SetContext(ctx)
+		var report *api.BulkReport
+		if f.dir != "" {
+			report, err = a.bulkDir(cmd, c, &f)
+		} else {
+			report, err = a.bulkLines(cmd, c, &f, args)
+		}
+		if report == nil {
+			return err
+		}
+		// How far it came is as important after a failure.
+		return errors.Join(err, a.printReport(report))
+	}
+	return cmd
+}
+
+func (a *app) printReport(r *api.BulkReport) error {
+	return a.print(r, func(w io.Writer) {
+		fmt.Fprintf(w, "applied %s", plural(r.Applied, "line"))
+		if r.Revision > 0 {
+			fmt.Fprintf(w, " up to revision %d", r.Revision)
+		}
+		if r.OutcomeUnknownLines > 0 {
+			fmt.Fprintf(w, "; the next %s may or may not have been", plural(r.OutcomeUnknownLines, "line"))
+		}
+		fmt.Fprintln(w)
+	}, func(w io.Writer) { fmt.Fprintln(w, r.Applied) })
+}
+
+// bulkLines writes the lines of a file or of the standard input.
+func (a *app) bulkLines(cmd *cobra.Command, c *client.Client, f *bulkFlags, args []string) (*api.BulkReport, error) {
+	name := "-"
+	if len(args) == 1 {
+		name = args[0]
+	}
+	file, err := a.open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return nil, err
+	}
+	opts := f.write.options()
+	if !info.Mode().IsRegular() {
+		bar := a.progress(-1, name)
+		defer bar.Finish()
+		return c.BulkLines(cmd.Context(), io.TeeReader(file, bar), nil, opts...)
+	}
+	if len(opts) == 0 {
+		// A file can be read again, so that a repetition costs next to nothing.
+		opts = []client.WriteOption{client.Idempotent()}
+	}
+	bar := a.progress(info.Size(), name)
+	defer bar.Finish()
+	return c.BulkLines(cmd.Context(), &shownFile{file, bar}, nil, opts...)
+}
+
+// A shownFile shows how far it is read.
+type shownFile struct {
+	*os.File
+	bar *progressbar.ProgressBar
+}
+
+// Read moves the bar along.
+func (s *shownFile) Read(p []byte) (int, error) {
+	n, err := s.File.Read(p)
+	_ = s.bar.Add(n) // a bar that can't be drawn is no reason to stop
+	return n, err
+}
+
+// Seek moves the bar back.
+func (s *shownFile) Seek(offset int64, whence int) (int64, error) {
+	at, err := s.File.Seek(offset, whence)
+	if err == nil {
+		_ = s.bar.Set64(at)
+	}
+	return at, err
+}
+
+// WriteTo would bypass Read.
+func (s *shownFile) WriteTo(w io.Writer) (int64, error) {
+	return io.Copy(w, struct{ io.Reader }{s})
+}
+
+// progress is a bar on the standard error, if that is a terminal. A total below 0
+// is one that is not known.
+func (a *app) progress(total int64, what string) *progressbar.ProgressBar {
+	if what == "-" {
+		what = "standard input"
+	}
+	return progressbar.NewOptions64(total,
+		progressbar.OptionSetWriter(a.stderr),
+		progressbar.OptionSetVisibility(isTerminal(a.stderr)),
+		progressbar.OptionSetDescription(what),
+		progressbar.OptionShowBytes(true),
+		progressbar.OptionUseIECUnits(true),
+		progressbar.OptionThrottle(100*time.Millisecond),
+		progressbar.OptionClearOnFinish(),
+	)
+}
+
+// bulkDir stores the files below a directory.
+func (a *app) bulkDir(cmd *cobra.Command, c *client.Client, f *bulkFlags) (*api.BulkReport, error) {
+	info, err := os.Stat(f.dir)
+	switch {
+	case err != nil:
+		return nil, &usageError{err}
+	case !info.IsDir():
+		return nil, usagef("%s is not a directory", f.dir)
+	}
+	bar := a.progress(-1, f.dir)
+	defer bar.Finish()
+	ops := func(yield func(api.Op, error) bool) {
+		err := filepath.WalkDir(f.dir, func(path string, entry fs.DirEntry, err error) error {
+			if err != nil || entry.IsDir() {
+				return err
+			}
+			op, err := a.fileOp(f, path, entry)
+			if err != nil || op == nil {
+				return err
+			}
+			_ = bar.Add(len(op.Put.Value))
+			if !yield(*op, nil) {
+				return fs.SkipAll
+			}
+			return nil
+		})
+		if err != nil {
+			yield(api.Op{}, err)
+		}
+	}
+	return c.Bulk(cmd.Context(), ops, nil, f.write.options()...)
+}
+
+// fileOp is the put of a file, or nil if it is skipped.
+func (a *app) fileOp(f *bulkFlags, path string, entry fs.DirEntry) (*api.Op, error) {
+	skip := func(why string) (*api.Op, error) {
+		fmt.Fprintf(a.stderr, "cairn: skipped %s: %s\n", path, why)
+		return nil, nil
+	}
+	if !entry.Type().IsRegular() {
+		return skip("it is not a regular file")
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	// The size may change while it is read; what was read counts.
+	value, err := readLimited(file, valueLimit)
+	if err != nil {
+		return nil, err
+	}
+	if len(value) > valueLimit {
+		return skip("it is larger than 1 MiB")
+	}
+	below, err := filepath.Rel(f.dir, path)
+	if err != nil {
+		return nil, err
+	}
+	op := client.OpPut(f.prefix+filepath.ToSlash(below), value)
+	return &op, nil
+}

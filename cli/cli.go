@@ -1,0 +1,195 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/cairnkv/cairn/client"
+)
+
+// Build is what the binary brings along.
+type Build struct {
+	// Version is the version of the binary.
+	Version string
+	// OpenAPI is the contract that a node serves.
+	OpenAPI []byte
+}
+
+// An app is one run of the command line.
+type app struct {
+	build          Build
+	stdin          *os.File
+	stdout, stderr *os.File
+
+	// Of the global flags.
+	endpoints []string
+	timeout   time.Duration
+	output    outputFlag
+
+	// running is set once a command has accepted its flags and arguments: what
+	// fails before is wrong usage.
+	running bool
+}
+
+// Main runs the command that the arguments of the process name and returns its
+// exit status.
+func Main(build Build) int {
+	a := &app{build: build, stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}
+	cmd, err := a.root().ExecuteContextC(context.Background())
+	if err == nil {
+		return statusOK
+	}
+	if !a.running {
+		err = &usageError{err}
+	}
+	fmt.Fprintf(a.stderr, "cairn: %s\n", explain(err, cmd.CommandPath()))
+	return exitStatus(err)
+}
+
+const rootHelp = `Cairn is a strongly consistent key-value store with an HTTP and JSON API.
+
+Start a node and use it:
+
+  cairn serve                     # http://127.0.0.1:7480, data in ./cairn-data
+  cairn put greeting hello
+  cairn get greeting
+  curl http://127.0.0.1:7480/v1/kv/greeting
+
+Or three nodes of one cluster, to try things out:
+
+  cairn dev
+
+Environment: every global flag and every flag of serve can be given as CAIRN_
+and its name, such as CAIRN_ENDPOINT or CAIRN_DATA_DIR. A flag beats it.
+
+Exit status: 0 done · 2 wrong usage · 3 not found · 4 the state is not what the
+command needs (a condition failed) · 5 unavailable, nothing was applied · 6 a
+write of which the outcome is unknown · 1 anything else.`
+
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:               "cairn",
+		Short:             "A strongly consistent key-value store over HTTP",
+		Long:              rootHelp,
+		Version:           a.build.Version,
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return fromEnvironment(cmd) },
+		Args:              cobra.NoArgs,
+	}
+	root.SetIn(a.stdin)
+	root.SetOut(a.stdout)
+	root.SetErr(a.stderr)
+	root.SetVersionTemplate("cairn {{.Version}}\n")
+
+	flags := root.PersistentFlags()
+	flags.StringSliceVar(&a.endpoints, "endpoint", []string{client.DefaultEndpoint}, "`URL` of a node; repeat it, or separate with commas, to fail over between several")
+	flags.DurationVar(&a.timeout, "timeout", 10*time.Second, "how long a request may take with all its repetitions; 0 is no limit")
+	flags.VarP(&a.output, "output", "o", "`form` of the answer: table, json or raw (default table; of get, raw)")
+	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]cobra.Completion{"table", "json", "raw"}, cobra.ShellCompDirectiveNoFileComp))
+
+	root.AddGroup(
+		&cobra.Group{ID: groupNodes, Title: "Nodes:"},
+		&cobra.Group{ID: groupKeys, Title: "Keys:"},
+		&cobra.Group{ID: groupCluster, Title: "Cluster:"},
+	)
+	add := func(group string, commands ...*cobra.Command) {
+		for _, c := range commands {
+			c.GroupID = group
+			root.AddCommand(a.noting(c))
+		}
+	}
+	add(groupNodes, a.serve(), a.dev())
+	add(groupKeys, a.put(), a.get(), a.del(), a.ls(), a.tree(), a.list(), a.txn(), a.bulk(), a.history())
+	add(groupCluster, a.status(), a.hash(), a.compact(), a.version())
+	return root
+}
+
+// Groups of commands in the help.
+const (
+	groupNodes   = "nodes"
+	groupKeys    = "keys"
+	groupCluster = "cluster"
+)
+
+// noting makes the command note when it is begun.
+func (a *app) noting(c *cobra.Command) *cobra.Command {
+	run := c.RunE
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		a.running = true
+		return run(cmd, args)
+	}
+	return c
+}
+
+// untilSignal is the context of a command that has something to finish when it is
+// told to end. A second signal ends the process at once, as the first one does
+// with all other commands.
+func untilSignal(cmd *cobra.Command) (ctx context.Context, stop func()) {
+	ctx, stop = signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	return ctx, stop
+}
+
+// client makes the client that the global flags describe.
+func (a *app) client() (*client.Client, error) { return a.clientFor(a.endpoints) }
+
+func (a *app) clientFor(endpoints []string) (*client.Client, error) {
+	timeout := a.timeout
+	switch {
+	case timeout < 0:
+		return nil, usagef("--timeout can't be negative")
+	case timeout == 0:
+		timeout = -1 // no limit, as the client has it
+	}
+	c, err := client.New(client.Config{
+		Endpoints: endpoints,
+		Timeout:   timeout,
+		UserAgent: "cairn-cli/" + a.build.Version,
+	})
+	if err != nil {
+		return nil, &usageError{errors.New(strings.TrimPrefix(err.Error(), "client: "))}
+	}
+	return c, nil
+}
+
+// aboutKey says which key a refusal is about.
+func aboutKey(key string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", displayKey([]byte(key)), err)
+}
+
+func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
+
+// open opens what a command reads its input from: a file, or the standard input
+// for "-".
+func (a *app) open(name string) (*os.File, error) {
+	if name == "-" {
+		return a.stdin, nil
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, &usageError{err}
+	}
+	return f, nil
+}
+
+// readLimited reads a little more than limit at most: the node then says that it
+// is too much, and what that means.
+func readLimited(r io.Reader, limit int64) ([]byte, error) {
+	return io.ReadAll(io.LimitReader(r, limit+1))
+}
+
+func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }

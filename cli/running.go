@@ -1,0 +1,80 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/cairnkv/cairn/node"
+)
+
+const (
+	// shutdownLimit is how long nodes may take to hand over and to let requests
+	// finish.
+	shutdownLimit = 10 * time.Second
+	// patience is after how long a node that is not ready says what it waits for.
+	patience = 3 * time.Second
+)
+
+// running are nodes of this process, from their start to their end.
+type running struct {
+	nodes []*node.Node
+	// announce is called once all nodes are ready, waiting before that if it
+	// takes its time.
+	announce, waiting func()
+}
+
+// run waits until ctx ends or a node fails, and shuts the nodes down.
+func (r *running) run(ctx context.Context) error {
+	failed := make(chan error, len(r.nodes))
+	for _, n := range r.nodes {
+		go func() { failed <- n.Wait() }() // ends with the node, at the latest below
+	}
+	poll := time.NewTicker(20 * time.Millisecond)
+	defer poll.Stop()
+	slow := time.NewTimer(patience)
+	defer slow.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return r.shutdown()
+		case err := <-failed:
+			return errors.Join(err, r.shutdown())
+		case <-slow.C:
+			r.waiting()
+		case <-poll.C:
+			if r.ready() {
+				poll.Stop()
+				slow.Stop()
+				r.announce()
+			}
+		}
+	}
+}
+
+func (r *running) ready() bool {
+	for _, n := range r.nodes {
+		if n.Ready() != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// shutdown ends the nodes side by side, so that they share the time there is.
+func (r *running) shutdown() error {
+	ctx, cancel := context.WithTimeout(context.Background(), shutdownLimit)
+	defer cancel()
+	ended := make(chan error, len(r.nodes))
+	for _, n := range r.nodes {
+		go func() { ended <- n.Shutdown(ctx) }()
+	}
+	var all error
+	for range r.nodes {
+		// That requests were cut off at the limit is how it is meant to be.
+		if err := <-ended; !errors.Is(err, context.DeadlineExceeded) {
+			all = errors.Join(all, err)
+		}
+	}
+	return all
+}

@@ -1,0 +1,140 @@
+package cli
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cairnkv/cairn/node"
+)
+
+const serveHelp = `Start a node and run it until it is told to end.
+
+Without flags it is a cluster of one that listens on the loopback and keeps its
+data in ./cairn-data. On SIGTERM or Ctrl-C it hands over its leadership, lets
+requests finish for up to 10 seconds, and exits with status 0; a second signal
+ends it at once. Nothing that was answered is lost, whichever way it ends.
+
+Every flag can also be given in the environment, as CAIRN_ and its name
+(CAIRN_DATA_DIR), and in the YAML file that --config names, by its name:
+
+  listen: 127.0.0.1:7480
+  data-dir: /var/lib/cairn
+  auto-compaction-keep: 24h
+  allowed-host: [cairn.internal, kv.internal]
+
+A flag beats the environment, and the environment beats the file. A name that
+does not exist is refused in all three.
+
+Neither clients nor peers are authenticated or encrypted yet. Addresses other
+than the loopback are therefore refused unless --insecure says that the network
+is trusted.`
+
+const serveExample = `  # A cluster of one
+  cairn serve
+
+  # The first of three nodes on a trusted network
+  cairn serve --insecure --name n1 --data-dir /var/lib/cairn \
+    --listen 10.0.0.1:7480 --peer-listen 10.0.0.1:7481 \
+    --initial-cluster n1=10.0.0.1:7481,n2=10.0.0.2:7481,n3=10.0.0.3:7481
+
+  # From a file, with more in the log
+  CAIRN_LOG_LEVEL=debug cairn serve --config /etc/cairn.yaml`
+
+func (a *app) serve() *cobra.Command {
+	var (
+		cfg    = node.Config{Version: a.build.Version, OpenAPI: a.build.OpenAPI}
+		quota  = size(node.DefaultQuotaBytes)
+		cache  = size(64 << 20)
+		config string
+		log    logFlags
+	)
+	cmd := &cobra.Command{
+		Use:     "serve",
+		Short:   "Start a node",
+		Long:    serveHelp,
+		Example: serveExample,
+		Args:    cobra.NoArgs,
+	}
+	flags := cmd.Flags()
+	flags.SortFlags = false
+	flags.StringVar(&cfg.Listen, "listen", node.DefaultListen, "`address` of the HTTP API, host:port; port 0 takes a free one")
+	flags.StringVar(&cfg.Advertise, "advertise", "", "`address` at which clients reach the node, if it is another one")
+	flags.StringVar(&cfg.PeerListen, "peer-listen", "", "`address` for the other members (default: the peer address)")
+	flags.StringVar(&cfg.PeerAdvertise, "peer-advertise", "", "`address` at which the other members reach this one (default: that of --initial-cluster, or --peer-listen, or "+node.DefaultPeer+"); can't change later")
+	flags.StringVar(&cfg.Name, "name", "", "`name` of the node (default n1); can't change later")
+	flags.StringVar(&cfg.DataDir, "data-dir", "cairn-data", "`directory` of the data; made if it does not exist")
+	flags.StringVar(&cfg.InitialCluster, "initial-cluster", "", "all first `members`, name=host:port,…, the same on each; looked at on the first start only")
+	flags.StringVar(&config, "config", "", "YAML `file` with settings")
+	flags.BoolVar(&cfg.Insecure, "insecure", false, "allow addresses other than the loopback, without encryption and authentication")
+	flags.StringSliceVar(&cfg.AllowedHosts, "allowed-host", nil, "further `host` by which clients may call the node; repeat it, or separate with commas")
+	flags.Var(&quota, "quota", "disk space after which the cluster refuses what grows the store")
+	flags.DurationVar(&cfg.AutoCompactionKeep, "auto-compaction-keep", time.Hour, "how much history is kept; 0 keeps all of it")
+	flags.Var(&cache, "cache", "memory for the block cache of the store")
+	log.register(cmd, "info")
+	_ = cmd.MarkFlagDirname("data-dir")
+	_ = cmd.MarkFlagFilename("config", "yaml", "yml")
+	hideGlobalFlags(cmd)
+
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if config != "" {
+			if err := fromFile(cmd.Flags(), config); err != nil {
+				return err
+			}
+		}
+		logger, err := log.logger(a.stderr)
+		if err != nil {
+			return err
+		}
+		cfg.Logger = logger
+		cfg.QuotaBytes, cfg.CacheBytes = uint64(quota), int64(cache)
+		if err := checkSettings(&cfg); err != nil {
+			return err
+		}
+		return a.runServe(cmd, cfg)
+	}
+	return cmd
+}
+
+// checkSettings refuses values that can't be meant. What depends on the machine
+// or on the data is for node.Open to refuse.
+func checkSettings(cfg *node.Config) error {
+	least := size(node.MinQuotaBytes)
+	switch {
+	case cfg.DataDir == "":
+		return usagef("data-dir is empty")
+	case cfg.QuotaBytes < node.MinQuotaBytes:
+		return usagef("quota is below the least one, %s", least.String())
+	case cfg.AutoCompactionKeep < 0:
+		return usagef("auto-compaction-keep is negative")
+	}
+	return nil
+}
+
+func (a *app) runServe(cmd *cobra.Command, cfg node.Config) error {
+	ctx, stop := untilSignal(cmd)
+	defer stop()
+	n, err := node.Open(ctx, cfg)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil // it was told to end before it had begun
+		}
+		return startError(err)
+	}
+	r := running{nodes: []*node.Node{n}, announce: func() {
+		fmt.Fprintf(a.stderr, "cairn: ready at %s · try: curl -X PUT -d hello %s/v1/kv/greeting\n", n.URL(), n.URL())
+	}, waiting: func() {
+		fmt.Fprintf(a.stderr, "cairn: listening at %s · waiting for a majority of the cluster\n", n.URL())
+	}}
+	return r.run(ctx)
+}
+
+// startError adds to why a node did not start what is most likely behind it.
+func startError(err error) error {
+	if strings.Contains(err.Error(), "address already in use") {
+		return fmt.Errorf("%w (is another node running? --listen and --peer-listen choose other addresses)", err)
+	}
+	return err
+}

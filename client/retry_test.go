@@ -1,0 +1,212 @@
+package client_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cairnkv/cairn/api"
+	"github.com/cairnkv/cairn/client"
+)
+
+const (
+	putAnswer   = `{"revision":12,"created":true}`
+	entryAnswer = `{"key":"a","value":"1","mod_revision":12,"create_revision":12,"version":1,"modified_at":"2026-01-01T00:00:00.000Z"}`
+)
+
+// What becomes of a put and of a get, by what the first attempt met. The second
+// attempt, if there is one, succeeds.
+func TestRepetition(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		first step
+		// what is expected of a get, of a put, and of a put with an
+		// Idempotency-Key: nil means that it was repeated and succeeded.
+		get, put, idempotent error
+	}{
+		{"nothing was applied", refuses(api.CodeNoLeader), nil, nil, nil},
+		{"too busy", refuses(api.CodeBusy), nil, nil, nil},
+		{"shutting down", refuses(api.CodeShuttingDown), nil, nil, nil},
+		{"the outcome is unknown", refuses(api.CodeOutcomeUnknown), nil, client.ErrOutcomeUnknown, nil},
+		{"the connection broke", breaks, nil, client.ErrOutcomeUnknown, nil},
+		{"the answer broke off", breaksOff, nil, client.ErrOutcomeUnknown, nil},
+		{"a proxy's 502", says(502, "<html>bad gateway"), nil, client.ErrOutcomeUnknown, nil},
+		{"a proxy's 503", says(503, "no upstream"), nil, client.ErrOutcomeUnknown, nil},
+		{"a proxy's 429", says(429, "slow down"), nil, nil, nil},
+		{"a refusal", refuses(api.CodeReserved), client.ErrReserved, client.ErrReserved, client.ErrReserved},
+		{"a wrong request", refuses(api.CodeInvalidArgument), client.ErrInvalid, client.ErrInvalid, client.ErrInvalid},
+		{"a condition", refuses(api.CodeConditionFailed), client.ErrConditionFailed, client.ErrConditionFailed, client.ErrConditionFailed},
+		{"no such key", refuses(api.CodeKeyNotFound), client.ErrNotFound, client.ErrNotFound, client.ErrNotFound},
+		{"a full store", refuses(api.CodeNoSpace), client.ErrNoSpace, client.ErrNoSpace, client.ErrNoSpace},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			check := func(what string, want error, second string, call func(*client.Client) error) {
+				t.Helper()
+				s := newScript(t, test.first)
+				sent := 1
+				if want == nil {
+					s.steps, sent = append(s.steps, answers(second)), 2
+				}
+				err := call(newClient(t, s.url))
+				if !errors.Is(err, want) {
+					t.Errorf("%s: got %v, want %v", what, err, want)
+				}
+				if got := len(s.requests()); got != sent {
+					t.Errorf("%s: %d requests, want %d", what, got, sent)
+				}
+			}
+			ctx := context.Background()
+			check("get", test.get, entryAnswer, func(c *client.Client) error {
+				_, err := c.Get(ctx, "a")
+				return err
+			})
+			check("put", test.put, putAnswer, func(c *client.Client) error {
+				_, err := c.Put(ctx, "a", []byte("1"))
+				return err
+			})
+			check("idempotent put", test.idempotent, putAnswer, func(c *client.Client) error {
+				_, err := c.Put(ctx, "a", []byte("1"), client.IdempotencyKey("k"))
+				return err
+			})
+		})
+	}
+}
+
+// breaksOff begins an answer and closes the connection.
+func breaksOff(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Length", "100")
+	_, _ = io.WriteString(w, `{"revision":`)
+	_ = http.NewResponseController(w).Flush()
+	panic(http.ErrAbortHandler)
+}
+
+// A write that is repeated is the same write: the same key, target and body.
+func TestRepetitionIsTheSameRequest(t *testing.T) {
+	s := newScript(t, breaks, refuses(api.CodeOutcomeUnknown), answers(putAnswer))
+	_, err := newClient(t, s.url).Put(context.Background(), "a/b", []byte("value"), client.Idempotent(), client.IfRevision(3))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := s.requests()
+	if len(got) != 3 || got[0] != got[1] || got[1] != got[2] {
+		t.Fatalf("got %v, want three equal requests", got)
+	}
+	if len(got[0].idempotencyKey) != 26 {
+		t.Errorf("Idempotency-Key %q, want a ULID", got[0].idempotencyKey)
+	}
+	if got[0].target != "/v1/kv/a/b?if_revision=3" || got[0].body != "value" {
+		t.Errorf("got %v", got[0])
+	}
+}
+
+// A later refusal does not tell what became of an earlier attempt, unless it is
+// one that the cluster remembers under the key.
+func TestDoubtStays(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		steps []step
+		want  error
+	}{
+		{"then refused for good", []step{breaks, refuses(api.CodeNoSpace)}, client.ErrOutcomeUnknown},
+		{"then never served", []step{breaks, refuses(api.CodeNoLeader), refuses(api.CodeNoLeader)}, client.ErrOutcomeUnknown},
+		{"then decided", []step{breaks, refuses(api.CodeConditionFailed)}, client.ErrConditionFailed},
+		{"never in doubt", []step{refuses(api.CodeNoLeader), refuses(api.CodeNoLeader), refuses(api.CodeNoLeader)}, client.ErrUnavailable},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := newScript(t, test.steps...)
+			c := newClientOf(t, client.Config{Endpoints: []string{s.url}, Attempts: 3})
+			_, err := c.Put(context.Background(), "a", nil, client.Idempotent())
+			if !errors.Is(err, test.want) {
+				t.Errorf("got %v, want %v", err, test.want)
+			}
+			var e *client.Error
+			if errors.As(err, &e) && e.Attempts != len(test.steps) {
+				t.Errorf("%d attempts, want %d", e.Attempts, len(test.steps))
+			}
+		})
+	}
+}
+
+// A node at which nothing listens is passed over, by writes as well, and the one
+// that answered is asked first from then on.
+func TestFailover(t *testing.T) {
+	ctx := context.Background()
+	s := newScript(t, answers(putAnswer), answers(entryAnswer))
+	c := newClient(t, deadEndpoint(t), s.url)
+	if _, err := c.Put(ctx, "a", []byte("1")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Get(ctx, "a"); err != nil {
+		t.Fatal(err)
+	}
+	if c.Revision() != 12 {
+		t.Errorf("Revision is %d, want 12", c.Revision())
+	}
+
+	nobody := newClientOf(t, client.Config{Endpoints: []string{deadEndpoint(t), deadEndpoint(t)}, Attempts: 2})
+	_, err := nobody.Put(ctx, "a", []byte("1"))
+	if !errors.Is(err, client.ErrUnavailable) || errors.Is(err, client.ErrOutcomeUnknown) {
+		t.Errorf("got %v, want unavailable: nothing was sent", err)
+	}
+}
+
+// A node that takes a request and says nothing more leaves time for another one.
+func TestSilentNode(t *testing.T) {
+	silent := func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
+	first, second := newScript(t, silent), newScript(t, answers(entryAnswer))
+	c := newClientOf(t, client.Config{Endpoints: []string{first.url, second.url}, Timeout: 2 * time.Second})
+	if _, err := c.Get(context.Background(), "a"); err != nil {
+		t.Error(err)
+	}
+}
+
+// What ends a call is found in its error: the caller's context, or the client's
+// own time limit.
+func TestEndOfTime(t *testing.T) {
+	arrived := make(chan struct{}, 2)
+	silent := func(_ http.ResponseWriter, r *http.Request) {
+		arrived <- struct{}{}
+		<-r.Context().Done()
+	}
+	s := newScript(t, silent, silent)
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() { <-arrived; cancel() }()
+	_, err := newClient(t, s.url).Put(ctx, "a", nil)
+	if !errors.Is(err, context.Canceled) || !errors.Is(err, client.ErrOutcomeUnknown) {
+		t.Errorf("got %v, want canceled and of unknown outcome", err)
+	}
+
+	c := newClientOf(t, client.Config{Endpoints: []string{s.url}, Timeout: 50 * time.Millisecond})
+	_, err = c.Get(context.Background(), "a")
+	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "within 50ms") {
+		t.Errorf("got %v, want the client's time limit", err)
+	}
+}
+
+// Cairn never redirects; whatever does is not followed.
+func TestRedirect(t *testing.T) {
+	s := newScript(t, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", http.StatusMovedPermanently) })
+	if _, err := newClient(t, s.url).Put(context.Background(), "a", nil); err == nil {
+		t.Error("a redirected put succeeded")
+	}
+	if n := len(s.requests()); n != 1 {
+		t.Errorf("%d requests, want 1", n)
+	}
+}
+
+func TestEndpoints(t *testing.T) {
+	for _, bad := range []string{"ftp://x", "http://", "http://u:p@host", "http://host?x=1", "http://ho st", "://"} {
+		if _, err := client.New(client.Config{Endpoints: []string{bad}}); err == nil {
+			t.Errorf("%q is taken for an endpoint", bad)
+		}
+	}
+	c := newClient(t, "10.0.0.1:7480", "https://cairn.example/base/")
+	if got := c.Endpoints(); got[0] != "http://10.0.0.1:7480" || got[1] != "https://cairn.example/base" {
+		t.Errorf("got %v", got)
+	}
+}
