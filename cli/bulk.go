@@ -38,6 +38,9 @@ const bulkExample = `  cairn bulk backup.ndjson
 type bulkFlags struct {
 	dir, prefix string
 	write       writeFlags
+
+	// skipped counts the files that were left out.
+	skipped uint64
 }
 
 func (a *app) bulk() *cobra.Command {
@@ -47,7 +50,7 @@ func (a *app) bulk() *cobra.Command {
 		Short:   "Write many keys",
 		Long:    bulkHelp,
 		Example: bulkExample,
-		Args:    cobra.MaximumNArgs(1),
+		Args:    arguments(0, 1),
 	}
 	cmd.Flags().StringVar(&f.dir, "from-dir", "", "store the files below this `directory`")
 	cmd.Flags().StringVar(&f.prefix, "prefix", "", "what the keys of --from-dir begin with")
@@ -77,12 +80,12 @@ func (a *app) bulk() *cobra.Command {
 			return err
 		}
 		// How far it came is as important after a failure.
-		return errors.Join(err, a.printReport(report))
+		return errors.Join(err, a.printReport(report, f.skipped))
 	}
 	return cmd
 }
 
-func (a *app) printReport(r *api.BulkReport) error {
+func (a *app) printReport(r *api.BulkReport, skipped uint64) error {
 	return a.print(r, func(w io.Writer) {
 		fmt.Fprintf(w, "applied %s", plural(r.Applied, "line"))
 		if r.Revision > 0 {
@@ -90,6 +93,9 @@ func (a *app) printReport(r *api.BulkReport) error {
 		}
 		if r.OutcomeUnknownLines > 0 {
 			fmt.Fprintf(w, "; the next %s may or may not have been", plural(r.OutcomeUnknownLines, "line"))
+		}
+		if skipped > 0 {
+			fmt.Fprintf(w, "; skipped %s", plural(skipped, "file"))
 		}
 		fmt.Fprintln(w)
 	}, func(w io.Writer) { fmt.Fprintln(w, r.Applied) })
@@ -205,7 +211,8 @@ func (a *app) bulkDir(cmd *cobra.Command, c *client.Client, f *bulkFlags) (*api.
 // fileOp is the put of a file, or nil if it is skipped.
 func (a *app) fileOp(f *bulkFlags, path string, entry fs.DirEntry) (*api.Op, error) {
 	skip := func(why string) (*api.Op, error) {
-		fmt.Fprintf(a.stderr, "cairn: skipped %s: %s\n", path, why)
+		f.skipped++
+		fmt.Fprintf(a.stderr, "cairn: skipped %s: %s\n", displayKey([]byte(path)), why)
 		return nil, nil
 	}
 	if !entry.Type().IsRegular() {

@@ -85,8 +85,10 @@ func (a *app) root() *cobra.Command {
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return fromEnvironment(cmd) },
-		Args:              cobra.NoArgs,
+		Args:              cobra.ArbitraryArgs,
+		RunE:              unknownCommand,
 	}
+	root.SuggestionsMinimumDistance = 2
 	root.SetIn(a.stdin)
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
@@ -113,6 +115,28 @@ func (a *app) root() *cobra.Command {
 	add(groupKeys, a.put(), a.get(), a.del(), a.ls(), a.tree(), a.list(), a.txn(), a.bulk(), a.history())
 	add(groupCluster, a.status(), a.hash(), a.compact(), a.version())
 	return root
+}
+
+// unknownCommand is what cairn itself does: nothing but to help.
+func unknownCommand(root *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return root.Help()
+	}
+	if near := root.SuggestionsFor(args[0]); len(near) > 0 {
+		return usagef("there is no command %q; did you mean %s?", args[0], strings.Join(near, " or "))
+	}
+	return usagef("there is no command %q", args[0])
+}
+
+// arguments checks how many arguments a command has. Its usage line says which.
+func arguments(least, most int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) < least || len(args) > most {
+			usage := strings.TrimSuffix(cmd.UseLine(), " [flags]")
+			return usagef("wrong number of arguments, want '%s'", usage)
+		}
+		return nil
+	}
 }
 
 // Groups of commands in the help.
@@ -163,14 +187,6 @@ func (a *app) clientFor(endpoints []string) (*client.Client, error) {
 	return c, nil
 }
 
-// aboutKey says which key a refusal is about.
-func aboutKey(key string, err error) error {
-	if err == nil {
-		return nil
-	}
-	return fmt.Errorf("%s: %w", displayKey([]byte(key)), err)
-}
-
 func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
 
 // open opens what a command reads its input from: a file, or the standard input
@@ -191,5 +207,3 @@ func (a *app) open(name string) (*os.File, error) {
 func readLimited(r io.Reader, limit int64) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(r, limit+1))
 }
-
-func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }

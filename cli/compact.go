@@ -33,7 +33,7 @@ func (a *app) compact() *cobra.Command {
 		Short:   "Give up history",
 		Long:    compactHelp,
 		Example: compactExample,
-		Args:    cobra.NoArgs,
+		Args:    arguments(0, 0),
 	}
 	flags := cmd.Flags()
 	flags.Uint64Var(&what.Revision, "revision", 0, "keep what this `revision` and later ones show")

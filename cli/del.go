@@ -40,7 +40,7 @@ func (a *app) del() *cobra.Command {
 		Short:             "Delete a key or a range of keys",
 		Long:              delHelp,
 		Example:           delExample,
-		Args:              cobra.MaximumNArgs(1),
+		Args:              arguments(0, 1),
 		ValidArgsFunction: a.completeKey,
 	}
 	flags := cmd.Flags()

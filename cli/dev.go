@@ -43,12 +43,12 @@ func (a *app) dev() *cobra.Command {
 		Short:   "Start a cluster of three nodes to try things out",
 		Long:    devHelp,
 		Example: devExample,
-		Args:    cobra.NoArgs,
+		Args:    arguments(0, 0),
 	}
 	cmd.Flags().IntVar(&port, "base-port", 7480, "`port` of the first node; the others follow 10 and 20 above")
 	cmd.Flags().StringVar(&dir, "dir", "cairn-dev", "`directory` of the data")
 	_ = cmd.MarkFlagDirname("dir")
-	log.register(cmd, "warn")
+	log.register(cmd, "error")
 	hideGlobalFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		const most = 65535 - (devNodes-1)*devStep - 1

@@ -15,8 +15,7 @@
 //     --config. All three set a flag through the same function, so that they
 //     accept and refuse the same things.
 //
-// There is one command a file. What they share is in cli.go (the root, errors),
-// exit.go (exit statuses), settings.go (environment and file), requests.go (flags of
-// reads and writes),
-// output.go.
+// There is one command a file. What they share is in cli.go (the root), exit.go
+// (errors and exit statuses), settings.go (environment and file), requests.go
+// (flags of reads and writes), output.go and running.go (nodes of this process).
 package cli

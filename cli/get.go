@@ -29,7 +29,7 @@ func (a *app) get() *cobra.Command {
 		Short:             "Print the value of a key",
 		Long:              getHelp,
 		Example:           getExample,
-		Args:              cobra.ExactArgs(1),
+		Args:              arguments(1, 1),
 		ValidArgsFunction: a.completeKey,
 	}
 	cmd.Flags().Uint64Var(&revision, "revision", 0, "as it was at this `revision`")

@@ -33,7 +33,7 @@ func (a *app) hash() *cobra.Command {
 		Short:   "Print the hash of the content",
 		Long:    hashHelp,
 		Example: hashExample,
-		Args:    cobra.NoArgs,
+		Args:    arguments(0, 0),
 	}
 	cmd.Flags().Uint64Var(&revision, "revision", 0, "as it was at this `revision` (default: the newest of the first endpoint)")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {

@@ -28,7 +28,7 @@ func (a *app) history() *cobra.Command {
 		Short:             "Print the versions of a key",
 		Long:              historyHelp,
 		Example:           historyExample,
-		Args:              cobra.ExactArgs(1),
+		Args:              arguments(1, 1),
 		ValidArgsFunction: a.completeKey,
 	}
 	cmd.Flags().IntVar(&limit, "limit", 0, "at most this many `versions`; 0 is all")

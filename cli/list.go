@@ -41,7 +41,7 @@ func (a *app) list() *cobra.Command {
 		Short:             "List keys with their values",
 		Long:              listHelp,
 		Example:           listExample,
-		Args:              cobra.MaximumNArgs(1),
+		Args:              arguments(0, 1),
 		ValidArgsFunction: a.completePrefix,
 	}
 	flags := cmd.Flags()

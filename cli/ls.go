@@ -34,7 +34,7 @@ func (a *app) ls() *cobra.Command {
 		Short:             "List one level of keys",
 		Long:              lsHelp,
 		Example:           lsExample,
-		Args:              cobra.MaximumNArgs(1),
+		Args:              arguments(0, 1),
 		ValidArgsFunction: a.completePrefix,
 	}
 	cmd.Flags().StringVarP(&delimiter, "delimiter", "d", "/", "what ends a level")

@@ -45,7 +45,7 @@ func (a *app) put() *cobra.Command {
 		Short:             "Store a value",
 		Long:              putHelp,
 		Example:           putExample,
-		Args:              cobra.RangeArgs(1, 2),
+		Args:              arguments(1, 2),
 		ValidArgsFunction: a.completeKey,
 	}
 	flags := cmd.Flags()

@@ -56,7 +56,7 @@ func (a *app) serve() *cobra.Command {
 		Short:   "Start a node",
 		Long:    serveHelp,
 		Example: serveExample,
-		Args:    cobra.NoArgs,
+		Args:    arguments(0, 0),
 	}
 	flags := cmd.Flags()
 	flags.SortFlags = false

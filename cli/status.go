@@ -42,7 +42,7 @@ func (a *app) status() *cobra.Command {
 		Short:   "Print the state of the nodes",
 		Long:    statusHelp,
 		Example: statusExample,
-		Args:    cobra.NoArgs,
+		Args:    arguments(0, 0),
 	}
 	cmd.Flags().DurationVar(&wait, "wait", 0, "wait this long for every endpoint to be ready")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {

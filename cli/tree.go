@@ -32,7 +32,7 @@ func (a *app) tree() *cobra.Command {
 		Short:             "Draw the keys as a tree",
 		Long:              treeHelp,
 		Example:           treeExample,
-		Args:              cobra.MaximumNArgs(1),
+		Args:              arguments(0, 1),
 		ValidArgsFunction: a.completePrefix,
 	}
 	cmd.Flags().StringVarP(&delimiter, "delimiter", "d", "/", "what ends a level")

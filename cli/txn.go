@@ -46,7 +46,7 @@ func (a *app) txn() *cobra.Command {
 		Short:   "Run a transaction",
 		Long:    txnHelp,
 		Example: txnExample,
-		Args:    cobra.MaximumNArgs(1),
+		Args:    arguments(0, 1),
 	}
 	cmd.Flags().BoolVar(&must, "must-succeed", false, "exit with status 4 if the compares do not hold")
 	write.register(cmd)

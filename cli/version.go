@@ -17,7 +17,7 @@ func (a *app) version() *cobra.Command {
 		Short: "Print the version of this binary or of a node",
 		Example: `  cairn version
   cairn version --server`,
-		Args: cobra.NoArgs,
+		Args: arguments(0, 0),
 	}
 	cmd.Flags().BoolVar(&server, "server", false, "ask the node instead")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
