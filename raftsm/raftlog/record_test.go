@@ -148,6 +148,20 @@ func TestLowerComesFirst(t *testing.T) {
 	if got, want := onDisk(), (mark{lastIndex: 104, term: 1, vote: 2}); got != want {
 		t.Fatalf("recorded %+v, want %+v", got, want)
 	}
+	// What was noted and isn't written yet is lowered as well, whenever the
+	// goroutine comes to it.
+	if err := r.note(second, mark{lastIndex: 96, term: 1}); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.lower(second, mark{lastIndex: 94}); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.write(); err != nil {
+		t.Fatal(err)
+	}
+	if ms, err := reopen(t, dir); err != nil || ms[second].lastIndex != 94 {
+		t.Fatalf("recorded %+v, error %v", ms[second], err)
+	}
 	if err := r.forget(first); err != nil || onDisk() != (mark{}) {
 		t.Fatalf("recorded %+v, error %v", onDisk(), err)
 	}

@@ -90,20 +90,22 @@ func (r *recorder) note(id raftio.NodeInfo, m mark) error {
 	return r.err
 }
 
-// lower must be called before the log of id is cut back to what m says. When
-// it returns, the record claims no more than that. It is the caller that waits
-// for the disk here, and only if the record did claim more.
+// lower must be called before the log of id is cut back to what m says. From
+// its return on, the record claims no more than that, whenever it is written.
+// It is the caller that waits for the disk here, and only if the record did
+// claim more.
 func (r *recorder) lower(id raftio.NodeInfo, m mark) error {
 	r.mu.Lock()
-	recorded, ok := r.onDisk[id]
-	if !ok || recorded.held(m) == recorded {
-		err := r.err
-		r.mu.Unlock()
+	if now := r.now[id]; now.held(m) != now {
+		r.now[id] = now.held(m) // or the goroutine writes the old one a moment later
+		r.changed = true
+	}
+	recorded := r.onDisk[id]
+	err := r.err
+	r.mu.Unlock()
+	if err != nil || recorded.held(m) == recorded {
 		return err
 	}
-	r.now[id] = r.now[id].held(m)
-	r.changed = true
-	r.mu.Unlock()
 	return r.write()
 }
 
