@@ -1,0 +1,338 @@
+package raftsm
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/cairnkv/cairn/kv"
+	"github.com/lni/dragonboat/v4"
+)
+
+// fakeLog takes the place of Dragonboat below a proposer. It applies an entry,
+// or does not, and gives an error in any case: that is what a proposer sees
+// whose requests always end too early.
+type fakeLog struct {
+	*proposer
+	// answer decides what becomes of an entry, n-th of the log.
+	answer func(n int) (apply bool, err error)
+
+	mu      sync.Mutex
+	seen    int
+	entries []entryReader
+}
+
+func startProposer(t *testing.T, timeout time.Duration, answer func(n int) (apply bool, err error)) *fakeLog {
+	l := &fakeLog{proposer: newProposer(incarnation("p1"), timeout), answer: answer}
+	l.propose = l.receive
+	l.start()
+	t.Cleanup(func() {
+		if !l.closed() {
+			l.close()
+		}
+	})
+	return l
+}
+
+func (l *fakeLog) closed() bool {
+	l.proposer.mu.Lock()
+	defer l.proposer.mu.Unlock()
+	return l.proposer.mu.closed
+}
+
+func (l *fakeLog) receive(entry []byte, _ time.Duration) (*dragonboat.RequestState, error) {
+	l.mu.Lock()
+	l.seen++
+	n := l.seen
+	l.mu.Unlock()
+	apply, err := l.answer(n)
+	if apply {
+		r, bad := openEntry(uint64(n), bytes.Clone(entry))
+		if bad != nil {
+			panic(bad)
+		}
+		l.mu.Lock()
+		l.entries = append(l.entries, r)
+		l.mu.Unlock()
+		var results []*kv.Result
+		for i := range r.count {
+			c, bad := r.next()
+			if bad != nil {
+				panic(bad)
+			}
+			// The result tells which command it belongs to.
+			results = append(results, &kv.Result{Detail: string(c.Txn.Then[0].Key), Revision: uint64(i)})
+		}
+		l.deliver(r.seq, results)
+	}
+	return nil, err
+}
+
+// waiting is how many commands no flight has taken.
+func (l *fakeLog) waiting() int {
+	l.proposer.mu.Lock()
+	defer l.proposer.mu.Unlock()
+	return len(l.proposer.mu.queue)
+}
+
+func (l *fakeLog) proposals() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.seen
+}
+
+// asleep keeps every entry until wake is closed.
+func asleep(t *testing.T) (answer func(int) (bool, error), wake func()) {
+	gate := make(chan struct{})
+	wake = sync.OnceFunc(func() { close(gate) })
+	t.Cleanup(wake)
+	return func(int) (bool, error) {
+		<-gate
+		return true, dragonboat.ErrTimeout
+	}, wake
+}
+
+// proposeAll proposes the commands at once and returns what each got.
+func (l *fakeLog) proposeAll(commands []*kv.Command) (results []*kv.Result, errs []error, wait func()) {
+	var wg sync.WaitGroup
+	results, errs = make([]*kv.Result, len(commands)), make([]error, len(commands))
+	for i, c := range commands {
+		wg.Go(func() { results[i], errs[i] = l.Propose(context.Background(), c) })
+	}
+	return results, errs, wg.Wait
+}
+
+// occupy sends every flight away with a lone command.
+func (l *fakeLog) occupy(t *testing.T) (wait func()) {
+	var waits []func()
+	for i := range flights {
+		_, _, wait := l.proposeAll([]*kv.Command{put("lone", "")})
+		waits = append(waits, wait)
+		eventually(t, "a lone command leaves at once", func() bool { return l.proposals() == i+1 })
+	}
+	return func() {
+		for _, wait := range waits {
+			wait()
+		}
+	}
+}
+
+// TestCoalescing lets a thousand commands wait while all flights are away. They
+// leave in as few entries as the limit allows, and each gets its own result.
+func TestCoalescing(t *testing.T) {
+	answer, wake := asleep(t)
+	l := startProposer(t, patience, answer)
+	lone := l.occupy(t)
+	var commands []*kv.Command
+	for i := range 1000 {
+		commands = append(commands, put("k"+strconv.Itoa(i), "v"))
+	}
+	results, errs, wait := l.proposeAll(commands)
+	eventually(t, "all wait", func() bool { return l.waiting() == len(commands) })
+	wake()
+	wait()
+	lone()
+	for i := range results {
+		must(t, errs[i])
+		if want := "k" + strconv.Itoa(i); results[i].Detail != want {
+			t.Fatalf("the command for %s got the result for %s", want, results[i].Detail)
+		}
+	}
+	if want := flights + 2; l.proposals() != want {
+		t.Errorf("%d entries for %d lone and 1000 waiting commands, want %d", l.proposals(), flights, want)
+	}
+	for _, e := range l.entries {
+		if e.count > maxEntryCommands {
+			t.Errorf("%d commands in one entry", e.count)
+		}
+	}
+}
+
+// TestEntrySize puts large commands into entries of the allowed size, and one
+// that is larger alone into its own.
+func TestEntrySize(t *testing.T) {
+	answer, wake := asleep(t)
+	l := startProposer(t, patience, answer)
+	lone := l.occupy(t)
+	var waits []func()
+	sizes := []int{300 << 10, 300 << 10, 300 << 10, 300 << 10, 2 * maxEntryBytes, 10}
+	for i, size := range sizes {
+		_, _, wait := l.proposeAll([]*kv.Command{put("k", string(make([]byte, size)))})
+		waits = append(waits, wait)
+		eventually(t, "it waits", func() bool { return l.waiting() == i+1 })
+	}
+	wake()
+	for _, wait := range append(waits, lone) {
+		wait()
+	}
+	counts := map[int]int{}
+	for _, e := range l.entries {
+		counts[e.count]++
+	}
+	// 3 of 300 KiB; the fourth; the large one; the small one. The fourth doesn't
+	// fit before the large one, the small one not behind it.
+	if len(l.entries) != flights+4 || counts[3] != 1 || counts[1] != flights+3 {
+		t.Errorf("entries by their number of commands: %v", counts)
+	}
+}
+
+// TestQueueLimits fills the queue by number and by bytes: what comes then is
+// refused at once, what waits is not.
+func TestQueueLimits(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		n, size int
+	}{
+		{"by number", maxQueueCommands, 0},
+		{"by bytes", maxQueueBytes / maxEntryBytes, maxEntryBytes - 100},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			answer, wake := asleep(t)
+			l := startProposer(t, patience, answer)
+			lone := l.occupy(t)
+			command := put("k", string(make([]byte, c.size)))
+			commands := make([]*kv.Command, c.n)
+			for i := range commands {
+				commands[i] = command
+			}
+			_, errs, wait := l.proposeAll(commands)
+			eventually(t, "the queue is full", func() bool { return l.waiting() == c.n })
+			_, err := l.Propose(context.Background(), command)
+			wantCode(t, err, kv.Busy)
+			wake()
+			wait()
+			lone()
+			must(t, errors.Join(errs...))
+			_, err = l.Propose(context.Background(), command)
+			must(t, err)
+		})
+	}
+}
+
+// TestRefusals tells the errors apart that are left when the deadline is over.
+func TestRefusals(t *testing.T) {
+	always := func(errs ...error) func(int) (bool, error) {
+		return func(n int) (bool, error) { return false, errs[min(n, len(errs))-1] }
+	}
+	for _, c := range []struct {
+		name   string
+		answer func(int) (bool, error)
+		want   kv.Code
+	}{
+		{"no leader", always(dragonboat.ErrShardNotReady), kv.NoLeader},
+		{"busy", always(dragonboat.ErrSystemBusy), kv.Busy},
+		{"too large", always(dragonboat.ErrPayloadTooBig), kv.TransactionTooLarge},
+		{"closed under it", always(dragonboat.ErrShardClosed), kv.OutcomeUnknown},
+		{"lost once, then refused", always(dragonboat.ErrTimeout, dragonboat.ErrShardNotReady), kv.OutcomeUnknown},
+		{"refused, then lost", always(dragonboat.ErrSystemBusy, dragonboat.ErrTimeout), kv.OutcomeUnknown},
+		{"lost once, then too large", always(dragonboat.ErrTimeout, dragonboat.ErrPayloadTooBig), kv.OutcomeUnknown},
+		{"refused, then applied", func(n int) (bool, error) { return n == 3, dragonboat.ErrSystemBusy }, kv.OK},
+		{"lost, then applied", func(n int) (bool, error) { return n == 3, dragonboat.ErrTimeout }, kv.OK},
+		{"applied, and applied again", func(n int) (bool, error) { return true, dragonboat.ErrTimeout }, kv.OK},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel() // most of them wait for their deadline
+			l := startProposer(t, 3*time.Second, c.answer)
+			result, err := l.Propose(context.Background(), put("k", "v"))
+			wantCode(t, err, c.want)
+			if (result != nil) != (c.want == kv.OK) {
+				t.Errorf("result %v with %v", result, err)
+			}
+		})
+	}
+}
+
+// TestSameEntryAgain proposes until the log has taken an entry: each attempt is
+// the same, byte for byte, number included.
+func TestSameEntryAgain(t *testing.T) {
+	var mu sync.Mutex
+	var attempts [][]byte
+	l := &fakeLog{proposer: newProposer(incarnation("p1"), patience), answer: func(n int) (bool, error) {
+		return n == 5, dragonboat.ErrTimeout
+	}}
+	l.propose = func(entry []byte, timeout time.Duration) (*dragonboat.RequestState, error) {
+		mu.Lock()
+		attempts = append(attempts, bytes.Clone(entry))
+		mu.Unlock()
+		return l.receive(entry, timeout)
+	}
+	l.start()
+	defer l.close()
+	_, err := l.Propose(context.Background(), put("k", "v"))
+	must(t, err)
+	for _, a := range attempts {
+		if !bytes.Equal(a, attempts[0]) {
+			t.Errorf("proposed %x, then %x", attempts[0], a)
+		}
+	}
+	if len(attempts) != 5 {
+		t.Errorf("%d attempts", len(attempts))
+	}
+}
+
+// TestCloseAnswersAll closes a proposer with commands on their way and in the
+// queue: who waits for a flight learns that nothing was applied, who is under
+// way that this is not known.
+func TestCloseAnswersAll(t *testing.T) {
+	gate := make(chan struct{})
+	l := startProposer(t, patience, func(int) (bool, error) {
+		<-gate
+		return false, dragonboat.ErrShardClosed
+	})
+	var away []error
+	var waits []func()
+	collect := make([][]error, 0, flights)
+	for i := range flights {
+		_, errs, wait := l.proposeAll([]*kv.Command{put("k", "v")})
+		collect, waits = append(collect, errs), append(waits, wait)
+		eventually(t, "it is under way", func() bool { return l.proposals() == i+1 })
+	}
+	_, queued, wait := l.proposeAll([]*kv.Command{put("a", ""), put("b", ""), put("c", "")})
+	eventually(t, "they wait", func() bool { return l.waiting() == 3 })
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		l.close()
+	}()
+	wait() // the queue is answered although the flights are away
+	close(gate)
+	<-closed
+	for i, wait := range waits {
+		wait()
+		away = append(away, collect[i]...)
+	}
+	for _, err := range queued {
+		wantCode(t, err, kv.ShuttingDown)
+	}
+	for _, err := range away {
+		wantCode(t, err, kv.OutcomeUnknown)
+	}
+	_, err := l.Propose(context.Background(), put("k", "v"))
+	wantCode(t, err, kv.ShuttingDown)
+}
+
+// TestCallerLeaves ends a request before its write: nobody knows what becomes
+// of it, and the flight is not disturbed.
+func TestCallerLeaves(t *testing.T) {
+	answer, wake := asleep(t)
+	l := startProposer(t, patience, answer)
+	ctx, cancel := context.WithCancel(context.Background())
+	left := make(chan error, 1)
+	go func() {
+		_, err := l.Propose(ctx, put("k", "v"))
+		left <- err
+	}()
+	eventually(t, "it is under way", func() bool { return l.proposals() == 1 })
+	cancel()
+	wantCode(t, <-left, kv.OutcomeUnknown)
+	wake()
+	result, err := l.Propose(context.Background(), put("other", "v"))
+	must(t, err)
+	if result.Detail != "other" {
+		t.Errorf("got the result for %s", result.Detail)
+	}
+}
