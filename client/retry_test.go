@@ -155,6 +155,43 @@ func TestFailover(t *testing.T) {
 	}
 }
 
+// A bulk write is begun again only where its lines can be read again and the
+// cluster knows them again.
+func TestBulkRepetition(t *testing.T) {
+	const line = `{"delete":{"key":"a"}}` + "\n"
+	done := says(200, `{"applied":1,"revision":12,"done":true}`+"\n")
+	for _, test := range []struct {
+		name  string
+		lines io.Reader
+		opts  []client.WriteOption
+		want  error
+	}{
+		{"under a key", strings.NewReader(line), []client.WriteOption{client.Idempotent()}, nil},
+		{"without a key", strings.NewReader(line), nil, client.ErrOutcomeUnknown},
+		{"of a stream", io.MultiReader(strings.NewReader(line)), []client.WriteOption{client.Idempotent()}, client.ErrOutcomeUnknown},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := newScript(t, breaks, done)
+			report, err := newClient(t, s.url).BulkLines(context.Background(), test.lines, nil, test.opts...)
+			if !errors.Is(err, test.want) {
+				t.Errorf("got %v, want %v", err, test.want)
+			}
+			if test.want == nil && (report.Applied != 1 || s.requests()[1].body != line) {
+				t.Errorf("got %+v after %v", report, s.requests())
+			}
+		})
+	}
+}
+
+// An answer that ends without its last line leaves open what was applied.
+func TestBulkBreaksOff(t *testing.T) {
+	s := newScript(t, says(200, `{"applied":7,"revision":12}`+"\n"))
+	report, err := newClient(t, s.url).BulkLines(context.Background(), io.MultiReader(strings.NewReader("\n")), nil)
+	if !errors.Is(err, client.ErrOutcomeUnknown) || report.Applied != 7 {
+		t.Errorf("got %+v, %v", report, err)
+	}
+}
+
 // A node that takes a request and says nothing more leaves time for another one.
 func TestSilentNode(t *testing.T) {
 	silent := func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
@@ -190,7 +227,9 @@ func TestEndOfTime(t *testing.T) {
 
 // Cairn never redirects; whatever does is not followed.
 func TestRedirect(t *testing.T) {
-	s := newScript(t, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", http.StatusMovedPermanently) })
+	s := newScript(t, func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, "/elsewhere", http.StatusMovedPermanently)
+	})
 	if _, err := newClient(t, s.url).Put(context.Background(), "a", nil); err == nil {
 		t.Error("a redirected put succeeded")
 	}
