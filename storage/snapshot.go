@@ -206,14 +206,17 @@ func (s *Store) Load(r io.Reader, stop <-chan struct{}) error {
 	if err := s.build(dir, bufio.NewReaderSize(r, 1<<20), stop); err != nil {
 		return errors.Join(err, fs.RemoveAll(dir))
 	}
-	h, err := openHandle(fs, dir, name, &s.opts)
+	h, err := openHandle(fs, dir, name, false, &s.opts)
 	if err != nil {
 		return errors.Join(err, fs.RemoveAll(dir))
 	}
 	// At this point the new database is complete and on disk beside the old
 	// one, which is still the store.
 	if err := writePointer(fs, s.dir, name); err != nil {
+		// Which of the two a restart finds is unknown, so neither may go on.
 		h.release()
+		err = fmt.Errorf("storage: switch to %s: %w", name, err)
+		s.opts.Fatal(err)
 		return err
 	}
 	// At this point the new one is the store, whatever happens.
@@ -226,7 +229,7 @@ func (s *Store) Load(r io.Reader, stop <-chan struct{}) error {
 // build makes a database in dir from a snapshot: tables of sorted records,
 // which the database then takes over as they are.
 func (s *Store) build(dir string, r io.Reader, stop <-chan struct{}) (err error) {
-	db, err := openPebble(s.opts.FS, dir, &s.opts)
+	db, err := openPebble(s.opts.FS, dir, true, &s.opts)
 	if err != nil {
 		return err
 	}

@@ -118,10 +118,10 @@ func Open(dir string, opts Options) (*Store, error) {
 	if fresh {
 		name = databaseName(1)
 	}
-	if err := removeOthers(fs, dir, name); err != nil {
+	if err := removeOthers(fs, dir, name, fresh); err != nil {
 		return nil, err
 	}
-	h, err := openHandle(fs, fs.PathJoin(dir, name), name, &s.opts)
+	h, err := openHandle(fs, fs.PathJoin(dir, name), name, fresh, &s.opts)
 	if err != nil {
 		return nil, err
 	}
@@ -137,14 +137,16 @@ func Open(dir string, opts Options) (*Store, error) {
 	return s, nil
 }
 
-func openHandle(fs vfs.FS, dir, name string, opts *Options) (*handle, error) {
-	db, err := openPebble(fs, dir, opts)
+// openHandle opens the database in dir. Only a fresh one may be missing, or have
+// nothing in it: another is made complete before anything points to it.
+func openHandle(fs vfs.FS, dir, name string, fresh bool, opts *Options) (*handle, error) {
+	db, err := openPebble(fs, dir, fresh, opts)
 	if err != nil {
 		return nil, err
 	}
 	h := &handle{db: db, name: name, windows: map[kv.LeaseID]*window{}, opts: opts, dir: dir, closed: make(chan struct{})}
 	h.refs.Store(1)
-	if err := h.load(); err != nil {
+	if err := h.load(fresh); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
 	h.sweeper = startSweeper(h)
@@ -152,9 +154,10 @@ func openHandle(fs vfs.FS, dir, name string, opts *Options) (*handle, error) {
 	return h, nil
 }
 
-func openPebble(fs vfs.FS, dir string, opts *Options) (*pebble.DB, error) {
+func openPebble(fs vfs.FS, dir string, create bool, opts *Options) (*pebble.DB, error) {
 	o := pebbleOptions(opts)
 	o.FS = fs
+	o.ErrorIfNotExists = !create
 	defer o.Cache.Unref()
 	db, err := pebble.Open(dir, o)
 	if err != nil {
@@ -189,11 +192,13 @@ func pebbleOptions(opts *Options) *pebble.Options {
 }
 
 // load checks the format and reads the state.
-func (h *handle) load() error {
+func (h *handle) load(fresh bool) error {
 	format, closer, err := h.db.Get(keyFormat)
 	switch {
-	case errors.Is(err, pebble.ErrNotFound):
+	case errors.Is(err, pebble.ErrNotFound) && fresh:
 		return h.initialise()
+	case errors.Is(err, pebble.ErrNotFound):
+		return corrupt(keyFormat, "the format is missing")
 	case err != nil:
 		return err
 	}
@@ -488,14 +493,18 @@ func readFile(fs vfs.FS, path string) ([]byte, error) {
 	return b, errors.Join(err, f.Close())
 }
 
-// removeOthers removes what interrupted switches left in dir.
-func removeOthers(fs vfs.FS, dir, keep string) error {
+// removeOthers removes what interrupted switches left in dir. In a fresh store
+// there can't have been any.
+func removeOthers(fs vfs.FS, dir, keep string, fresh bool) error {
 	names, err := fs.List(dir)
 	if err != nil {
 		return err
 	}
 	for _, name := range names {
 		if strings.HasPrefix(name, "db-") && name != keep {
+			if fresh {
+				return fmt.Errorf("storage: there is %s, but no %s that says what the store is; restore the file or replace this member", name, pointerFile)
+			}
 			if err := fs.RemoveAll(fs.PathJoin(dir, name)); err != nil {
 				return err
 			}
