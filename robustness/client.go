@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"strconv"
 	"strings"
 	"time"
@@ -48,6 +49,8 @@ type Answer struct {
 	Err      error
 	Revision uint64 // Cairn-Revision
 	Problem  Problem
+	// NeverSent says that no node can have got the request.
+	NeverSent bool
 }
 
 // A Problem is how the API says no.
@@ -59,19 +62,29 @@ type Problem struct {
 
 // Do sends a request to a node and reads the whole answer.
 func (h *HTTP) Do(n *Node, q Request) (a Answer) {
-	r, err := http.NewRequestWithContext(context.Background(), q.Method, n.URL()+q.Path, bytes.NewReader(q.Body))
+	// Written by the transport before it sends anything, and not by a dial that
+	// fails.
+	connected := false
+	ctx := httptrace.WithClientTrace(context.Background(), &httptrace.ClientTrace{
+		GotConn: func(httptrace.GotConnInfo) { connected = true },
+	})
+	r, err := http.NewRequestWithContext(ctx, q.Method, n.URL()+q.Path, nil)
 	if err != nil {
 		return Answer{Err: err}
 	}
-	// Without it the transport would send some requests again by itself.
-	r.GetBody = nil
+	if q.Method != http.MethodGet {
+		// A body of which nobody knows how to get another one: the transport
+		// sends a request with an idempotency key again when its connection
+		// breaks, and what came of the first one would be forgotten.
+		r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(q.Body)), int64(len(q.Body))
+	}
 	r.Header.Set("Accept", "application/json")
 	for name, value := range q.Header {
 		r.Header.Set(name, value)
 	}
 	response, err := h.client.Do(r)
 	if err != nil {
-		return Answer{Err: err}
+		return Answer{Err: err, NeverSent: !connected}
 	}
 	defer response.Body.Close()
 	a.Status, a.Header = response.StatusCode, response.Header
@@ -84,16 +97,10 @@ func (h *HTTP) Do(n *Node, q Request) (a Answer) {
 	return a
 }
 
-// neverSent reports whether the request of an answer can't have reached a node.
-func (a *Answer) neverSent() bool {
-	var failed *net.OpError
-	return errors.As(a.Err, &failed) && failed.Op == "dial"
-}
-
 // outcome is what an answer promises about a write.
 func (a *Answer) outcome() Outcome {
 	switch {
-	case a.neverSent():
+	case a.NeverSent:
 		return NotApplied
 	case a.Err != nil && a.Status == 0, a.Err != nil && a.Status < 300, a.Status == http.StatusGatewayTimeout:
 		return Unknown

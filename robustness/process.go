@@ -89,7 +89,9 @@ func (n *Node) Running() bool {
 }
 
 // AwaitReady waits until the node says that it is ready, but not longer than
-// within, counted from the start of the process. It returns how long that took.
+// within, counted from the start of the process; of one that has been running
+// for longer, and lost its peers meanwhile, from now. It returns how long that
+// took.
 func (n *Node) AwaitReady(within time.Duration) (time.Duration, error) {
 	p := n.process
 	if p == nil {
@@ -99,13 +101,17 @@ func (n *Node) AwaitReady(within time.Duration) (time.Duration, error) {
 	defer client.CloseIdleConnections()
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
-	deadline := time.NewTimer(time.Until(p.started.Add(within)))
+	from := p.started
+	if time.Since(from) > within {
+		from = time.Now()
+	}
+	deadline := time.NewTimer(time.Until(from.Add(within)))
 	defer deadline.Stop()
 	for {
 		if answer, err := client.Get(n.URL() + "/readyz"); err == nil {
 			answer.Body.Close()
 			if answer.StatusCode == http.StatusOK {
-				return time.Since(p.started), nil
+				return time.Since(from), nil
 			}
 		}
 		select {
@@ -113,7 +119,7 @@ func (n *Node) AwaitReady(within time.Duration) (time.Duration, error) {
 		case <-p.ended:
 			return 0, fmt.Errorf("%s ended by itself: %v", n.Name, p.err)
 		case <-deadline.C:
-			return 0, fmt.Errorf("%s was not ready within %v of its start", n.Name, within)
+			return 0, fmt.Errorf("%s was not ready within %v", n.Name, within)
 		}
 	}
 }

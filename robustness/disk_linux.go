@@ -1,0 +1,115 @@
+package robustness
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// ioctlShutdown is FS_IOC_SHUTDOWN; noLogFlush has the file system forget at
+	// once what it has not written, its journal included.
+	ioctlShutdown = 0x8004587D
+	noLogFlush    = 2
+)
+
+// A Disk is a file system of its own, in a file: one that can lose power, or be
+// full, without harm to the machine's.
+type Disk struct {
+	Dir   string // where it is mounted
+	image string
+	up    bool
+}
+
+// NewDisk makes a file system of a size and mounts it. The test is skipped,
+// and says why, where that is not possible.
+func NewDisk(t testing.TB, e *Evidence, name string, size int64) *Disk {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("SKIPPED: a disk of its own needs root, to mount it")
+	}
+	for _, tool := range []string{"mkfs.ext4", "mount", "umount"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skipf("SKIPPED: a disk of its own needs %s: %v", tool, err)
+		}
+	}
+	if _, err := os.Stat("/dev/loop-control"); err != nil {
+		t.Skipf("SKIPPED: a disk of its own needs loop devices: %v", err)
+	}
+	d := &Disk{Dir: e.Path(name), image: e.Path(name + ".img")}
+	if err := errors.Join(os.Mkdir(d.Dir, 0o700), os.WriteFile(d.image, nil, 0o600), os.Truncate(d.image, size)); err != nil {
+		t.Fatal(err)
+	}
+	if err := command("mkfs.ext4", "-q", "-F", d.image); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Mount(); err != nil {
+		t.Skipf("SKIPPED: a disk of its own can't be mounted: %v", err)
+	}
+	// Registered before the cluster's own clean-up, and so done after it.
+	t.Cleanup(func() {
+		if d.up {
+			if err := d.Unmount(); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	return d
+}
+
+// Mount makes the disk usable. What was not synced is not written by the kernel
+// for five minutes, so that the loss of power has something to lose.
+func (d *Disk) Mount() error {
+	err := command("mount", "-o", "loop,commit=300,errors=remount-ro", d.image, d.Dir)
+	d.up = err == nil
+	return err
+}
+
+// Unmount takes the disk away; the loop device goes with it.
+func (d *Disk) Unmount() error {
+	err := command("umount", d.Dir)
+	d.up = err != nil
+	return err
+}
+
+// Open gives a handle through which CutPower can be called without delay.
+func (d *Disk) Open() (*os.File, error) { return os.Open(d.Dir) }
+
+// CutPower makes everything that was not synced gone. The file system answers
+// every later call with an error, until it was unmounted and mounted again.
+func CutPower(root *os.File) error {
+	return unix.IoctlSetPointerInt(int(root.Fd()), ioctlShutdown, noLogFlush)
+}
+
+// Free is how many bytes the disk has left.
+func (d *Disk) Free() (int64, error) {
+	var fs unix.Statfs_t
+	err := unix.Statfs(d.Dir, &fs)
+	return int64(fs.Bavail) * fs.Bsize, err
+}
+
+// Fill takes all but some bytes of the disk, with a file that Remove ends.
+func (d *Disk) Fill(leave int64) (remove func() error, err error) {
+	free, err := d.Free()
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.Create(d.Dir + "/filler")
+	if err != nil {
+		return nil, err
+	}
+	err = unix.Fallocate(int(f.Fd()), 0, 0, free-leave)
+	return func() error { return os.Remove(f.Name()) }, errors.Join(err, f.Close())
+}
+
+func command(name string, args ...string) error {
+	out, err := exec.Command(name, args...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%s %v: %w: %s", name, args, err, out)
+	}
+	return nil
+}

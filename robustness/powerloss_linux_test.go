@@ -1,0 +1,103 @@
+package robustness
+
+import (
+	"errors"
+	"math/rand/v2"
+	"os"
+	"sync"
+	"testing"
+	"time"
+)
+
+// diskBytes is the size of a node's disk. The image is sparse.
+const diskBytes = 4 << 30
+
+// withDisks gives each node of a scenario a disk of its own, and takes the
+// clean-up of the evidence along: NewEvidence must come first.
+func withDisks(t *testing.T, s Scenario, bytes int64) (Scenario, *Evidence, []*Disk) {
+	e := NewEvidence(t)
+	var disks []*Disk
+	for _, name := range []string{"disk1", "disk2", "disk3"}[:s.Layout.Size] {
+		d := NewDisk(t, e, name, bytes)
+		disks = append(disks, d)
+		s.Layout.Dirs = append(s.Layout.Dirs, d.Dir)
+	}
+	s.Evidence = e
+	return s, e, disks
+}
+
+// powerLoss cuts the power of several nodes in the same moment, kills what is
+// left of them, and gives the power back.
+func powerLoss(disks []*Disk, pick func(c *Cluster, random *rand.Rand, round int) []*Node) Fault {
+	return func(c *Cluster, random *rand.Rand, round int) error {
+		nodes := pick(c, random, round)
+		took, err := cut(disks, nodes)
+		if err != nil {
+			return err
+		}
+		c.Note("power is gone from %d nodes, within %v", len(nodes), took)
+		for _, n := range nodes {
+			// A node may have noticed that its disk is gone and have ended by
+			// itself; it may not have done anything else.
+			if err := n.Kill(); err != nil {
+				c.Note("%v", err)
+			}
+		}
+		for _, n := range nodes {
+			if err := errors.Join(disks[n.Index].Unmount(), disks[n.Index].Mount()); err != nil {
+				return err
+			}
+		}
+		c.Note("power is back")
+		for _, n := range nodes {
+			if err := n.Start(); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+// cut cuts the power of the nodes' disks at once and returns how long that
+// took.
+func cut(disks []*Disk, nodes []*Node) (time.Duration, error) {
+	var roots []*os.File
+	for _, n := range nodes {
+		root, err := disks[n.Index].Open()
+		if err != nil {
+			return 0, err
+		}
+		defer root.Close()
+		roots = append(roots, root)
+	}
+	errs := make([]error, len(roots))
+	var wg sync.WaitGroup
+	began := time.Now()
+	for i, root := range roots {
+		wg.Go(func() { errs[i] = CutPower(root) })
+	}
+	wg.Wait()
+	return time.Since(began), errors.Join(errs...)
+}
+
+func everyNode(c *Cluster, _ *rand.Rand, _ int) []*Node { return c.Nodes }
+
+func TestPowerLoss(t *testing.T) {
+	s, _, disks := withDisks(t, Scenario{Layout: Layout{Size: 3}, Rounds: rounds(8, 100), Seed: Seed(t)}, diskBytes)
+	s.Fault, s.MayCrash = powerLoss(disks, everyNode), true
+	Judge(t, s.Run(t))
+}
+
+func TestPowerLossLone(t *testing.T) {
+	s, _, disks := withDisks(t, Scenario{Layout: Layout{Size: 1}, Rounds: rounds(4, 50), Seed: Seed(t)}, diskBytes)
+	s.Fault, s.MayCrash = powerLoss(disks, everyNode), true
+	Judge(t, s.Run(t))
+}
+
+// TestPowerLossOfSome cuts the power of one, two and three nodes in turn, while
+// the others go on.
+func TestPowerLossOfSome(t *testing.T) {
+	s, _, disks := withDisks(t, Scenario{Layout: Layout{Size: 3}, Rounds: rounds(3, 60), Seed: Seed(t)}, diskBytes)
+	s.Fault, s.MayCrash = powerLoss(disks, victims), true
+	Judge(t, s.Run(t))
+}
