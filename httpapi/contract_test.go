@@ -17,12 +17,13 @@ import (
 	"github.com/getkin/kin-openapi/openapi3"
 	"github.com/getkin/kin-openapi/openapi3filter"
 	"github.com/getkin/kin-openapi/routers"
+	"go.uber.org/goleak"
 
 	"github.com/cairnkv/cairn/api"
 )
 
 // The contract is openapi.yaml. Every exchange of every test goes through
-// contractTransport, which holds it against the contract; what it has seen is
+// contractRoundTripper, which holds it against the contract; what it has seen is
 // checked for completeness when all tests are done.
 
 // contract is loaded once. Its objects are closed: a member that the contract
@@ -84,10 +85,6 @@ type contractRoundTripper struct {
 	t    testing.TB
 	doc  *openapi3.T
 	next http.RoundTripper
-}
-
-func contractTransport(t testing.TB, next http.RoundTripper) http.RoundTripper {
-	return &contractRoundTripper{t, loadContract(t), next}
 }
 
 // plainHeaders may be on any answer; the contract says so once, in its
@@ -203,6 +200,9 @@ func (c *contractRoundTripper) check(r *http.Request, escaped string, sent []byt
 	return nil
 }
 
+// maxCheckedLines bounds the work on a long stream.
+const maxCheckedLines = 1000
+
 func header(headers openapi3.Headers, name string) (*openapi3.Header, bool) {
 	for documented, h := range headers {
 		if http.CanonicalHeaderKey(documented) == name {
@@ -234,7 +234,11 @@ func (c *contractRoundTripper) checkBody(r *http.Request, response *openapi3.Res
 	case api.TypeProblem:
 		return c.checkProblem(media.Schema.Value, resp, body)
 	case api.TypeNDJSON:
+		n := 0
 		for line := range bytes.Lines(body) {
+			if n++; n > maxCheckedLines {
+				break
+			}
 			if err := c.checkJSON(media.Schema.Value, line); err != nil {
 				return err
 			}
@@ -305,6 +309,10 @@ func (c *contractRoundTripper) checkRequest(r *http.Request, op *openapi3.Operat
 // the contract. A part of the tests can't be expected to.
 func TestMain(m *testing.M) {
 	status := m.Run()
+	if err := goleak.Find(); err != nil && status == 0 {
+		fmt.Fprintln(os.Stderr, err)
+		status = 1
+	}
 	if status == 0 && wholeRun() {
 		for _, gap := range gaps() {
 			fmt.Fprintln(os.Stderr, "not seen by any test:", gap)

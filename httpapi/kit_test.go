@@ -28,6 +28,8 @@ type kit struct {
 	server *Server
 	addr   string
 	client *http.Client
+	// contract holds an exchange against openapi.yaml.
+	contract *contractRoundTripper
 }
 
 // newKit starts a server on the loopback. change, when given, adapts its
@@ -59,8 +61,9 @@ func newKitOn(t testing.TB, m *member, change ...func(*Config)) *kit {
 	served := make(chan error, 1)
 	go func() { served <- k.server.Serve(l) }()
 	transport := &http.Transport{DisableCompression: true}
+	k.contract = &contractRoundTripper{t, loadContract(t), transport}
 	k.client = &http.Client{
-		Transport:     contractTransport(t, transport),
+		Transport:     k.contract,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	t.Cleanup(func() {
@@ -72,6 +75,9 @@ func newKitOn(t testing.TB, m *member, change ...func(*Config)) *kit {
 		}
 		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
 			t.Errorf("Serve: got %v, want %v", err, http.ErrServerClosed)
+		}
+		if n := m.views.Load(); n != 0 {
+			t.Errorf("%d views were not closed", n)
 		}
 	})
 	return k

@@ -70,6 +70,15 @@ func (c *limitedConn) Write(b []byte) (written int, err error) {
 	}
 }
 
+// CloseWrite lets net/http say why it ends a connection: without it what the peer
+// still sends would reset the connection before the answer is read.
+func (c *limitedConn) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return nil
+}
+
 func (c *limitedConn) Close() error {
 	if c.closed.CompareAndSwap(false, true) {
 		c.l.count(c.l.open.Add(-1))

@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -28,6 +29,13 @@ type member struct {
 	waiting    func(kv.Consistency) error
 	notReady   error
 	status     kv.Status
+
+	// scanning, when set, is called for each entry of a Scan and may fail it.
+	scanning func(*kv.Entry) error
+	// views counts the views that are open; closed, when set, is told of each
+	// that is closed.
+	views  atomic.Int64
+	closed chan struct{}
 }
 
 var (
@@ -53,7 +61,7 @@ func newMember(t testing.TB) *member {
 	}}
 }
 
-// propose applies a command. What applying gives passes through the codec, as it
+// Propose applies a command. What applying gives passes through the codec, as it
 // does on its way through a log.
 func (m *member) Propose(_ context.Context, c *kv.Command) (*kv.Result, error) {
 	m.mu.Lock()
@@ -111,7 +119,33 @@ func (m *member) View() (View, error) {
 	if err != nil {
 		return nil, err
 	}
-	return v, nil
+	m.views.Add(1)
+	return &memberView{v, m}, nil
+}
+
+// A memberView is a view that is counted.
+type memberView struct {
+	*storage.View
+	m *member
+}
+
+func (v *memberView) Scan(ctx context.Context, q *kv.Query, fn func(*kv.Entry) error) error {
+	return v.View.Scan(ctx, q, func(e *kv.Entry) error {
+		if v.m.scanning != nil {
+			if err := v.m.scanning(e); err != nil {
+				return err
+			}
+		}
+		return fn(e)
+	})
+}
+
+func (v *memberView) Close() {
+	v.View.Close()
+	v.m.views.Add(-1)
+	if v.m.closed != nil {
+		v.m.closed <- struct{}{}
+	}
 }
 
 func (m *member) Revisions() (uint64, uint64) { return m.store.Revisions() }

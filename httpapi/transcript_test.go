@@ -3,6 +3,7 @@ package httpapi
 import (
 	"fmt"
 	"net/http"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -31,15 +32,23 @@ import (
 //
 // In a request, $cursor and $lease stand for what the last answer gave.
 func TestTranscripts(t *testing.T) {
-	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
-		tr := &transcript{kit: newKit(t)}
-		tr.member.apply(t, &kv.Command{Kind: kv.KindMember, Member: kv.Member{
-			Replica: 1, ID: testMember, Name: "n1", Version: kv.Version, ClientURL: "http://127.0.0.1:7480", PeerAddress: "127.0.0.1:7481",
-		}})
-		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
-			tr.t = t
-			return tr.run(d)
-		})
+	paths, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(paths) == 0 {
+		t.Fatalf("no transcripts: %v", err)
+	}
+	for _, path := range paths {
+		t.Run(filepath.Base(path), func(t *testing.T) { runTranscript(t, path) })
+	}
+}
+
+func runTranscript(t *testing.T, path string) {
+	tr := &transcript{kit: newKit(t)}
+	tr.member.apply(t, &kv.Command{Kind: kv.KindMember, Member: kv.Member{
+		Replica: 1, ID: testMember, Name: "n1", Version: kv.Version, ClientURL: "http://127.0.0.1:7480", PeerAddress: "127.0.0.1:7481",
+	}})
+	datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
+		tr.t = t
+		return tr.run(d)
 	})
 }
 

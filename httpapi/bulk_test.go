@@ -1,0 +1,248 @@
+package httpapi
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/cairnkv/cairn/api"
+	"github.com/cairnkv/cairn/kv"
+)
+
+// bulk sends lines and returns the reports.
+func (k *kit) bulk(body []byte, headers ...string) (reports []api.BulkReport) {
+	k.t.Helper()
+	a := k.do("POST", "/v1/kv", body, append(headers, "Content-Type: application/x-ndjson")...)
+	if a.StatusCode != 200 {
+		k.t.Fatalf("bulk: %d %s", a.StatusCode, a.body)
+	}
+	for line := range bytes.Lines(a.body) {
+		var r api.BulkReport
+		(&answer{a.Response, line}).read(k.t, &r)
+		reports = append(reports, r)
+	}
+	for i, r := range reports {
+		if last := i == len(reports)-1; (r.Done != nil) != last {
+			k.t.Fatalf("report %d of %d: %+v", i+1, len(reports), r)
+		}
+	}
+	return reports
+}
+
+func final(reports []api.BulkReport) api.BulkReport { return reports[len(reports)-1] }
+
+// Lines are applied in their order, also those that write a key again, and the
+// same body under the same key is applied once.
+func TestBulkAgainstTwin(t *testing.T) {
+	k := newKit(t)
+	round := 0
+	rapid.Check(t, func(rt *rapid.T) {
+		round++
+		k.do("DELETE", "/v1/kv?all", nil)
+		twin := map[string]string{}
+		var body strings.Builder
+		lines := rapid.IntRange(0, 60).Draw(rt, "lines")
+		for i := range lines {
+			key := rapid.SampledFrom([]string{"a", "b", "c", "d", "e", "f", "g"}).Draw(rt, "key")
+			if rapid.IntRange(0, 3).Draw(rt, "what") == 0 {
+				fmt.Fprintf(&body, "{\"delete\":{\"key\":%q}}\n", key)
+				delete(twin, key)
+			} else {
+				fmt.Fprintf(&body, "{\"put\":{\"key\":%q,\"value\":\"%d\"}}\n", key, i)
+				twin[key] = fmt.Sprint(i)
+			}
+		}
+		text := strings.TrimSuffix(body.String(), rapid.SampledFrom([]string{"", "\n"}).Draw(rt, "end"))
+		header := fmt.Sprintf("Idempotency-Key: round-%d", round)
+		for range 2 {
+			reports := k.bulk([]byte(text), header)
+			if last := final(reports); !*last.Done || last.Applied != uint64(lines) {
+				rt.Fatalf("%d lines: %+v", lines, last)
+			}
+		}
+		var l api.List
+		k.do("GET", "/v1/kv", nil).read(t, &l)
+		if len(l.Entries) != len(twin) {
+			rt.Fatalf("%d keys, want %d", len(l.Entries), len(twin))
+		}
+		for i := range l.Entries {
+			if e := &l.Entries[i]; twin[string(e.Key)] != string(e.Value) {
+				rt.Fatalf("%q is %q, want %q", e.Key, e.Value, twin[string(e.Key)])
+			}
+		}
+	})
+}
+
+// manyLines is a body of n lines of about size bytes with keys of their own.
+func manyLines(n, size int) []byte {
+	var b bytes.Buffer
+	value := strings.Repeat("v", size)
+	for i := range n {
+		fmt.Fprintf(&b, "{\"put\":{\"key\":\"k%06d\",\"value\":%q}}\n", i, value)
+	}
+	return b.Bytes()
+}
+
+// A long body becomes transactions of bounded size, and the answer says now and
+// then how far it is.
+func TestBulkIsCutIntoTransactions(t *testing.T) {
+	k := newKit(t)
+	var chunks []int
+	k.member.proposing = func(c *kv.Command) error {
+		chunks = append(chunks, len(c.Txn.Then))
+		if n := len(kv.AppendCommand(nil, c)); n > kv.MaxCommandBytes {
+			t.Errorf("a command of %d bytes", n)
+		}
+		k.clock.advance(2 * reportEvery)
+		return nil
+	}
+	reports := k.bulk(manyLines(2*kv.MaxBulkOps+1, 1))
+	if fmt.Sprint(chunks) != "[4096 4096 1]" {
+		t.Errorf("transactions of %v lines", chunks)
+	}
+	if len(reports) != 4 || reports[0].Applied != 4096 || reports[1].Applied != 8192 || reports[3].Applied != 8193 || reports[3].Revision != 4 {
+		t.Errorf("reports %+v", reports)
+	}
+	chunks = nil
+	k.bulk(manyLines(20, 100<<10))
+	for _, n := range chunks {
+		if n > 7 {
+			t.Errorf("transactions of %v lines of 100 KiB", chunks)
+		}
+	}
+	// A line of the largest value fits, with others before it.
+	chunks = nil
+	body := append(manyLines(7, 100<<10), fmt.Appendf(nil, "{\"put\":{\"key\":\"big\",\"value\":%q}}", strings.Repeat("v", kv.MaxValueBytes))...)
+	if last := final(k.bulk(body)); !*last.Done || last.Applied != 8 || len(chunks) != 2 {
+		t.Errorf("%+v in transactions of %v lines", last, chunks)
+	}
+}
+
+// When a transaction fails, what is reported is exactly what was applied.
+func TestBulkStopsWhereItFails(t *testing.T) {
+	for _, c := range []struct {
+		code       kv.Code
+		afterwards bool
+		unknown    uint64
+	}{
+		{kv.NoLeader, false, 0},
+		{kv.OutcomeUnknown, false, 4096},
+		{kv.OutcomeUnknown, true, 4096},
+	} {
+		k := newKit(t)
+		n := 0
+		k.member.afterwards = c.afterwards
+		k.member.proposing = func(*kv.Command) error {
+			if n++; n == 2 {
+				return kv.Errorf(c.code, "made to fail")
+			}
+			return nil
+		}
+		body := manyLines(3*kv.MaxBulkOps, 1)
+		reports := k.bulk(body, "Idempotency-Key: k")
+		last := final(reports)
+		if *last.Done || last.Applied != 4096 || last.OutcomeUnknownLines != c.unknown || last.Error == nil || string(last.Error.Code) != c.code.String() {
+			t.Errorf("%v: %+v", c.code, last)
+		}
+		if n != 2 {
+			t.Errorf("%v: %d transactions were proposed, want 2", c.code, n)
+		}
+		// The same body again goes on where it stopped, and nothing is written
+		// twice.
+		reports = k.bulk(body, "Idempotency-Key: k")
+		if last := final(reports); !*last.Done || last.Applied != 3*4096 || last.Revision != 4 {
+			t.Errorf("%v: again: %+v", c.code, last)
+		}
+	}
+}
+
+// A line that is too long, and a body that ends in the middle.
+func TestBulkLinesThatCantBeRead(t *testing.T) {
+	k := newKit(t)
+	long := append([]byte(`{"put":{"key":"a","value":"x"}}`+"\n"), bytes.Repeat([]byte{' '}, maxBodyBytes+1)...)
+	for _, body := range [][]byte{long, append(bytes.Clone(long), '\n')} {
+		last := final(k.bulk(body))
+		if *last.Done || last.Applied != 1 || last.Error.Code != api.CodeRequestTooLarge || last.Error.Limit != maxBodyBytes {
+			t.Errorf("a line of %d bytes: %+v, %+v", maxBodyBytes+1, last, last.Error)
+		}
+	}
+	if last := final(k.bulk([]byte("{\"put\":{\"key\":\"a\",\"value\":\"x\"}}\r\n{\"put\":{\"key\":\"b\",\"val"))); last.Applied != 1 || last.Error.Code != api.CodeBadJSON {
+		t.Errorf("a body that ends in the middle: %+v", last)
+	}
+}
+
+// While one transaction is on its way the lines of the next are read, and the
+// answer begins before the request has ended.
+func TestBulkReadsAhead(t *testing.T) {
+	k := newKit(t)
+	pr, pw := io.Pipe()
+	var proposed atomic.Int32
+	arrived := make(chan struct{}, 8)
+	k.member.proposing = func(*kv.Command) error {
+		proposed.Add(1)
+		k.clock.advance(2 * reportEvery)
+		arrived <- struct{}{}
+		return nil
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+k.addr+"/v1/kv", pr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", api.TypeNDJSON)
+	transport := &http.Transport{}
+	defer transport.CloseIdleConnections()
+	type outcome struct {
+		resp *http.Response
+		err  error
+	}
+	answered := make(chan outcome, 1)
+	go func() {
+		resp, err := transport.RoundTrip(req)
+		answered <- outcome{resp, err}
+	}()
+	if _, err := pw.Write(manyLines(kv.MaxBulkOps, 1)); err != nil {
+		t.Fatal(err)
+	}
+	<-arrived
+	// The first transaction is settled when the second one is read.
+	if _, err := pw.Write(bytes.ReplaceAll(manyLines(kv.MaxBulkOps, 1), []byte(`"k0`), []byte(`"l0`))); err != nil {
+		t.Fatal(err)
+	}
+	o := <-answered
+	if o.err != nil {
+		t.Fatal(o.err)
+	}
+	defer func() { _ = o.resp.Body.Close() }()
+	line := make([]byte, len(`{"applied":4096,"revision":2}`))
+	if _, err := io.ReadFull(o.resp.Body, line); err != nil || string(line) != `{"applied":4096,"revision":2}` {
+		t.Fatalf("the first report is %q, %v", line, err)
+	}
+	if err := pw.Close(); err != nil {
+		t.Fatal(err)
+	}
+	rest, err := io.ReadAll(o.resp.Body)
+	if err != nil || !strings.HasSuffix(string(rest), "{\"applied\":8192,\"revision\":3,\"done\":true}\n") {
+		t.Errorf("the last report is %q, %v", rest, err)
+	}
+}
+
+// A line that does not arrive in time ends the bulk write; what came is applied.
+func TestBulkThatStalls(t *testing.T) {
+	k := newKit(t, func(c *Config) { c.BodyTimeout = 50 * time.Millisecond })
+	conn := k.dial()
+	conn.send("POST /v1/kv HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\nContent-Length: 1000\r\n\r\n{\"put\":{\"key\":\"a\",\"value\":\"x\"}}\n{\"put\"")
+	resp, body := conn.answer()
+	if resp.StatusCode != 200 || !strings.Contains(body, `"applied":1,"revision":2,"done":false`) || !strings.Contains(body, "request-timeout") {
+		t.Errorf("got %d %s", resp.StatusCode, body)
+	}
+}
