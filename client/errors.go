@@ -26,6 +26,9 @@ type Error struct {
 // Error says what happened, in one line.
 func (e *Error) Error() string {
 	s := e.Problem.Error()
+	if e.Problem.Code == "" { // an answer that is not Cairn's
+		s = strings.TrimSuffix(s, " ()")
+	}
 	if e.Cause != nil {
 		s += ": " + oneLine(e.Cause.Error())
 	}

@@ -151,15 +151,6 @@ func newNode(t testing.TB) string {
 			t.Error(err)
 		}
 	})
-	c := newClient(t, n.URL())
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for c.Ready(ctx) != nil {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			t.Fatal("the node does not become ready")
-		}
-	}
+	awaitReady(ctx, t, newClient(t, n.URL()))
 	return n.URL()
 }

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"time"
@@ -71,10 +72,16 @@ func (c *Client) Version(ctx context.Context) (*api.Version, error) {
 func (c *Client) Ready(ctx context.Context) error {
 	r := newRequest(http.MethodGet, "/readyz")
 	r.header.Del("Accept")
-	return c.withoutRetries().do(ctx, r, func(resp *http.Response) error {
+	err := c.withoutRetries().do(ctx, r, func(resp *http.Response) error {
 		_, err := io.Copy(io.Discard, resp.Body)
 		return err
 	})
+	// A node that is not ready says so in plain text, for probes.
+	var e *Error
+	if errors.As(err, &e) && e.Problem.Status == http.StatusServiceUnavailable {
+		e.Problem.Title, e.Problem.Detail = e.Endpoint+" is not ready", ""
+	}
+	return err
 }
 
 // withoutRetries is the client with one attempt for each node.

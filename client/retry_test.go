@@ -249,3 +249,22 @@ func TestEndpoints(t *testing.T) {
 		t.Errorf("got %v", got)
 	}
 }
+
+// What is not Cairn's way to answer is shown as it is, in one line.
+func TestForeignAnswers(t *testing.T) {
+	ctx := context.Background()
+	s := newScript(t, says(404, "<html>\n no such\tpage"))
+	_, err := newClient(t, s.url).Get(ctx, "a")
+	if want := s.url + " answered with status 404, and not as Cairn does: <html> no such page"; err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+	s = newScript(t, answers("surely not JSON"))
+	if _, err := newClient(t, s.url).Get(ctx, "a"); err == nil || !strings.Contains(err.Error(), "invalid character") {
+		t.Errorf("got %v, want that it is no JSON", err)
+	}
+	s = newScript(t, says(503, "not ready\n"))
+	err = newClient(t, s.url).Ready(ctx)
+	if !errors.Is(err, client.ErrUnavailable) || !strings.Contains(err.Error(), s.url+" is not ready") {
+		t.Errorf("got %v, want that it is not ready", err)
+	}
+}
