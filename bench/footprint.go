@@ -15,7 +15,7 @@ var footprintColumns = []column{
 	{name: "load CPU s", format: three, ratio: true},
 	{name: "peak MB", format: whole, ratio: true},
 	{name: "loaded MB", format: whole, ratio: true},
-	{name: "settled MB", format: whole, ratio: true},
+	{name: "rested MB", format: whole, ratio: true},
 	{name: "of it anon MB", format: whole, ratio: true},
 	{name: "disk MB", format: whole, ratio: true},
 	{name: "stop s", format: three, ratio: true},
@@ -25,7 +25,7 @@ var footprintColumns = []column{
 }
 
 // footprintWithin bounds one measurement of the footprint.
-const footprintWithin = 15 * time.Minute
+const footprintWithin = 30 * time.Minute
 
 // A footprintRun is one measurement of the footprint on the way.
 type footprintRun struct {
@@ -35,7 +35,7 @@ type footprintRun struct {
 
 	loading         time.Duration
 	used            usage       // by the load
-	settled         proc.Memory // some time after it
+	rested          proc.Memory // after the rest
 	disk            int64
 	stopping        time.Duration
 	restarting      time.Duration // after an orderly stop
@@ -70,7 +70,7 @@ func footprint(ctx context.Context, set settings, data *dataset, t target) (_ sa
 	return f.sample(), nil
 }
 
-// grow loads the keys and waits until the server has come to rest.
+// grow loads the keys and lets the server rest.
 func (f *footprintRun) grow(ctx context.Context) error {
 	if err := quiet(f.set.Dir); err != nil {
 		return err
@@ -92,7 +92,7 @@ func (f *footprintRun) grow(ctx context.Context) error {
 	if err := f.roll(ctx); err != nil {
 		return err
 	}
-	if f.settled, err = settle(ctx, f.pid(), f.set.SettleWithin); err != nil {
+	if f.rested, err = f.rest(ctx); err != nil {
 		return err
 	}
 	f.disk, err = proc.DiskUsage(f.dir)
@@ -119,6 +119,9 @@ func (f *footprintRun) comeBack(ctx context.Context) (err error) {
 		return err
 	}
 	f.stopping = time.Since(begin)
+	if f.err != nil {
+		return fmt.Errorf("an orderly stop ended with: %w\n%s", f.err, f.logTail())
+	}
 	if f.restarting, err = f.rerun(ctx); err != nil {
 		return err
 	}
@@ -144,10 +147,10 @@ func (f *footprintRun) sample() sample {
 	return sample{values: []float64{
 		float64(f.set.FootprintKeys) / f.loading.Seconds(),
 		f.used.server.Seconds(),
-		megabytes(max(f.used.memory.Peak, f.settled.Peak)),
+		megabytes(max(f.used.memory.Peak, f.rested.Peak)),
 		megabytes(f.used.memory.Resident),
-		megabytes(f.settled.Resident),
-		megabytes(f.settled.Anonymous),
+		megabytes(f.rested.Resident),
+		megabytes(f.rested.Anonymous),
 		megabytes(f.disk),
 		f.stopping.Seconds(),
 		f.restarting.Seconds(),
@@ -166,33 +169,19 @@ func (s *server) rerun(ctx context.Context) (time.Duration, error) {
 	return time.Since(begin), err
 }
 
-// settle waits until a server that is left alone no longer changes its memory: by
-// less than a hundredth within a quarter of the given time, or until that is over.
-func settle(ctx context.Context, pid int, within time.Duration) (proc.Memory, error) {
-	const looks = 40
-	ticker := time.NewTicker(within / looks)
-	defer ticker.Stop()
-	seen := make([]proc.Memory, 0, looks)
-	for {
-		select {
-		case <-ctx.Done():
-			return proc.Memory{}, ctx.Err()
-		case <-ticker.C:
-		}
-		now, err := proc.ReadMemory(pid)
-		if err != nil {
-			return proc.Memory{}, err
-		}
-		seen = append(seen, now)
-		if len(seen) == looks {
-			return now, nil
-		}
-		if len(seen) > looks/4 {
-			then := seen[len(seen)-1-looks/4]
-			if change := now.Resident - then.Resident; max(change, -change) < then.Resident/100 {
-				return now, nil
-			}
-		}
+// rest leaves the server alone for a time and looks at its memory then. The time is
+// fixed, and the same for all: what a server in Go gives back, it gives back up to
+// two minutes later, with the collection of garbage that the runtime makes by itself.
+func (f *footprintRun) rest(ctx context.Context) (proc.Memory, error) {
+	timer := time.NewTimer(f.set.Rest)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return proc.Memory{}, ctx.Err()
+	case <-f.ended:
+		return proc.Memory{}, f.alive()
+	case <-timer.C:
+		return proc.ReadMemory(f.pid())
 	}
 }
 

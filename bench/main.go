@@ -159,6 +159,7 @@ func parseOptions(args []string) (options, error) {
 	flags.BoolVar(&short, "short", false, "try everything quickly: one round of half a second, few keys; the numbers mean nothing")
 	flags.IntVar(&opt.set.Keys, "keys", 100_000, "keys that puts, gets and lists choose from")
 	flags.IntVar(&opt.set.FootprintKeys, "footprint-keys", 1_000_000, "keys that the footprint is taken with")
+	flags.DurationVar(&opt.set.Rest, "rest", 150*time.Second, "time that a loaded server is left alone before its footprint is taken")
 	flags.IntVar(&opt.set.Tuning.CairnStreams, "cairn-streams", 4, "concurrent bulk requests to cairn")
 	flags.IntVar(&opt.set.Tuning.CairnLines, "cairn-lines", 10_000, "keys in a bulk request to cairn")
 	flags.IntVar(&opt.set.Tuning.EtcdTxns, "etcd-txns", 32, "concurrent bulk transactions to etcd")
@@ -167,7 +168,6 @@ func parseOptions(args []string) (options, error) {
 	if err := flags.Parse(args); err != nil {
 		return opt, err
 	}
-	opt.set.SettleWithin = time.Minute
 	if short {
 		asked := map[string]bool{}
 		flags.Visit(func(f *flag.Flag) { asked[f.Name] = true })
@@ -176,7 +176,7 @@ func parseOptions(args []string) (options, error) {
 		setUnlessAsked(asked["keys"], &opt.set.Keys, 5_000)
 		setUnlessAsked(asked["footprint-keys"], &opt.set.FootprintKeys, 20_000)
 		setUnlessAsked(asked["cairn-lines"], &opt.set.Tuning.CairnLines, 1000)
-		opt.set.SettleWithin = 2 * time.Second
+		setUnlessAsked(asked["rest"], &opt.set.Rest, time.Second)
 	}
 
 	opt.cairnArgs = strings.Fields(cairnArgs)
@@ -217,6 +217,8 @@ func (opt options) check(known, allTargets []string) error {
 		return errors.New("-rounds must be from 1 to 1000")
 	case s.Duration < 10*time.Millisecond || s.Duration > time.Hour:
 		return errors.New("-duration must be from 10ms to 1h")
+	case s.Rest < 0 || s.Rest > time.Hour/4:
+		return errors.New("-rest must be from 0 to 15m")
 	case s.Keys < groupSize || s.Keys > keysMax || s.Keys%groupSize != 0:
 		return fmt.Errorf("-keys must be a multiple of %d, at most %d", groupSize, keysMax)
 	case s.FootprintKeys < 1 || s.FootprintKeys > keysMax:

@@ -23,7 +23,7 @@ type settings struct {
 	Duration      time.Duration `json:"duration_ns"`
 	Keys          int           `json:"keys"`
 	FootprintKeys int           `json:"footprint_keys"`
-	SettleWithin  time.Duration `json:"settle_within_ns"`
+	Rest          time.Duration `json:"rest_ns"` // before the footprint is looked at
 	Tuning        tuning        `json:"tuning"`
 }
 

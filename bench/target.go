@@ -46,12 +46,8 @@ func cairnTarget(binary string, extra []string, data *dataset, tune tuning) targ
 	return target{
 		name: nameCairn,
 		command: func(dir, addr, peer string) *exec.Cmd {
-			args := []string{"serve", "--listen", addr, "--data-dir", filepath.Join(dir, "data")}
-			cmd := exec.Command(binary, append(args, extra...)...)
-			// Not the port of a node that may run on this machine. In the
-			// environment a flag of -cairn-args still beats it.
-			cmd.Env = append(os.Environ(), "CAIRN_PEER_LISTEN="+peer)
-			return cmd
+			args := []string{"serve", "--listen", addr, "--peer-listen", peer, "--data-dir", filepath.Join(dir, "data")}
+			return exec.Command(binary, append(args, extra...)...)
 		},
 		ready:    func(addr string) []byte { return getBytes(addr, "/readyz") },
 		readBack: func(addr string) []byte { return getBytes(addr, "/v1/kv/"+keyName(0)) },
