@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"sync"
 	"time"
@@ -201,7 +202,7 @@ func (n *Node) startBackground() {
 	n.wg.Add(1)
 	go func() {
 		defer n.wg.Done()
-		if err := n.server.Serve(n.listener); err != nil {
+		if err := n.server.Serve(n.listener); err != nil && !errors.Is(err, http.ErrServerClosed) {
 			n.failed <- fmt.Errorf("serve clients: %w", err)
 		}
 	}()
