@@ -107,7 +107,7 @@ var (
 	valueJSON      = []string{api.TypeJSON}
 	valueNDJSON    = []string{api.TypeNDJSON}
 	valueProblem   = []string{api.TypeProblem}
-	valueOctets    = []string{api.TypeOctets}
+	valueYAML      = []string{"application/yaml"}
 	valueText      = []string{api.TypeText}
 	valueNosniff   = []string{"nosniff"}
 	valueSandbox   = []string{"default-src 'none'; sandbox"}
@@ -159,10 +159,22 @@ func (x *exchange) id() string {
 		if given := x.r.Header[api.HeaderRequestID]; len(given) == 1 && validRequestID(given[0]) {
 			x.requestID = given[0]
 		} else {
-			x.requestID = newRequestID(x.began)
+			x.requestID = newULID(x.began).String()
 		}
 	}
 	return x.requestID
+}
+
+// setRequestID sets the header of the request id. Most ids are made here and not
+// wanted before, so that they need no string of their own.
+func (x *exchange) setRequestID() {
+	if x.requestID != "" || len(x.r.Header[api.HeaderRequestID]) > 0 {
+		x.setHeader(api.HeaderRequestID, x.id())
+		return
+	}
+	start := len(x.text)
+	x.text = appendLease(x.text, newULID(x.began))
+	x.lines = append(x.lines, headerLine{api.HeaderRequestID, start, len(x.text)})
 }
 
 // writeHeader sends the status line and the headers, with the three that every
@@ -171,20 +183,26 @@ func (x *exchange) id() string {
 func (x *exchange) writeHeader(status int, revision uint64) {
 	h := x.w.Header()
 	h[api.HeaderMember] = x.s.valueMember
-	x.setHeader(api.HeaderRequestID, x.id())
+	x.setRequestID()
 	x.setNumber(api.HeaderRevision, revision)
 	text := string(x.text)
 	values := make([]string, len(x.lines))
 	for i, l := range x.lines {
 		values[i] = text[l.start:l.end]
 		h[l.name] = values[i : i+1 : i+1]
+		if l.name == api.HeaderRequestID {
+			x.requestID = values[i]
+		}
 	}
 	x.WriteHeader(status)
 }
 
-// send answers with a whole body.
+// send answers with a whole body. A content type that is not shared by many
+// answers is nil here and was set before.
 func (x *exchange) send(status int, contentType []string, body []byte, revision uint64) {
-	x.w.Header()["Content-Type"] = contentType
+	if contentType != nil {
+		x.w.Header()["Content-Type"] = contentType
+	}
 	x.setNumber("Content-Length", uint64(len(body)))
 	x.writeHeader(status, revision)
 	if x.r.Method != http.MethodHead {

@@ -107,7 +107,7 @@ func (x *exchange) openAPIYAML() {
 	}
 	current, _ := x.s.cfg.Store.Revisions()
 	x.w.Header()["Cache-Control"] = valueNoCache
-	x.send(200, []string{"application/yaml"}, x.s.cfg.OpenAPI, current)
+	x.send(200, valueYAML, x.s.cfg.OpenAPI, current)
 }
 
 func (x *exchange) openAPIJSON() {

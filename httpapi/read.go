@@ -142,13 +142,13 @@ func (x *exchange) getKey(key []byte) {
 
 	h := x.w.Header()
 	h["Vary"] = valueAccept
-	contentType := valueOctets
-	if e.ContentType != "" && !isForm(e.ContentType) {
-		contentType = []string{e.ContentType}
+	contentType := e.ContentType
+	if contentType == "" || isForm(contentType) {
+		contentType = api.TypeOctets
 	}
-	wanted := negotiate(x.r.Header["Accept"], contentType[0], api.TypeJSON)
+	wanted := negotiate(x.r.Header["Accept"], contentType, api.TypeJSON)
 	if wanted == wantsNeither {
-		x.fault = newFault(api.CodeNotAcceptable, "the value is "+contentType[0]+", or as an entry application/json")
+		x.fault = newFault(api.CodeNotAcceptable, "the value is "+contentType+", or as an entry application/json")
 		x.sendProblem(revision)
 		return
 	}
@@ -175,7 +175,8 @@ func (x *exchange) getKey(key []byte) {
 		return
 	}
 	h["Content-Security-Policy"] = valueSandbox
-	x.send(200, contentType, e.Value, revision)
+	x.setHeader("Content-Type", contentType)
+	x.send(200, nil, e.Value, revision)
 }
 
 // readEntry reads a key as mode says. It returns false when it has answered:

@@ -35,5 +35,3 @@ func newULID(now time.Time) (id ulid.ULID) {
 	_ = id.SetTime(ulid.Timestamp(now))
 	return id
 }
-
-func newRequestID(now time.Time) string { return newULID(now).String() }
