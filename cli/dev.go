@@ -61,7 +61,8 @@ func (a *app) dev() *cobra.Command {
 		}
 		configs := devConfigs(port, dir)
 		for i := range configs {
-			configs[i].Logger = logger.With("node", configs[i].Name)
+			// Without the node's name: the log of Raft is one for the process.
+			configs[i].Logger = logger
 			configs[i].Version, configs[i].OpenAPI = a.build.Version, a.build.OpenAPI
 		}
 		return a.runDev(cmd, dir, configs)

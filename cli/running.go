@@ -5,11 +5,13 @@ import (
 	"errors"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/cairnkv/cairn/node"
 )
 
 const (
-	// shutdownLimit is how long nodes may take to hand over and to let requests
+	// shutdownLimit is how long a node may take to hand over and to let requests
 	// finish.
 	shutdownLimit = 10 * time.Second
 	// patience is after how long a node that is not ready says what it waits for.
@@ -61,20 +63,26 @@ func (r *running) ready() bool {
 	return true
 }
 
-// shutdown ends the nodes side by side, so that they share the time there is.
+// shutdown ends the nodes.
 func (r *running) shutdown() error {
+	if len(r.nodes) > 1 {
+		return r.close()
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownLimit)
 	defer cancel()
-	ended := make(chan error, len(r.nodes))
+	err := r.nodes[0].Shutdown(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return nil // that requests are cut off at the limit is how it is meant to be
+	}
+	return err
+}
+
+// close ends all nodes of a cluster at once. There is nobody left to hand over to;
+// the last ones would only wait for a majority that does not come back.
+func (r *running) close() error {
+	var all errgroup.Group
 	for _, n := range r.nodes {
-		go func() { ended <- n.Shutdown(ctx) }()
+		all.Go(n.Close)
 	}
-	var all error
-	for range r.nodes {
-		// That requests were cut off at the limit is how it is meant to be.
-		if err := <-ended; !errors.Is(err, context.DeadlineExceeded) {
-			all = errors.Join(all, err)
-		}
-	}
-	return all
+	return all.Wait()
 }

@@ -1,0 +1,280 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/cairnkv/cairn/client"
+	"github.com/cairnkv/cairn/node"
+)
+
+// In scripts, cairn is this test binary, which then runs main.
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"cairn": main})
+}
+
+// The scripts of testdata run the command line as its users do. Each has
+//
+//   - $LISTEN and $PEER, free addresses for a node, and CAIRN_ENDPOINT, its URL;
+//   - $BASE, a free port for cairn dev;
+//   - $DEAD, a URL at which nothing listens;
+//   - $DROPS, the URL of a server that hangs up on every request that it has read;
+//   - $OPENAPI, the contract that this binary embeds.
+//
+// and, besides the commands of testscript, exits N COMMAND…, which wants the exit
+// status N, and terminate, which sends SIGTERM to what runs in the background.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits":     exits,
+			"terminate": terminate,
+		},
+		Setup: func(env *testscript.Env) error {
+			base := freeBase(t)
+			listen := freeAddress(t)
+			contract, err := filepath.Abs("openapi.yaml")
+			if err != nil {
+				return err
+			}
+			env.Setenv("LISTEN", listen)
+			env.Setenv("PEER", freeAddress(t))
+			env.Setenv("CAIRN_ENDPOINT", "http://"+listen)
+			env.Setenv("BASE", strconv.Itoa(base))
+			env.Setenv("BASE2", strconv.Itoa(base+10))
+			env.Setenv("BASE3", strconv.Itoa(base+20))
+			env.Setenv("DEAD", "http://"+freeAddress(t))
+			env.Setenv("DROPS", dropper(env))
+			env.Setenv("OPENAPI", contract)
+			return nil
+		},
+	})
+}
+
+// exits runs a command and wants an exit status.
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits status command [args...]")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	err = ts.Exec(args[1], args[2:]...)
+	got := 0
+	var exited *exec.ExitError
+	if errors.As(err, &exited) {
+		got = exited.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if got != want {
+		ts.Fatalf("exit status %d, want %d", got, want)
+	}
+}
+
+// terminate asks what runs in the background to end.
+func terminate(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) > 0 {
+		ts.Fatalf("usage: terminate")
+	}
+	for _, command := range ts.BackgroundCmds() {
+		ts.Check(command.Process.Signal(syscall.SIGTERM))
+	}
+}
+
+// freeAddress is an address on the loopback at which nothing listens.
+func freeAddress(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// freeBase is a port from which on cairn dev finds the ports free that it takes.
+func freeBase(t testing.TB) int {
+	t.Helper()
+	for range 100 {
+		_, port, _ := net.SplitHostPort(freeAddress(t))
+		base, err := strconv.Atoi(port)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if allFree(base, base+1, base+10, base+11, base+20, base+21) {
+			return base
+		}
+	}
+	t.Fatal("no free ports")
+	return 0
+}
+
+func allFree(ports ...int) bool {
+	for _, port := range ports {
+		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		if err != nil {
+			return false
+		}
+		defer l.Close()
+	}
+	return true
+}
+
+// dropper is the URL of a server that reads each request and then hangs up, as a
+// node does that loses its power.
+func dropper(env *testscript.Env) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		env.T().Fatal(err)
+	}
+	server := &http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })}
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		_ = server.Serve(l) // until it is closed
+	}()
+	env.Defer(func() {
+		_ = server.Close()
+		<-served
+	})
+	return "http://" + l.Addr().String()
+}
+
+// The tour of the README says the truth: its commands are run one after the other
+// against a new node, and print what it says that they print.
+func TestReadmeTour(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	if errors.Is(err, fs.ErrNotExist) {
+		t.Skip("there is no README.md")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	steps, err := parseTour(string(readme))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	host := strings.TrimPrefix(startNode(ctx, t), "http://")
+	for _, step := range steps {
+		command := exec.CommandContext(ctx, "sh", "-c", strings.ReplaceAll(step.command, "localhost:7480", host))
+		var stderr strings.Builder
+		command.Stderr = &stderr
+		stdout, err := command.Output()
+		if err != nil {
+			t.Fatalf("line %d: %s\n%v: %s", step.line, step.command, err, stderr.String())
+		}
+		if step.want != "" && !matches(step.want, string(stdout)) {
+			t.Fatalf("line %d: %s\nprints\n%s\nand not\n%s", step.line, step.command, stdout, step.want)
+		}
+	}
+}
+
+// startNode starts a node with a new store and returns its URL once it is ready.
+func startNode(ctx context.Context, t *testing.T) string {
+	t.Helper()
+	peer := freeAddress(t)
+	n, err := node.Open(ctx, node.Config{
+		Name: "n1", DataDir: filepath.Join(t.TempDir(), "data"),
+		Listen: "127.0.0.1:0", PeerAdvertise: peer, OpenAPI: openAPI, Version: version,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := n.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	c, err := client.New(client.Config{Endpoints: []string{n.URL()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for {
+		err := c.Ready(ctx)
+		if err == nil {
+			return n.URL()
+		}
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+			t.Fatalf("the node did not become ready: %v", err)
+		}
+	}
+}
+
+// A tourStep is a command of the tour with what it prints; empty if the tour does
+// not say.
+type tourStep struct {
+	line          int
+	command, want string
+}
+
+// parseTour takes the commands out of the section between the two marks. It is
+// one block of sh: lines that begin with curl, each followed by what it prints as
+// comments.
+func parseTour(readme string) ([]tourStep, error) {
+	const begin, end = "<!-- tour -->", "<!-- /tour -->"
+	before, rest, ok := strings.Cut(readme, begin)
+	section, _, ended := strings.Cut(rest, end)
+	if !ok || !ended {
+		return nil, fmt.Errorf("README.md has no section between %s and %s", begin, end)
+	}
+	var steps []tourStep
+	inside, blocks := false, 0
+	first := strings.Count(before, "\n") + 1
+	for i, line := range strings.Split(section, "\n") {
+		at := first + i
+		switch {
+		case !inside && line == "```sh":
+			inside = true
+			blocks++
+		case inside && line == "```":
+			inside = false
+		case !inside || line == "":
+		case strings.HasPrefix(line, "curl "):
+			steps = append(steps, tourStep{line: at, command: line})
+		case strings.HasPrefix(line, "# ") && len(steps) > 0:
+			last := &steps[len(steps)-1]
+			last.want += strings.TrimPrefix(line, "# ") + "\n"
+		default:
+			return nil, fmt.Errorf("README.md:%d: in the tour, a line begins with curl or, if it is what one prints, with #: %s", at, line)
+		}
+	}
+	switch {
+	case inside || blocks != 1:
+		return nil, fmt.Errorf("the tour of README.md has %d blocks of sh, want one that ends", blocks)
+	case len(steps) == 0:
+		return nil, errors.New("the tour of README.md has no commands")
+	}
+	return steps, nil
+}
+
+// matches reports whether a command printed what is wanted, in which … stands for
+// anything. Line ends at the end don't matter: a value has none of its own.
+func matches(want, got string) bool {
+	parts := strings.Split(strings.TrimRight(want, "\n"), "…")
+	for i := range parts {
+		parts[i] = regexp.QuoteMeta(parts[i])
+	}
+	return regexp.MustCompile(`(?s)\A` + strings.Join(parts, ".*") + `\z`).MatchString(strings.TrimRight(got, "\n"))
+}
