@@ -84,7 +84,7 @@ func OpenHost(cfg HostConfig) (*Host, error) {
 	h.log = raftlog.Apply(&nhc)
 	nh, err := dragonboat.NewNodeHost(nhc)
 	if err != nil {
-		return nil, fmt.Errorf("start Raft: %w", err)
+		return nil, fmt.Errorf("start Raft in %s: %w (the log in it must be this member's own, and the host's name what it was)", nhc.NodeHostDir, err)
 	}
 	h.nh = nh
 	return h, nil

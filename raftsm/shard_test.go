@@ -160,6 +160,49 @@ func TestCloseUnderLoad(t *testing.T) {
 	})
 }
 
+// TestCloseWaitsForApply closes a shard that is applying. What is applied is
+// still answered, and the store is there until that is done.
+func TestCloseWaitsForApply(t *testing.T) {
+	m := lone(t)
+	m.cfg.Fatal = func(err error) { t.Errorf("closing broke something: %v", err) }
+	applying, goOn := make(chan struct{}, 1), make(chan struct{})
+	m.cfg.Callbacks.Applied = func(uint64, uint64, []kv.Event) {
+		select {
+		case applying <- struct{}{}:
+		default:
+		}
+		<-goOn
+	}
+	m.open(t)
+	answer := make(chan error, 1)
+	go func() {
+		_, err := m.shard.Propose(context.Background(), put("k", "v"))
+		answer <- err
+	}()
+	<-applying
+	must(t, <-answer)
+	closed := make(chan error, 1)
+	go func() { closed <- m.shard.Close() }()
+	// Dragonboat has let go of the replica when it no longer knows a leader.
+	eventually(t, "the replica is stopped", func() bool { leader, _ := m.shard.Leader(); return leader == 0 })
+	eventually(t, "writes are refused", func() bool {
+		_, err := m.host.nh.ReadIndex(1, time.Second)
+		return err != nil
+	})
+	if _, _, _, err := m.shard.Store().Get([]byte("k")); err != nil {
+		t.Errorf("the store is gone while the shard still applies: %v", err)
+	}
+	select {
+	case err := <-closed:
+		t.Errorf("closed while the shard still applies: %v", err)
+		closed <- err
+	default:
+	}
+	close(goOn)
+	must(t, <-closed)
+	m.shard = nil
+}
+
 // TestConsistency reads in all the ways.
 func TestConsistency(t *testing.T) {
 	m := lone(t)

@@ -19,6 +19,10 @@ var (
 	// missing or unreadable although there is a log.
 	ErrRecordUnusable = errors.New("raftlog: the high-water record is unusable")
 
+	// ErrStateBehind says that the log was cut beyond what the state machine has
+	// applied: the state is older than its log, and can't be made whole from it.
+	ErrStateBehind = errors.New("raftlog: the state machine is behind the log")
+
 	// ErrEntryCorrupt says that the payload of a Raft entry is not what its
 	// proposer sealed.
 	ErrEntryCorrupt = errors.New("raftlog: the payload of a Raft entry is corrupt")
@@ -95,6 +99,24 @@ func (e *RecordError) Error() string {
 
 // Is makes errors.Is(err, ErrRecordUnusable) true.
 func (e *RecordError) Is(target error) bool { return target == ErrRecordUnusable }
+
+// BehindError describes a state machine that is older than the beginning of its
+// log. It matches ErrStateBehind.
+type BehindError struct {
+	Dir       string // the directory of the log
+	ShardID   uint64
+	ReplicaID uint64
+	Applied   uint64 // what the state machine has applied
+	Cut       uint64 // what it had applied when the log was cut
+}
+
+func (e *BehindError) Error() string {
+	return fmt.Sprintf("%v: shard %d, replica %d has applied entry %d, but the log begins after entry %d (%s); %s",
+		ErrStateBehind, e.ShardID, e.ReplicaID, e.Applied, e.Cut, e.Dir, rejoin)
+}
+
+// Is makes errors.Is(err, ErrStateBehind) true.
+func (e *BehindError) Is(target error) bool { return target == ErrStateBehind }
 
 // EntryError describes a Raft entry whose payload is not what was sealed. It
 // matches ErrEntryCorrupt.

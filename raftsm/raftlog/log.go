@@ -26,14 +26,18 @@ func newLog() *Log { return &Log{} }
 // replica's state machine has applied the log (0 for a new one). It is to be
 // called after the NodeHost was made and before the replica is started; any
 // error means that it must not be started. The error matches ErrLogTruncated,
-// ErrLogCorrupt or ErrRecordUnusable, or is one of the file system.
+// ErrLogCorrupt, ErrRecordUnusable or ErrStateBehind, or is one of the file
+// system.
 func (l *Log) Verify(shardID, replicaID, applied uint64) error {
 	s := l.open.Load()
 	if s == nil {
 		return ErrNotOpen
 	}
-	_, err := s.check(shardID, replicaID, applied, entries)
-	return err
+	have, err := s.check(shardID, replicaID, applied, entries)
+	if err != nil || have == (mark{}) {
+		return err // a new replica has no log yet, and isn't to be asked for one
+	}
+	return s.reaches(shardID, replicaID, applied)
 }
 
 // factory is what a NodeHost opens its log with.

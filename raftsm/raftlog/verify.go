@@ -68,6 +68,21 @@ func (s *store) check(shardID, replicaID, applied uint64, depth depth) (have mar
 	return have, nil
 }
 
+// reaches reports whether the log, from where it was cut, goes on from what the
+// state machine has applied. A snapshot record that came with data fills the
+// gap, and is loaded at the start; one that was only made to cut the log has
+// none.
+func (s *store) reaches(shardID, replicaID, applied uint64) error {
+	snapshot, err := s.GetSnapshot(shardID, replicaID)
+	if err != nil {
+		return s.corrupt(err, "the snapshot record can't be read")
+	}
+	if snapshot.Dummy && snapshot.OnDiskIndex > applied {
+		return &BehindError{Dir: s.dir, ShardID: shardID, ReplicaID: replicaID, Applied: applied, Cut: snapshot.OnDiskIndex}
+	}
+	return nil
+}
+
 // read gives the mark that the log itself supports.
 func (s *store) read(shardID, replicaID uint64, depth depth) (mark, error) {
 	snapshot, err := s.GetSnapshot(shardID, replicaID)
