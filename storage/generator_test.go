@@ -254,7 +254,7 @@ func (g *generator) bareCommand() *kv.Command {
 		}}
 	case n < 42:
 		return &kv.Command{Kind: kv.KindMember, Member: kv.Member{
-			Replica: 1 + g.Uint64N(3), ID: kv.LeaseID{'M', byte(g.IntN(9))}, Name: fmt.Sprintf("n%d", g.IntN(3)), Version: 1 + g.Uint32N(3),
+			Replica: 1 + g.Uint64N(3), ID: kv.LeaseID{'M', byte('1' + g.IntN(2))}, Name: fmt.Sprintf("n%d", g.IntN(3)), Version: 1 + g.Uint32N(3),
 			ClientURL: "http://n", PeerAddress: "n:1",
 		}}
 	default:

@@ -2,6 +2,7 @@ package storage
 
 import (
 	"bytes"
+	"cmp"
 	"maps"
 	"slices"
 	"sort"
@@ -145,6 +146,9 @@ func (m *model) dispatch(index uint64, c *kv.Command) *kv.Result {
 			m.alarms[a] = true
 		}
 	case kv.KindMember:
+		if have, ok := m.members[c.Member.Replica]; ok && have.ID != c.Member.ID {
+			return m.refused(kv.MemberExists)
+		}
 		m.members[c.Member.Replica] = c.Member
 	}
 	return m.done()
@@ -408,6 +412,19 @@ func (m *model) moveLease(old, now kv.Entry, own int64) kv.Code {
 		return kv.LeaseNotFound
 	}
 	return kv.OK
+}
+
+// due returns the leases whose time is over, the longest overdue first.
+func (m *model) due() (due []kv.Lease) {
+	for id, l := range m.leases {
+		if l.deadline <= m.clock {
+			due = append(due, kv.Lease{ID: id, Generation: l.generation})
+		}
+	}
+	slices.SortFunc(due, func(a, b kv.Lease) int {
+		return cmp.Or(cmp.Compare(m.leases[a.ID].deadline, m.leases[b.ID].deadline), a.ID.Compare(b.ID))
+	})
+	return due
 }
 
 func (m *model) full() bool {

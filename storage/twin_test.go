@@ -32,73 +32,84 @@ type expectation struct {
 	events  []kv.Event
 }
 
-// makeHistory makes a log of about n commands.
-func makeHistory(seed uint64, n, keys int) history {
-	g := newGenerator(seed, keys)
-	h := history{seed: seed}
-	index := uint64(0)
-	next := map[kv.LeaseID]uint64{}
+// logMaker makes a log, piece by piece, and asks the model as it goes.
+type logMaker struct {
+	g     *generator
+	index uint64
+	next  map[kv.LeaseID]uint64 // the number of the last entry of each proposer
+}
+
+func newLogMaker(seed uint64, keys int) *logMaker {
+	return &logMaker{g: newGenerator(seed, keys), next: map[kv.LeaseID]uint64{}}
+}
+
+// make makes about n commands more.
+func (l *logMaker) make(n int) (log []logEntry, x *expectation) {
+	g := l.g
+	x = &expectation{m: g.m, results: map[uint64][]*kv.Result{}}
 	for n > 0 {
-		index += 1 + g.Uint64N(3) // Raft has entries of its own
+		l.index += 1 + g.Uint64N(3) // Raft has entries of its own
 		if g.chance(200) {
-			index += 1_000_000 // a proposer is forgotten
+			l.index += 1_000_000 // a proposer is forgotten
 		}
-		e := logEntry{index: index, incarnation: kv.LeaseID{'p', byte('0' + g.IntN(3))}}
-		next[e.incarnation]++
-		e.seq = next[e.incarnation]
+		e := logEntry{index: l.index, incarnation: kv.LeaseID{'p', byte('0' + g.IntN(3))}}
+		l.next[e.incarnation]++
+		e.seq = l.next[e.incarnation]
 		switch {
 		case g.chance(12):
 			e.seq = 1 + g.Uint64N(e.seq) // perhaps a repetition
 		case g.chance(40):
 			e.seq += g.Uint64N(3_000) // perhaps beyond the window
-			next[e.incarnation] = e.seq
+			l.next[e.incarnation] = e.seq
 		}
-		fresh := g.m.admit(index, e.incarnation, e.seq)
 		var commands []*kv.Command
 		if g.chance(400) {
-			commands = g.clockEntry(index)
+			commands = g.clockEntry(e.index)
 		}
 		for range 1 + g.IntN(4) {
 			commands = append(commands, g.command())
 		}
 		for _, c := range commands {
-			raw := kv.AppendCommand(nil, c)
-			e.commands = append(e.commands, raw)
-			if fresh {
-				again, err := kv.DecodeCommand(raw)
-				if err != nil {
-					panic(err)
-				}
-				g.m.apply(index, again)
-			}
+			e.commands = append(e.commands, kv.AppendCommand(nil, c))
 		}
+		x.add(&e)
 		n -= len(commands)
-		h.log = append(h.log, e)
+		log = append(log, e)
 	}
-	return h
+	return log, x
+}
+
+// makeHistory makes a log of about n commands.
+func makeHistory(seed uint64, n, keys int) history {
+	log, _ := newLogMaker(seed, keys).make(n)
+	return history{seed: seed, log: log}
 }
 
 // expect asks the model.
 func (h *history) expect() *expectation {
 	x := &expectation{m: newModel(), results: map[uint64][]*kv.Result{}}
 	for i := range h.log {
-		e := &h.log[i]
-		if !x.m.admit(e.index, e.incarnation, e.seq) {
-			continue
-		}
-		for _, raw := range e.commands {
-			c, err := kv.DecodeCommand(bytes.Clone(raw))
-			if err != nil {
-				panic(err)
-			}
-			before := x.m.revision
-			x.results[e.index] = append(x.results[e.index], x.m.apply(e.index, c))
-			if x.m.revision > before {
-				x.events = append(x.events, x.m.changesFrom(x.m.revision)...)
-			}
-		}
+		x.add(&h.log[i])
 	}
 	return x
+}
+
+// add lets the model apply an entry.
+func (x *expectation) add(e *logEntry) {
+	if !x.m.admit(e.index, e.incarnation, e.seq) {
+		return
+	}
+	for _, raw := range e.commands {
+		c, err := kv.DecodeCommand(bytes.Clone(raw))
+		if err != nil {
+			panic(err)
+		}
+		before := x.m.revision
+		x.results[e.index] = append(x.results[e.index], x.m.apply(e.index, c))
+		if x.m.revision > before {
+			x.events = append(x.events, x.m.changesFrom(x.m.revision)...)
+		}
+	}
 }
 
 // setting is a way to run a log: everything in it is forbidden to matter.
@@ -143,34 +154,12 @@ func (h *history) verify() error {
 
 // verifyIn runs the log in one setting and returns the hash of the state.
 func (h *history) verifyIn(set *setting, x *expectation) (sum [32]byte, err error) {
-	g := newGenerator(h.seed^uint64(len(set.name)), 4)
-	g.m = x.m
-	m := &machine{setting: set, g: g, fs: vfs.NewCrashableMem()}
-	if m.store, err = tryOpen(m.fs, set.options); err != nil {
-		return sum, err
-	}
-	defer func() { err = errors.Join(err, m.store.Close()) }()
-	events, err := m.run(h.log, x)
+	m, err := newMachine(set, h.seed, x.m)
 	if err != nil {
 		return sum, err
 	}
-	if err := CheckStore(m.store); err != nil {
-		return sum, err
-	}
-	if set.disturbances == 0 {
-		if len(events) != len(x.events) {
-			return sum, fmt.Errorf("%d events, the model has %d", len(events), len(x.events))
-		}
-		for i := range events {
-			if a, b := sayEvent(&events[i]), sayEvent(&x.events[i]); a != b {
-				return sum, fmt.Errorf("event %s, the model has %s", a, b)
-			}
-		}
-	}
-	if err := compareReads(m.store, g); err != nil {
-		return sum, err
-	}
-	return stateHash(m.store)
+	defer func() { err = errors.Join(err, m.store.Close()) }()
+	return m.verify(h.log, x)
 }
 
 // machine is a store that runs a log through crashes and snapshots.
@@ -182,6 +171,39 @@ type machine struct {
 
 	snapshot []byte
 	synced   uint64 // what was applied when the store was last made durable
+}
+
+func newMachine(set *setting, seed uint64, model *model) (m *machine, err error) {
+	m = &machine{setting: set, g: newGenerator(seed^uint64(len(set.name)), 4), fs: vfs.NewCrashableMem()}
+	m.g.m = model
+	m.store, err = tryOpen(m.fs, set.options)
+	return m, err
+}
+
+// verify runs the log, compares all that can be seen with the model, and
+// returns the hash of the state.
+func (m *machine) verify(log []logEntry, x *expectation) (sum [32]byte, err error) {
+	events, err := m.run(log, x)
+	if err != nil {
+		return sum, err
+	}
+	if err := CheckStore(m.store); err != nil {
+		return sum, err
+	}
+	if m.disturbances == 0 {
+		if len(events) != len(x.events) {
+			return sum, fmt.Errorf("%d events, the model has %d", len(events), len(x.events))
+		}
+		for i := range events {
+			if a, b := sayEvent(&events[i]), sayEvent(&x.events[i]); a != b {
+				return sum, fmt.Errorf("event %s, the model has %s", a, b)
+			}
+		}
+	}
+	if err := compareReads(m.store, m.g); err != nil {
+		return sum, err
+	}
+	return stateHash(m.store)
 }
 
 // run applies the log, disturbed on the way.
@@ -422,6 +444,10 @@ func compareReads(s *Store, g *generator) error {
 			return fmt.Errorf("revision at %d ms: %d %v, the model says %d", millis, at, err, m.revisionAt(millis))
 		}
 	}
+	due, err := s.DueLeases(3)
+	if want := m.due(); err != nil || !slices.Equal(due, want[:min(3, len(want))]) {
+		return fmt.Errorf("leases %v are due, %v; the model says %v", due, err, want)
+	}
 	return compareFigures(s, m)
 }
 
@@ -526,4 +552,49 @@ func TestRandomHistories(t *testing.T) {
 		})
 	}
 	workers.Wait()
+}
+
+// Three stores that are configured differently, one of them losing power and one
+// of them going back to snapshots, hold the same after a million commands. The
+// model goes along, in stretches.
+func TestManyCommands(t *testing.T) {
+	commands, stretch := 50_000, 2_500
+	if long {
+		commands = 1_000_000
+	}
+	l := newLogMaker(7, 9)
+	var machines []*machine
+	for i := range settings {
+		m, err := newMachine(&settings[i], uint64(i), l.g.m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { closeStore(t, m.store) }()
+		machines = append(machines, m)
+	}
+	for done := 0; done < commands; done += stretch {
+		log, x := l.make(stretch)
+		sums := make([][32]byte, len(machines))
+		var running sync.WaitGroup
+		for i, m := range machines {
+			running.Go(func() {
+				var err error
+				if sums[i], err = m.verify(log, x); err != nil {
+					t.Errorf("after %d commands: %s: %v", done, m.name, err)
+				}
+				// The log of the stretch is forgotten: a crash must not lose more.
+				if err := m.store.Sync(); err != nil {
+					t.Error(err)
+				}
+				m.snapshot, m.synced = nil, log[len(log)-1].index
+			})
+		}
+		running.Wait()
+		if t.Failed() {
+			return
+		}
+		if sums[1] != sums[0] || sums[2] != sums[0] {
+			t.Fatalf("after %d commands the states differ: %x", done, sums)
+		}
+	}
 }
