@@ -8,7 +8,7 @@
 //
 //	ServeHTTP    request id, Host, Origin                        server.go
 //	dispatch     keys directly, everything else by chi's tree    routes.go
-//	target       key from the escaped path, query by hand        target.go, params.go
+//	target       key from the path as it was sent, query         target.go, params.go
 //	conditions   If-Match, If-None-Match, if_revision            conditions.go
 //	body         read with a limit, JSON with a strict parser    body.go, json.go
 //	call         one kv.Command, or Wait and then a View         write.go, read.go
@@ -23,8 +23,8 @@
 //
 // # What is never done
 //
-//   - A key is never taken from chi's parameters or from URL.Path where that
-//     was decoded in a way that loses information.
+//   - A key is never taken from chi's parameters, which are decoded in some cases
+//     and not in others.
 //   - Nothing is allocated because of a length that a client claims.
 //   - A single key is never encoded by reflection.
 //   - An answer never claims more than is known: once a command was handed to

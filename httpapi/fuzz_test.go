@@ -128,7 +128,8 @@ func FuzzPathKey(f *testing.F) {
 		got, ok := pathKey(u, keyPath)
 		path, _, _ := strings.Cut(tail, "?")
 		want, err := url.PathUnescape(path)
-		if ok != (err == nil) || got != want {
+		escaped, twinErr := url.PathUnescape(strings.TrimPrefix(u.EscapedPath(), keyPath))
+		if !ok || err != nil || twinErr != nil || got != want || got != escaped {
 			t.Errorf("%q: got %q %v, want %q %v", tail, got, ok, want, err)
 		}
 	})

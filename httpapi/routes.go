@@ -128,7 +128,7 @@ func (s *Server) tree() *chi.Mux {
 // found without chi, which copies the request for each one that it matches.
 func (x *exchange) dispatch() {
 	u := x.r.URL
-	if strings.HasPrefix(u.Path, keyPath) && (u.RawPath == "" || strings.HasPrefix(u.RawPath, keyPath)) {
+	if _, ok := pathKey(u, keyPath); ok {
 		if rt := x.s.direct[x.r.Method]; rt != nil {
 			x.run(rt)
 			return

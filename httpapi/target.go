@@ -14,24 +14,17 @@ const (
 	historyPath = "/v1/history/"
 )
 
-// pathKey returns what follows prefix in the path, percent-decoded exactly
-// once.
+// pathKey returns what follows prefix in the path, percent-decoded exactly once.
 //
-// URL.Path alone would do when RawPath is empty, and only then: the parser
-// leaves RawPath empty exactly when the default encoding of the decoded path is
-// what the client sent, so that nothing was lost. In all other cases EscapedPath
-// has what was sent (or, if that was not a valid encoding, an encoding of the
-// same bytes). What chi calls its "*" is sometimes one and sometimes the other.
+// That is what URL.Path has, whatever it was decoded from; what chi calls its "*"
+// is cut from RawPath when there is one and from Path when there is none, so that
+// it is sometimes decoded and sometimes not. The prefix itself must stand in the
+// path as it was sent.
 func pathKey(u *url.URL, prefix string) (key string, ok bool) {
-	if u.RawPath == "" {
-		return strings.CutPrefix(u.Path, prefix)
-	}
-	tail, ok := strings.CutPrefix(u.EscapedPath(), prefix)
-	if !ok {
+	if u.RawPath != "" && !strings.HasPrefix(u.RawPath, prefix) {
 		return "", false
 	}
-	key, err := url.PathUnescape(tail)
-	return key, err == nil
+	return strings.CutPrefix(u.Path, prefix)
 }
 
 // key returns the key that the request names, from the path after prefix or, if
@@ -40,11 +33,7 @@ func (x *exchange) key(prefix string) []byte {
 	var key []byte
 	switch {
 	case prefix != "":
-		s, ok := pathKey(x.r.URL, prefix)
-		if !ok {
-			x.fail(api.CodeBadKeyEncoding, "the path has a percent sign that no two hexadecimal digits follow")
-			return nil
-		}
+		s, _ := pathKey(x.r.URL, prefix)
 		key = append(x.keyBuf[:0], s...)
 		x.keyBuf = key
 	case x.q.present.has(pKey) && x.q.present.has(pKeyBase64):
