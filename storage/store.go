@@ -118,12 +118,24 @@ func Open(dir string, opts Options) (*Store, error) {
 	if fresh {
 		name = databaseName(1)
 	}
-	if err := removeOthers(fs, dir, name, fresh); err != nil {
+	others, err := otherDatabases(fs, dir, name)
+	if err != nil {
 		return nil, err
+	}
+	if fresh && len(others) > 0 {
+		return nil, fmt.Errorf("storage: there is %s, but no %s that says what the store is; restore the file or replace this member", others[0], pointerFile)
 	}
 	h, err := openHandle(fs, fs.PathJoin(dir, name), name, fresh, &s.opts)
 	if err != nil {
 		return nil, err
+	}
+	// At this point the store is open, so the others are what interrupted
+	// switches left.
+	for _, other := range others {
+		if err := fs.RemoveAll(fs.PathJoin(dir, other)); err != nil {
+			h.release()
+			return nil, err
+		}
 	}
 	if fresh {
 		// A crash before this line leaves a database without a pointer, which
@@ -493,22 +505,13 @@ func readFile(fs vfs.FS, path string) ([]byte, error) {
 	return b, errors.Join(err, f.Close())
 }
 
-// removeOthers removes what interrupted switches left in dir. In a fresh store
-// there can't have been any.
-func removeOthers(fs vfs.FS, dir, keep string, fresh bool) error {
+// otherDatabases returns the databases in dir besides one.
+func otherDatabases(fs vfs.FS, dir, but string) (others []string, err error) {
 	names, err := fs.List(dir)
-	if err != nil {
-		return err
-	}
 	for _, name := range names {
-		if strings.HasPrefix(name, "db-") && name != keep {
-			if fresh {
-				return fmt.Errorf("storage: there is %s, but no %s that says what the store is; restore the file or replace this member", name, pointerFile)
-			}
-			if err := fs.RemoveAll(fs.PathJoin(dir, name)); err != nil {
-				return err
-			}
+		if strings.HasPrefix(name, "db-") && name != but {
+			others = append(others, name)
 		}
 	}
-	return nil
+	return others, err
 }
