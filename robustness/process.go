@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -58,6 +60,8 @@ func (n *Node) Start() error {
 	defer log.Close()
 	cmd := exec.Command(n.binary, n.args...)
 	cmd.Stdout, cmd.Stderr = log, log
+	// The settings of the tests are not the server's.
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "CAIRN_") })
 	cmd.SysProcAttr = processAttributes()
 	p := &process{cmd: cmd, started: time.Now(), ended: make(chan struct{})}
 	if err := cmd.Start(); err != nil {
