@@ -50,6 +50,9 @@ type Config struct {
 	// BodyTimeout is the time in which a body must arrive, and each line of a
 	// bulk write; 30 s by default.
 	BodyTimeout time.Duration
+	// ReadTimeout bounds the work on one page of a list; 30 s by default. A stream
+	// has no bound, but must be read.
+	ReadTimeout time.Duration
 	// WriteTimeout closes a connection whose peer takes nothing for so long; 30
 	// s by default.
 	WriteTimeout time.Duration
@@ -72,6 +75,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.BodyTimeout == 0 {
 		c.BodyTimeout = 30 * time.Second
+	}
+	if c.ReadTimeout == 0 {
+		c.ReadTimeout = 30 * time.Second
 	}
 	if c.WriteTimeout == 0 {
 		c.WriteTimeout = 30 * time.Second

@@ -45,7 +45,9 @@ func (x *exchange) list() {
 		x.streamList(v, &l)
 		return
 	}
-	p, err := l.page(x.r.Context(), v)
+	ctx, cancel := context.WithTimeout(x.r.Context(), x.s.cfg.ReadTimeout)
+	defer cancel()
+	p, err := l.page(ctx, v)
 	if err != nil {
 		x.refuseRead(err)
 		return

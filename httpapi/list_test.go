@@ -9,6 +9,7 @@ import (
 	"sort"
 	"strings"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -215,6 +216,13 @@ func TestPageBytes(t *testing.T) {
 	if pages != 2 || entries != 6 {
 		t.Errorf("%d entries on %d pages, want 6 on 2", entries, pages)
 	}
+}
+
+// A page that takes too long is given up.
+func TestListThatTakesTooLong(t *testing.T) {
+	k := newKit(t, func(c *Config) { c.ReadTimeout = time.Nanosecond })
+	k.bulk(manyLines(2000, 1))
+	k.do("GET", "/v1/kv?count_only", nil).want(t, 503, api.CodeReadTimeout)
 }
 
 // A cursor belongs to the cluster that made it.
