@@ -34,7 +34,7 @@ func TestMain(m *testing.M) {
 //   - $BASE, a free port for cairn dev;
 //   - $DEAD, a URL at which nothing listens;
 //   - $DROPS, the URL of a server that hangs up on every request that it has read;
-//   - $OPENAPI, the contract that this binary embeds.
+//   - the file openapi.yaml, the contract that this binary embeds;
 //
 // and, besides the commands of testscript, exits N COMMAND…, which wants the exit
 // status N, and terminate, which sends SIGTERM to what runs in the background.
@@ -50,10 +50,6 @@ func TestScripts(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			base := freeBase(t)
 			listen := freeAddress(t)
-			contract, err := filepath.Abs("openapi.yaml")
-			if err != nil {
-				return err
-			}
 			env.Setenv("LISTEN", listen)
 			env.Setenv("PEER", freeAddress(t))
 			env.Setenv("CAIRN_ENDPOINT", "http://"+listen)
@@ -62,8 +58,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("BASE3", strconv.Itoa(base+20))
 			env.Setenv("DEAD", "http://"+freeAddress(t))
 			env.Setenv("DROPS", dropper(env))
-			env.Setenv("OPENAPI", contract)
-			return nil
+			return os.WriteFile(filepath.Join(env.WorkDir, "openapi.yaml"), openAPI, 0o600)
 		},
 	})
 }

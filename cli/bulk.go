@@ -191,7 +191,12 @@ func (a *app) bulkDir(cmd *cobra.Command, c *client.Client, f *bulkFlags) (*api.
 			if err != nil || entry.IsDir() {
 				return err
 			}
-			op, err := a.fileOp(f, path, entry)
+			op, why, err := fileOp(f, path, entry)
+			if why != "" {
+				f.skipped++
+				_ = bar.Clear()
+				fmt.Fprintf(a.stderr, "cairn: skipped %s: %s\n", displayKey([]byte(path)), why)
+			}
 			if err != nil || op == nil {
 				return err
 			}
@@ -208,33 +213,28 @@ func (a *app) bulkDir(cmd *cobra.Command, c *client.Client, f *bulkFlags) (*api.
 	return c.Bulk(cmd.Context(), ops, nil, f.write.options()...)
 }
 
-// fileOp is the put of a file, or nil if it is skipped.
-func (a *app) fileOp(f *bulkFlags, path string, entry fs.DirEntry) (*api.Op, error) {
-	skip := func(why string) (*api.Op, error) {
-		f.skipped++
-		fmt.Fprintf(a.stderr, "cairn: skipped %s: %s\n", displayKey([]byte(path)), why)
-		return nil, nil
-	}
+// fileOp is the put of a file, or nil and why the file is skipped.
+func fileOp(f *bulkFlags, path string, entry fs.DirEntry) (op *api.Op, why string, err error) {
 	if !entry.Type().IsRegular() {
-		return skip("it is not a regular file")
+		return nil, "it is not a regular file", nil
 	}
 	file, err := os.Open(path)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	defer file.Close()
 	// The size may change while it is read; what was read counts.
 	value, err := readLimited(file, valueLimit)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	if len(value) > valueLimit {
-		return skip("it is larger than 1 MiB")
+		return nil, "it is larger than 1 MiB", nil
 	}
 	below, err := filepath.Rel(f.dir, path)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	op := client.OpPut(f.prefix+filepath.ToSlash(below), value)
-	return &op, nil
+	put := client.OpPut(f.prefix+filepath.ToSlash(below), value)
+	return &put, "", nil
 }

@@ -46,12 +46,12 @@ func variables(root *cobra.Command) map[string]string {
 
 // fromEnvironment sets the flags of a command that were not given and that the
 // environment has. A variable that no command knows is a mistake, which would
-// otherwise go unnoticed.
+// otherwise go unnoticed. An empty one is as good as none.
 func fromEnvironment(cmd *cobra.Command) error {
 	known := variables(cmd.Root())
 	for _, pair := range os.Environ() {
 		name, value, _ := strings.Cut(pair, "=")
-		if !strings.HasPrefix(name, environmentPrefix) {
+		if !strings.HasPrefix(name, environmentPrefix) || value == "" {
 			continue
 		}
 		flag, ok := known[name]

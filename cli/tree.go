@@ -104,8 +104,7 @@ type branch struct {
 }
 
 // add puts a key, given relative to the branch, into it. Keys come in byte order,
-// so that what belongs together is last; but a directory's name and a key that
-// sorts between its keys may be apart, as with "a", "a-b" and "a/b".
+// so that those of one directory follow each other.
 func (b *branch) add(key, delimiter string, depth int) {
 	b.keys++
 	head, rest, deeper := strings.Cut(key, delimiter)
