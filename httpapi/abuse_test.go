@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"runtime"
 	"strings"
 	"testing"
@@ -241,26 +242,26 @@ func TestAbuseBySlowBody(t *testing.T) {
 	k.stillServes()
 }
 
-// The deadline of a body does not outlive it: the connection serves on.
+// A deadlines is a ResponseWriter that notes the deadlines of reading.
+type deadlines struct {
+	http.ResponseWriter
+	set []time.Time
+}
+
+func (d *deadlines) SetReadDeadline(t time.Time) error {
+	d.set = append(d.set, t)
+	return nil
+}
+
+// The deadline of a body does not outlive it: what the connection carries next
+// has its own.
 func TestBodyDeadlineIsLifted(t *testing.T) {
-	k := newKit(t, func(c *Config) { c.BodyTimeout = 50 * time.Millisecond })
-	waited := make(chan struct{})
-	k.member.proposing = func(*kv.Command) error {
-		// Longer than the deadline, by the clock that it is measured with.
-		timer := time.NewTimer(150 * time.Millisecond)
-		<-timer.C
-		close(waited)
-		return nil
-	}
-	conn := k.dial()
-	conn.send("PUT /v1/kv/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx")
-	<-waited
-	if resp, body := conn.answer(); resp.StatusCode != 201 {
-		t.Errorf("got %d %s", resp.StatusCode, body)
-	}
-	conn.send("GET /v1/kv/a HTTP/1.1\r\nHost: localhost\r\n\r\n")
-	if resp, body := conn.answer(); resp.StatusCode != 200 || body != "x" {
-		t.Errorf("the next request: %d %s", resp.StatusCode, body)
+	k := newKit(t)
+	d := &deadlines{ResponseWriter: httptest.NewRecorder()}
+	req := httptest.NewRequest(http.MethodPut, "http://localhost/v1/kv/a", strings.NewReader("x"))
+	k.server.Handler().ServeHTTP(d, req)
+	if len(d.set) != 2 || d.set[0].IsZero() || !d.set[1].IsZero() {
+		t.Errorf("deadlines %v", d.set)
 	}
 }
 

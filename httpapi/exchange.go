@@ -92,7 +92,12 @@ func keep(b []byte) []byte {
 // Header, Write and WriteHeader pass through to net/http.
 func (x *exchange) Header() http.Header { return x.w.Header() }
 
-func (x *exchange) Write(b []byte) (int, error) { return x.w.Write(b) }
+func (x *exchange) Write(b []byte) (int, error) {
+	if x.sent == 0 {
+		x.sent = http.StatusOK
+	}
+	return x.w.Write(b)
+}
 
 func (x *exchange) WriteHeader(status int) {
 	if x.sent == 0 {

@@ -116,7 +116,7 @@ func (s *Server) tree() *chi.Mux {
 		}
 	}
 	mux.NotFound(func(w http.ResponseWriter, r *http.Request) {
-		w.(*exchange).refuse(api.CodeNotFound, "%.100q", r.URL.Path)
+		w.(*exchange).refuse(api.CodeNotFound, "nothing is at %.100q; GET / says what is where", r.URL.Path)
 	})
 	mux.MethodNotAllowed(func(w http.ResponseWriter, r *http.Request) {
 		w.(*exchange).refuseMethod()

@@ -135,6 +135,7 @@ func TestMetrics(t *testing.T) {
 		`cairn_http_requests_total{method="GET",route="/v1/kv/*",status="4xx"} 3`,
 		`cairn_http_requests_total{method="other",route="none",status="4xx"} 9`,
 		`cairn_http_request_seconds_count{method="PUT",route="/v1/kv/*"} 1`,
+		`cairn_http_requests_total{method="GET",route="/metrics",status="2xx"} 2`,
 		"cairn_http_connections 1", "extra_metric 1",
 	} {
 		if !strings.Contains(after, want+"\n") {

@@ -193,11 +193,8 @@ func (x *exchange) refuseResult(r *kv.Result) {
 
 func resultFault(r *kv.Result) fault {
 	f := newFault(codeOf(r.Code), r.Detail)
-	switch r.Code {
-	case kv.Compacted, kv.FutureRevision:
+	if r.Code == kv.Compacted || r.Code == kv.FutureRevision {
 		f.current, f.hasCurrent, f.compact = r.Revision, true, r.CompactRevision
-	case kv.TransactionTooLarge:
-		f.limit = kv.BudgetKeysChanged
 	}
 	return f
 }
