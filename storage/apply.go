@@ -189,7 +189,11 @@ func readMembers(r pebble.Reader) ([]kv.Member, error) {
 	defer it.Close()
 	var members []kv.Member
 	for it.First(); it.Valid(); it.Next() {
-		m, err := decodeMember(it.Key(), it.Value())
+		value, err := it.ValueAndErr()
+		if err != nil {
+			return nil, err
+		}
+		m, err := decodeMember(it.Key(), value)
 		if err != nil {
 			return nil, err
 		}

@@ -56,7 +56,11 @@ func (c *storeCheck) each(space byte, fn func(key, value []byte) error) error {
 	}
 	defer it.Close()
 	for it.First(); it.Valid(); it.Next() {
-		if err := fn(bytes.Clone(it.Key()), bytes.Clone(it.Value())); err != nil {
+		value, err := it.ValueAndErr()
+		if err != nil {
+			return err
+		}
+		if err := fn(bytes.Clone(it.Key()), bytes.Clone(value)); err != nil {
 			return fmt.Errorf("record %q: %w", it.Key(), err)
 		}
 	}

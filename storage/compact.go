@@ -98,7 +98,11 @@ func (s *sweeper) step() (more bool, err error) {
 			more = true
 			break
 		}
-		if err := decodeChange(k, it.Value(), &c); err != nil {
+		value, err := it.ValueAndErr()
+		if err != nil {
+			return false, err
+		}
+		if err := decodeChange(k, value, &c); err != nil {
 			return false, err
 		}
 		if c.prevRevision != 0 {

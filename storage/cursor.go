@@ -67,8 +67,12 @@ func (c *metaCursor) at(valid bool) bool {
 	if !valid || c.bad != nil {
 		return false
 	}
-	c.bad = decodeNewest(c.it.Key(), c.it.Value(), &c.v)
-	return c.bad == nil
+	value, err := c.it.ValueAndErr()
+	if err == nil {
+		err = decodeNewest(c.it.Key(), value, &c.v)
+	}
+	c.bad = err
+	return err == nil
 }
 
 func (c *metaCursor) first() bool { return c.at(c.it.First()) }
@@ -149,11 +153,12 @@ func (c *pastCursor) settle(valid bool) bool {
 // exists.
 func (c *pastCursor) decode() bool {
 	c.v = version{}
-	if _, err := decodeVersion(c.it.Key(), c.it.Value(), &c.v); err != nil {
-		c.bad = err
-		return false
+	value, err := c.it.ValueAndErr() // may be in a block of its own
+	if err == nil {
+		_, err = decodeVersion(c.it.Key(), value, &c.v)
 	}
-	return c.v.exists
+	c.bad = err
+	return err == nil && c.v.exists
 }
 
 // settleBack looks backwards for a key that exists at the revision. The

@@ -84,11 +84,15 @@ func hashSpace(h hash.Hash, r pebble.Reader, space byte) error {
 	defer it.Close()
 	var n []byte
 	for it.First(); it.Valid(); it.Next() {
+		value, err := it.ValueAndErr()
+		if err != nil {
+			return err
+		}
 		n = binary.AppendUvarint(n[:0], uint64(len(it.Key())))
-		n = binary.AppendUvarint(n, uint64(len(it.Value())))
+		n = binary.AppendUvarint(n, uint64(len(value)))
 		h.Write(n)
 		h.Write(it.Key())
-		h.Write(it.Value())
+		h.Write(value)
 	}
 	return it.Error()
 }

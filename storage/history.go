@@ -37,7 +37,11 @@ func (v *View) History(key []byte, before uint64, limit int) (events []kv.Event,
 			break
 		}
 		var ver version
-		t, err := decodeVersion(it.Key(), it.Value(), &ver)
+		value, err := it.ValueAndErr()
+		if err != nil {
+			return nil, false, err
+		}
+		t, err := decodeVersion(it.Key(), value, &ver)
 		if err != nil {
 			return nil, false, err
 		}
@@ -97,7 +101,11 @@ func (v *View) event(it *pebble.Iterator, c *change) (*kv.Event, uint32, error) 
 	if len(k) != 1+8+4 {
 		return nil, 0, corrupt(k, "change key")
 	}
-	if err := decodeChange(k, it.Value(), c); err != nil {
+	value, err := it.ValueAndErr()
+	if err != nil {
+		return nil, 0, err
+	}
+	if err := decodeChange(k, value, c); err != nil {
 		return nil, 0, err
 	}
 	revision, sub := changeRevision(k), uint32(k[9])<<24|uint32(k[10])<<16|uint32(k[11])<<8|uint32(k[12])
@@ -141,7 +149,11 @@ func (v *View) RevisionAt(unixMillis int64) (revision uint64, err error) {
 			return true
 		}
 		var c change
-		if err = decodeChange(it.Key(), it.Value(), &c); err != nil {
+		var value []byte
+		if value, err = it.ValueAndErr(); err == nil {
+			err = decodeChange(it.Key(), value, &c)
+		}
+		if err != nil {
 			return true
 		}
 		at := c.version.modifiedAt

@@ -72,9 +72,13 @@ func (v *View) Save(w io.Writer, stop <-chan struct{}) (err error) {
 		return err
 	}
 	for it.First(); it.Valid(); it.Next() {
+		value, err := it.ValueAndErr()
+		if err != nil {
+			return err
+		}
 		block = binary.AppendUvarint(block, uint64(len(it.Key())))
-		block = binary.AppendUvarint(block, uint64(len(it.Value())))
-		block = append(append(block, it.Key()...), it.Value()...)
+		block = binary.AppendUvarint(block, uint64(len(value)))
+		block = append(append(block, it.Key()...), value...)
 		count++
 		if len(block) < snapshotBlockBytes {
 			continue

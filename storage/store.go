@@ -233,7 +233,11 @@ func (h *handle) load(fresh bool) error {
 		return err
 	}
 	for it.First(); it.Valid(); it.Next() {
-		w, err := decodeWindow(it.Key(), it.Value())
+		value, err := it.ValueAndErr()
+		if err != nil {
+			return errors.Join(err, it.Close())
+		}
+		w, err := decodeWindow(it.Key(), value)
 		if err != nil {
 			return errors.Join(err, it.Close())
 		}

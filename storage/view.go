@@ -17,23 +17,47 @@ func (s *Store) Get(key []byte) (e kv.Entry, found bool, revision uint64, err er
 		return kv.Entry{}, false, 0, err
 	}
 	defer h.release()
-	revision = h.published.Load().revision
+	for {
+		// The state comes first: what is read after it is as new or newer, and
+		// says by its own revision how new.
+		st := h.published.Load()
+		e, found, revision, err = h.newest(key)
+		if err != nil || revision != 0 || h.published.Load().compact <= st.revision {
+			return e, found, max(revision, st.revision), err
+		}
+		// There was no record, and since the state was looked at history was
+		// compacted beyond it: a deletion may have come and been swept away.
+	}
+}
+
+// newest returns the newest version of key and its revision, that of its
+// deletion if it was deleted, and 0 if there is no record of it.
+func (h *handle) newest(key []byte) (e kv.Entry, found bool, revision uint64, err error) {
 	// The newest version is the first under the key's prefix, and the filter
 	// knows prefixes, so this is one lookup whatever the number of versions.
 	it, err := h.db.NewIter(nil)
 	if err != nil {
 		return kv.Entry{}, false, 0, fmt.Errorf("storage: read: %w", err)
 	}
+	defer func() { err = errors.Join(err, it.Error(), it.Close()) }()
 	var scratch [128]byte
-	var v version
-	if it.SeekPrefixGE(appendVersionKey(scratch[:0], key, newestRevision)) {
-		if _, err = decodeVersion(it.Key(), it.Value(), &v); err == nil && v.exists {
-			v.payload = append(make([]byte, 0, len(v.payload)), v.payload...)
-			e = v.entry(key)
-			revision = max(revision, v.mod)
-		}
+	if !it.SeekPrefixGE(appendVersionKey(scratch[:0], key, newestRevision)) {
+		return kv.Entry{}, false, 0, nil
 	}
-	return e, v.exists, revision, errors.Join(err, it.Error(), it.Close())
+	value, err := it.ValueAndErr()
+	if err != nil {
+		return kv.Entry{}, false, 0, err
+	}
+	var v version
+	if _, err = decodeVersion(it.Key(), value, &v); err != nil {
+		return kv.Entry{}, false, 0, err
+	}
+	_, revision, _ = splitVersionKey(it.Key())
+	if v.exists {
+		v.payload = append(make([]byte, 0, len(v.payload)), v.payload...)
+		e = v.entry(key)
+	}
+	return e, v.exists, revision, nil
 }
 
 // View is the store at one moment. It holds on to what compaction would remove,
