@@ -78,3 +78,9 @@ func (c *Cluster) AwaitEqual(h *HTTP, revision uint64) (Hash, error) {
 		return first, nil
 	})
 }
+
+// status asks for something and returns the status and the code of the answer.
+func status(h *HTTP, n *Node, method, path string, body string) (int, string) {
+	a := h.Do(n, Request{Method: method, Path: path, Body: []byte(body)})
+	return a.Status, a.Problem.Code
+}
