@@ -11,16 +11,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
-
-	"github.com/cairnkv/cairn/client"
-	"github.com/cairnkv/cairn/node"
 )
 
 // In scripts, cairn is this test binary, which then runs main.
@@ -166,8 +163,7 @@ func TestReadmeTour(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
+	ctx := context.Background()
 	host := strings.TrimPrefix(startNode(ctx, t), "http://")
 	for _, step := range steps {
 		command := exec.CommandContext(ctx, "sh", "-c", strings.ReplaceAll(step.command, "localhost:7480", host))
@@ -186,35 +182,38 @@ func TestReadmeTour(t *testing.T) {
 // startNode starts a node with a new store and returns its URL once it is ready.
 func startNode(ctx context.Context, t *testing.T) string {
 	t.Helper()
-	peer := freeAddress(t)
-	n, err := node.Open(ctx, node.Config{
-		Name: "n1", DataDir: filepath.Join(t.TempDir(), "data"),
-		Listen: "127.0.0.1:0", PeerAdvertise: peer, OpenAPI: openAPI, Version: version,
-	})
-	if err != nil {
+	listen := freeAddress(t)
+	url := "http://" + listen
+	serve := cairn(ctx, t, "serve", "--listen", listen, "--peer-advertise", freeAddress(t), "--data-dir", filepath.Join(t.TempDir(), "data"), "--log-level", "error")
+	var stderr strings.Builder
+	serve.Stderr = &stderr
+	if err := serve.Start(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := n.Close(); err != nil {
-			t.Error(err)
+		_ = serve.Process.Signal(syscall.SIGTERM) // if it is gone, Wait says why
+		if err := serve.Wait(); err != nil {
+			t.Errorf("cairn serve: %v: %s", err, stderr.String())
 		}
 	})
-	c, err := client.New(client.Config{Endpoints: []string{n.URL()}})
+	if out, err := cairn(ctx, t, "status", "--wait", "30s", "--endpoint", url).CombinedOutput(); err != nil {
+		t.Fatalf("the node did not become ready: %v: %s", err, out)
+	}
+	return url
+}
+
+// cairn is a command line of this test binary, which TestMain knows by its name.
+func cairn(ctx context.Context, t *testing.T, args ...string) *exec.Cmd {
+	t.Helper()
+	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
-	for {
-		err := c.Ready(ctx)
-		if err == nil {
-			return n.URL()
-		}
-		select {
-		case <-time.After(10 * time.Millisecond):
-		case <-ctx.Done():
-			t.Fatalf("the node did not become ready: %v", err)
-		}
-	}
+	command := exec.CommandContext(ctx, self)
+	command.Args = append([]string{"cairn"}, args...)
+	// Settings of whoever runs the tests are none of theirs.
+	command.Env = slices.DeleteFunc(os.Environ(), func(pair string) bool { return strings.HasPrefix(pair, "CAIRN_") })
+	return command
 }
 
 // A tourStep is a command of the tour with what it prints; empty if the tour does

@@ -80,14 +80,20 @@ func (a *app) bulk() *cobra.Command {
 			return err
 		}
 		// How far it came is as important after a failure.
-		return errors.Join(err, a.printReport(report, f.skipped))
+		return errors.Join(err, a.printReport(report, f.skipped, errors.Is(err, client.ErrOutcomeUnknown)))
 	}
 	return cmd
 }
 
-func (a *app) printReport(r *api.BulkReport, skipped uint64) error {
+// printReport prints how far a bulk write came; of one that broke off, how far it
+// came at least.
+func (a *app) printReport(r *api.BulkReport, skipped uint64, brokeOff bool) error {
 	return a.print(r, func(w io.Writer) {
-		fmt.Fprintf(w, "applied %s", plural(r.Applied, "line"))
+		least := ""
+		if brokeOff && r.Done == nil {
+			least = "at least "
+		}
+		fmt.Fprintf(w, "applied %s%s", least, plural(r.Applied, "line"))
 		if r.Revision > 0 {
 			fmt.Fprintf(w, " up to revision %d", r.Revision)
 		}
