@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -350,7 +351,7 @@ func (c *Config) peerListen() string {
 	}
 	members, _ := raftsm.ParseInitialCluster(c.InitialCluster)
 	for _, m := range members {
-		if m.Name == c.Name {
+		if m.Name == cmp.Or(c.Name, raftsm.DefaultName) {
 			return m.Address
 		}
 	}

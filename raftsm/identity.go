@@ -32,6 +32,9 @@ type Identity struct {
 	Members map[uint64]string `json:"members"`
 }
 
+// DefaultName is the name of a node that is given none at its first start.
+const DefaultName = "n1"
+
 // Spec is what the operator says of a node, at its first start and later.
 type Spec struct {
 	Name        string
@@ -141,7 +144,7 @@ func (d *Dir) check(spec Spec) error {
 func newIdentity(spec Spec) (Identity, error) {
 	id := Identity{Format: identityFormat, MemberID: ulid.Make(), Name: spec.Name, PeerAddress: spec.PeerAddress}
 	if id.Name == "" {
-		id.Name = "n1"
+		id.Name = DefaultName
 	}
 	if spec.InitialCluster == "" {
 		id.ClusterID, id.Replica = ulid.Make(), 1

@@ -1,0 +1,344 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/cairnkv/cairn/kv"
+	"go.uber.org/goleak"
+)
+
+// TestReopen starts a node three times. It finds what it was told, is the same
+// member, and leaves no goroutine.
+func TestReopen(t *testing.T) {
+	cfg := config(t)
+	var first kv.Status
+	for i := range 3 {
+		n := ready(t, cfg)
+		u := newUser(t, n)
+		if i > 0 {
+			u.want(200, fmt.Sprint("v", i-1), "GET", "/v1/kv/k", "")
+		}
+		u.want([]int{201, 200, 200}[i], "", "PUT", "/v1/kv/k", fmt.Sprint("v", i))
+		u.want(200, fmt.Sprint("v", i), "GET", "/v1/kv/k", "")
+		u.want(200, "ok", "GET", "/readyz", "")
+		eventually(t, "the node has said who it is", func() bool { return len(n.Status().Members) == 1 })
+		s := n.Status()
+		if i == 0 {
+			first = s
+		}
+		if s.MemberID != first.MemberID || s.ClusterID != first.ClusterID || s.Replica != 1 || s.Leader != 1 || s.Revision != uint64(i+2) {
+			t.Errorf("status %+v, at first %+v", s, first)
+		}
+		if m := s.Members[0]; m.ID != first.MemberID || m.Name != "n1" || m.PeerAddress != cfg.PeerListen {
+			t.Errorf("member %+v", m)
+		}
+		u.transport.CloseIdleConnections()
+		must(t, n.Close())
+		must(t, n.Close()) // again is nothing
+		must(t, n.Wait())
+		if err := goleak.Find(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestFailedOpen fails at each step of a start. What was started is ended: the
+// same directory starts well afterwards.
+func TestFailedOpen(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer taken.Close()
+	for _, c := range []struct {
+		name   string
+		change func(*Config)
+		err    string
+	}{
+		{"directory", func(c *Config) { c.DataDir += "/\x00" }, "create the data directory"},
+		{"identity", func(c *Config) { c.Name = "another" }, `belongs to the node "n1"`},
+		{"host", func(c *Config) {
+			c.PeerListen, c.PeerAdvertise = taken.Addr().String(), c.PeerListen
+		}, "start Raft"},
+		{"shard", func(c *Config) { must(t, os.RemoveAll(filepath.Join(c.DataDir, "store"))) }, "this replica has a log"},
+		{"listener", func(c *Config) { c.Listen = taken.Addr().String() }, "listen for clients"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			good := config(t)
+			n := ready(t, good)
+			must(t, n.Close())
+			saved := t.TempDir()
+			must(t, os.CopyFS(saved, os.DirFS(good.DataDir)))
+
+			bad := good
+			c.change(&bad)
+			n, err := Open(context.Background(), bad)
+			if err == nil || !strings.Contains(err.Error(), c.err) {
+				t.Errorf("got %v, want %q", err, c.err)
+			}
+			if n != nil {
+				t.Error("there is a node, too")
+			}
+			if err := goleak.Find(); err != nil {
+				t.Error(err)
+			}
+			must(t, os.RemoveAll(good.DataDir))
+			must(t, os.CopyFS(good.DataDir, os.DirFS(saved)))
+			must(t, os.Chmod(good.DataDir, 0o700))
+			must(t, ready(t, good).Close())
+		})
+	}
+}
+
+// TestRefusedConfigs says what a node doesn't start with, and that nothing was
+// made by then.
+func TestRefusedConfigs(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		cfg  Config
+		err  string // "": accepted
+	}{
+		{"defaults", Config{}, ""},
+		{"small quota", Config{QuotaBytes: MinQuotaBytes - 1}, "must be at least 67108864"},
+		{"negative history", Config{AutoCompactionKeep: -1}, "can't be negative"},
+		{"negative cache", Config{CacheBytes: -1}, "can't be negative"},
+		{"no port", Config{Listen: "127.0.0.1"}, `the client address "127.0.0.1" is not host:port`},
+		{"bad port", Config{Listen: "127.0.0.1:http2://"}, "host:port"},
+		{"port too large", Config{PeerListen: "127.0.0.1:99999"}, "no valid port"},
+		{"bad advertise", Config{Advertise: "cairn"}, "the advertise address"},
+		{"bad peer advertise", Config{PeerAdvertise: "cairn"}, "the peer advertise address"},
+		{"bad cluster", Config{InitialCluster: "n1"}, "name=host:port"},
+		{"everywhere", Config{Listen: "0.0.0.0:7480"}, "say --insecure"},
+		{"everywhere, without a host", Config{Listen: ":7480"}, "say --insecure"},
+		{"a name that may be anywhere", Config{Listen: "example.com:7480"}, "say --insecure"},
+		{"everywhere, and that is meant", Config{Listen: "0.0.0.0:7480", Insecure: true}, ""},
+		{"peers everywhere", Config{PeerListen: "0.0.0.0:7481", PeerAdvertise: "127.0.0.1:7481"}, "peers would speak without TLS"},
+		{"peers elsewhere", Config{PeerAdvertise: "10.0.0.1:7481"}, "peers would speak without TLS"},
+		{"peers elsewhere by the cluster", Config{Name: "n1", InitialCluster: "n1=10.0.0.1:7481,n2=10.0.0.2:7481"}, "peers would speak without TLS"},
+		{"peers elsewhere by the cluster, without a name", Config{InitialCluster: "n1=10.0.0.1:7481,n2=10.0.0.2:7481"}, "peers would speak without TLS"},
+		{"loopback by name", Config{Listen: "localhost:7480", PeerListen: "[::1]:7481"}, ""},
+	} {
+		c.cfg.DataDir = filepath.Join(t.TempDir(), "data")
+		err := c.cfg.complete()
+		if (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
+			t.Errorf("%s: got %v, want %q", c.name, err, c.err)
+		}
+		if c.err == "" {
+			continue
+		}
+		if _, err := Open(context.Background(), c.cfg); err == nil {
+			t.Errorf("%s: the node started", c.name)
+		}
+		if _, err := os.Stat(c.cfg.DataDir); err == nil {
+			t.Errorf("%s: the directory was made", c.name)
+		}
+	}
+	if err := (&Config{}).complete(); err == nil {
+		t.Error("no directory was accepted")
+	}
+}
+
+// TestNoQuorum starts one of three. It lives, but isn't ready, and says of a
+// write that nothing was applied.
+func TestNoQuorum(t *testing.T) {
+	cfg := config(t)
+	cfg.Name, cfg.InitialCluster = "n2", fmt.Sprintf("n1=%s,n2=%s,n3=%s", freeAddress(t), cfg.PeerListen, freeAddress(t))
+	n := open(t, cfg)
+	u := newUser(t, n)
+	u.want(200, "ok", "GET", "/livez", "")
+	u.want(503, "not ready", "GET", "/readyz", "")
+	u.want(503, "no-leader", "PUT", "/v1/kv/k", "v")
+	u.want(503, "no-leader", "GET", "/v1/kv/k", "")
+	u.want(404, "key-not-found", "GET", "/v1/kv/k?consistency=stale", "")
+	u.want(200, "cairn_ready 0", "GET", "/metrics", "")
+	if s := n.Status(); s.Leader != 0 || s.Revision != 1 {
+		t.Errorf("status %+v", s)
+	}
+}
+
+// TestThreeNodes writes through each node and reads through each other.
+func TestThreeNodes(t *testing.T) {
+	var cluster []string
+	var configs []Config
+	for i := range 3 {
+		cfg := config(t)
+		cfg.Name = fmt.Sprint("n", i+1)
+		configs = append(configs, cfg)
+		cluster = append(cluster, cfg.Name+"="+cfg.PeerListen)
+	}
+	var users []*user
+	for _, cfg := range configs {
+		cfg.InitialCluster = strings.Join(cluster, ",")
+		users = append(users, newUser(t, open(t, cfg)))
+	}
+	for _, u := range users {
+		eventually(t, "the node is ready", func() bool { return u.n.Ready() == nil })
+	}
+	for i := range 9 {
+		key := fmt.Sprint("/v1/kv/k", i)
+		users[i%3].want(201, "", "PUT", key, "v")
+		users[(i+1)%3].want(200, "v", "GET", key, "")
+	}
+	for _, u := range users {
+		eventually(t, "all have said who they are", func() bool { return len(u.n.Status().Members) == 3 })
+	}
+
+	// The polite end of the leader: the others don't wait for it to be missed.
+	for i, u := range users {
+		if s := u.n.Status(); s.Leader == s.Replica {
+			ctx, cancel := context.WithTimeout(context.Background(), patience)
+			defer cancel()
+			must(t, u.n.Shutdown(ctx))
+			next := users[(i+1)%3]
+			eventually(t, "another leads", func() bool { l := next.n.Status().Leader; return l != 0 && l != s.Replica })
+			next.want(201, "", "PUT", "/v1/kv/after", "v")
+			break
+		}
+	}
+}
+
+// TestShutdownUnderLoad shuts a node down while it is written to. Requests that
+// it had begun are answered; who came too late to be answered has left no
+// trace; what was answered is there.
+func TestShutdownUnderLoad(t *testing.T) {
+	cfg := config(t)
+	n := ready(t, cfg)
+	u := newUser(t, n)
+	const (
+		applied = "applied"
+		refused = "refused"
+		gone    = "never answered"
+	)
+	var outcomes sync.Map
+	var count atomic.Int64
+	var wg sync.WaitGroup
+	for w := range 32 {
+		wg.Go(func() {
+			for i := 0; ; i++ {
+				key := fmt.Sprintf("w%d-%d", w, i)
+				status, body, err := u.try("PUT", "/v1/kv/"+key, "v")
+				switch {
+				case err != nil:
+					outcomes.Store(key, gone)
+					return
+				case status == 201:
+					outcomes.Store(key, applied)
+				case status == 503 || status == 429:
+					outcomes.Store(key, refused)
+				default:
+					t.Errorf("%s: %d %s", key, status, body)
+				}
+				count.Add(1)
+			}
+		})
+	}
+	eventually(t, "the load runs", func() bool { return count.Load() > 1000 })
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	must(t, n.Shutdown(ctx))
+	wg.Wait()
+
+	n = ready(t, cfg)
+	tally := map[any]int{}
+	outcomes.Range(func(key, outcome any) bool {
+		tally[outcome]++
+		_, found, _, err := n.shard.Store().Get([]byte(key.(string)))
+		must(t, err)
+		if found != (outcome == applied) {
+			t.Errorf("%s was %s and is there: %v", key, outcome, found)
+		}
+		return true
+	})
+	t.Log(tally)
+}
+
+// TestCloseUnderLoad cuts requests off. Whoever was answered well finds it
+// again.
+func TestCloseUnderLoad(t *testing.T) {
+	cfg := config(t)
+	n := ready(t, cfg)
+	u := newUser(t, n)
+	var answered sync.Map
+	var count atomic.Int64
+	var wg sync.WaitGroup
+	for w := range 32 {
+		wg.Go(func() {
+			for i := 0; ; i++ {
+				key := fmt.Sprintf("w%d-%d", w, i)
+				status, _, err := u.try("PUT", "/v1/kv/"+key, "v")
+				if err != nil {
+					return
+				}
+				if status == 201 {
+					answered.Store(key, true)
+				}
+				count.Add(1)
+			}
+		})
+	}
+	eventually(t, "the load runs", func() bool { return count.Load() > 1000 })
+	must(t, n.Close())
+	wg.Wait()
+	n = ready(t, cfg)
+	answered.Range(func(key, _ any) bool {
+		_, found, _, err := n.shard.Store().Get([]byte(key.(string)))
+		must(t, err)
+		if !found {
+			t.Errorf("%s was answered and is lost", key)
+		}
+		return true
+	})
+}
+
+// TestClearTextHTTP2 speaks HTTP/2 without TLS.
+func TestClearTextHTTP2(t *testing.T) {
+	n := ready(t, config(t))
+	u := newUser(t, n)
+	u.transport.Protocols = new(http.Protocols)
+	u.transport.Protocols.SetUnencryptedHTTP2(true)
+	u.want(201, "", "PUT", "/v1/kv/k", "v")
+	answer, err := (&http.Client{Transport: u.transport}).Get(n.URL() + "/v1/kv/k")
+	must(t, err)
+	must(t, answer.Body.Close())
+	if answer.ProtoMajor != 2 || answer.StatusCode != 200 {
+		t.Errorf("%s %s", answer.Proto, answer.Status)
+	}
+}
+
+// TestLeaseClockRuns grants a lease through the face: from then on the leader
+// lets the replicated clock run.
+func TestLeaseClockRuns(t *testing.T) {
+	n := ready(t, config(t))
+	u := newUser(t, n)
+	u.want(201, "", "PUT", "/v1/kv/k?ttl=1s", "v")
+	before := n.Status().ClockMillis
+	eventually(t, "the clock runs while there is a lease", func() bool { return n.Status().ClockMillis > before+1000 })
+	if s := n.Status(); s.Revision != 2 && s.Revision != 3 {
+		t.Errorf("the clock used up revisions: %+v", s)
+	}
+}
+
+// TestAutoCompaction keeps a second of history.
+func TestAutoCompaction(t *testing.T) {
+	cfg := config(t)
+	cfg.AutoCompactionKeep = time.Second
+	n := ready(t, cfg)
+	u := newUser(t, n)
+	for i := range 10 {
+		u.want([]int{201, 200}[min(i, 1)], "", "PUT", "/v1/kv/k", fmt.Sprint(i))
+	}
+	eventually(t, "the history is forgotten", func() bool { return n.Status().CompactRevision == 11 })
+	u.want(410, "compacted", "GET", "/v1/kv/k?revision=5", "")
+	u.want(200, "9", "GET", "/v1/kv/k", "")
+	if r := n.Status().Revision; r != 11 {
+		t.Errorf("compaction used up revisions: %d", r)
+	}
+}
