@@ -1,0 +1,98 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"github.com/cairnkv/cairn/kv"
+)
+
+// TestQuota fills a store beyond its quota with real data. The alarm is raised
+// for the cluster; deletes and reads go on; with the data gone and compacted it
+// ends by itself.
+func TestQuota(t *testing.T) {
+	cfg := config(t)
+	cfg.QuotaBytes = MinQuotaBytes
+	n := ready(t, cfg)
+	u := newUser(t, n)
+	value := make([]byte, 1<<20)
+	random := rand.NewChaCha8([32]byte{})
+	full := 0
+	for i := range 200 {
+		_, _ = random.Read(value) // it can't fail; what compresses would take no room
+		status, body, err := u.try("PUT", fmt.Sprint("/v1/kv/k", i), string(value))
+		must(t, err)
+		if status == 507 && strings.Contains(body, "no-space") {
+			full = i
+			break
+		}
+		if status != 201 {
+			t.Fatalf("write %d: %d %s", i, status, body)
+		}
+	}
+	if full == 0 {
+		t.Fatalf("200 MiB went into a quota of %d MiB: %+v", cfg.QuotaBytes>>20, n.Status())
+	}
+	if alarms := n.Status().Alarms; len(alarms) != 1 || alarms[0].Type != kv.AlarmNoSpace || alarms[0].Replica != 1 {
+		t.Errorf("alarms %v", alarms)
+	}
+	u.want(507, "no-space", "PUT", "/v1/kv/small", "v")
+	u.want(200, "", "GET", "/v1/kv/k0", "")
+	u.want(200, "", "DELETE", "/v1/kv?all=true", "")
+	u.want(200, "", "POST", "/v1/compact", fmt.Sprintf(`{"revision":%d}`, n.Status().Revision))
+	eventually(t, "the alarm ends", func() bool { return len(n.Status().Alarms) == 0 })
+	u.want(201, "", "PUT", "/v1/kv/small", "v")
+	if s := n.Status(); s.DiskBytes >= cfg.QuotaBytes {
+		t.Errorf("the store takes %d bytes of %d", s.DiskBytes, cfg.QuotaBytes)
+	}
+}
+
+// TestAdmit says what a member with a full disk still takes.
+func TestAdmit(t *testing.T) {
+	n := ready(t, config(t))
+	g := newGuard(n)
+	del := kv.Op{Type: kv.OpDelete, Range: kv.SingleKey([]byte("k"))}
+	get := kv.Op{Type: kv.OpGet, Query: &kv.Query{Range: kv.SingleKey([]byte("k"))}}
+	write := put("k", "v").Txn.Then[0]
+	txn := func(then, or []kv.Op) *kv.Command {
+		return &kv.Command{Kind: kv.KindTxn, Txn: &kv.Txn{Then: then, Else: or}}
+	}
+	nested := func(ops ...kv.Op) kv.Op { return kv.Op{Type: kv.OpTxn, Txn: &kv.Txn{Else: ops}} }
+	for _, c := range []struct {
+		name  string
+		c     *kv.Command
+		grows bool
+	}{
+		{"put", put("k", "v"), true},
+		{"increment", txn([]kv.Op{{Type: kv.OpIncrement, Key: []byte("k"), By: 1}}, nil), true},
+		{"put in the other branch", txn([]kv.Op{del}, []kv.Op{get, write}), true},
+		{"put further down", txn([]kv.Op{del, nested(get, nested(write))}, nil), true},
+		{"delete", txn([]kv.Op{del}, nil), false},
+		{"get and delete further down", txn([]kv.Op{get, nested(del)}, []kv.Op{nested(get)}), false},
+		{"grant", &kv.Command{Kind: kv.KindLeaseGrant}, true},
+		{"renew", &kv.Command{Kind: kv.KindLeaseRenew}, false},
+		{"revoke", &kv.Command{Kind: kv.KindLeaseRevoke}, false},
+		{"compact", &kv.Command{Kind: kv.KindCompact}, false},
+		{"clock", &kv.Command{Kind: kv.KindClock}, false},
+		{"alarm", &kv.Command{Kind: kv.KindAlarm}, false},
+	} {
+		g.full.Store(false)
+		must(t, g.admit(c.c))
+		g.full.Store(true)
+		if err := g.admit(c.c); errors.Is(err, &kv.Error{Code: kv.NoSpace}) != c.grows {
+			t.Errorf("%s, on a full disk: %v", c.name, err)
+		}
+	}
+	// The face asks, and nothing is proposed.
+	n.guard, g = g, n.guard
+	defer func() { n.guard = g }()
+	n.guard.full.Store(true)
+	_, err := face{n}.Propose(context.Background(), put("k", "v"))
+	if !errors.Is(err, &kv.Error{Code: kv.NoSpace}) {
+		t.Errorf("got %v", err)
+	}
+}
