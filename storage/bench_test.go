@@ -1,0 +1,125 @@
+package storage
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	"github.com/cairnkv/cairn/kv"
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// The benchmarks run in memory: they show what the code costs, not the disk.
+
+func benchStore(b *testing.B, keys int) *Store {
+	s := openStore(b, vfs.NewMem(), func(o *Options) { o.MemTableBytes, o.CacheBytes = 64<<20, 256<<20 })
+	b.Cleanup(func() { closeStore(b, s) })
+	bulk(b, s, keys, plainKey, "a value of about thirty bytes.", kv.LeaseID{})
+	return s
+}
+
+// An operation is one command: a put of a new version, as it comes from the log.
+func BenchmarkApplyPut(b *testing.B) {
+	const keys = 10_000
+	for _, size := range []int{1, 64, 512} {
+		b.Run(fmt.Sprintf("batch=%d", size), func(b *testing.B) {
+			s := benchStore(b, keys)
+			raw := make([][]byte, keys)
+			for i := range raw {
+				raw[i] = kv.AppendCommand(nil, txn(put(plainKey(i), "another value, as long as it was")))
+			}
+			index, err := s.Applied()
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.ReportAllocs()
+			b.ResetTimer()
+			for i := 0; i < b.N; {
+				batch, err := s.NewBatch()
+				if err != nil {
+					b.Fatal(err)
+				}
+				index++
+				batch.BeginEntry(index, kv.LeaseID{1}, index)
+				for n := 0; n < size && i < b.N; n++ {
+					c, err := kv.DecodeCommand(raw[i*7919%keys])
+					if err != nil {
+						b.Fatal(err)
+					}
+					if r, err := batch.Apply(c); err != nil || r.Code != kv.OK {
+						b.Fatal(r, err)
+					}
+					i++
+				}
+				batch.EndEntry()
+				if _, err := batch.Commit(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+func BenchmarkGet(b *testing.B) {
+	const keys = 100_000
+	s := benchStore(b, keys)
+	if err := s.current.Load().db.Flush(); err != nil {
+		b.Fatal(err)
+	}
+	names := make([][]byte, keys)
+	for i := range names {
+		names[i] = []byte(plainKey(i))
+	}
+	b.ReportAllocs()
+	b.ResetTimer()
+	for i := range b.N {
+		if _, found, _, err := s.Get(names[i*7919%keys]); !found || err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func benchView(b *testing.B, fn func(v *View) error) {
+	s := benchStore(b, 10_000)
+	v, err := s.View()
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer v.Close()
+	b.ReportAllocs()
+	b.ResetTimer()
+	for range b.N {
+		if err := fn(v); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkList1000(b *testing.B) {
+	for _, keysOnly := range []bool{false, true} {
+		b.Run(fmt.Sprintf("keysOnly=%v", keysOnly), func(b *testing.B) {
+			benchView(b, func(v *View) error {
+				_, err := v.List(context.Background(), &kv.Query{Limit: 1000, KeysOnly: keysOnly})
+				return err
+			})
+		})
+	}
+}
+
+// An operation is all 10,000 keys.
+func BenchmarkCount(b *testing.B) {
+	benchView(b, func(v *View) error {
+		_, err := v.List(context.Background(), &kv.Query{CountOnly: true})
+		return err
+	})
+}
+
+func BenchmarkHash(b *testing.B) {
+	benchView(b, func(v *View) error { _, err := v.Hash(context.Background(), 0); return err })
+}
+
+func BenchmarkChanges(b *testing.B) {
+	benchView(b, func(v *View) error {
+		return v.Changes(context.Background(), 2, func(uint32, *kv.Event) (bool, error) { return true, nil })
+	})
+}
