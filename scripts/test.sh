@@ -74,7 +74,7 @@ fuzz() {
 
 # The race detector runs where goroutines share memory. Random histories are
 # short under it: it makes them ten times as slow.
-racy=(./kv ./storage ./leases ./raftsm ./httpapi)
+racy=(./kv ./storage ./leases ./raftsm ./httpapi ./client)
 
 step 'gofmt' formatted
 step 'go vet' go vet ./...

@@ -28,8 +28,8 @@ var ours = map[string]rule{
 	"leases":         {may: []string{"kv"}},
 	"raftsm/raftlog": {},
 	"raftsm":         {may: []string{"kv", "storage", "raftsm/raftlog"}},
-	// The tests of the HTTP face speak to a store that is real.
-	"httpapi":       {may: []string{"api", "kv"}, tests: []string{"storage"}},
+	// The tests of the HTTP face speak to a store that is real, and to a node.
+	"httpapi":       {may: []string{"api", "kv"}, tests: []string{"storage", "node"}},
 	"client":        {may: []string{"api"}, tests: []string{"kv", "httpapi", "node", "storage"}},
 	"node":          {may: []string{"kv", "api", "storage", "leases", "raftsm", "httpapi"}, tests: []string{"client"}},
 	"cli":           {may: []string{"api", "client", "node"}, tests: anything},
