@@ -3,6 +3,7 @@ package storage
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"sort"
 
@@ -80,56 +81,57 @@ func (v *View) Changes(ctx context.Context, from uint64, fn func(sub uint32, e *
 	defer func() { err = errors.Join(err, it.Close()) }()
 	visit := visitor(ctx)
 	var c change
+	var e kv.Event
 	for it.First(); it.Valid(); it.Next() {
 		if err := visit(1); err != nil {
 			return err
 		}
-		e, sub, err := v.event(it, &c)
+		sub, err := v.event(it, &c, &e)
 		if err != nil {
 			return err
 		}
-		if more, err := fn(sub, e); err != nil || !more {
+		if more, err := fn(sub, &e); err != nil || !more {
 			return err
 		}
 	}
 	return it.Error()
 }
 
-// event decodes the change under the iterator.
-func (v *View) event(it *pebble.Iterator, c *change) (*kv.Event, uint32, error) {
+// event decodes the change under the iterator into e.
+func (v *View) event(it *pebble.Iterator, c *change, e *kv.Event) (sub uint32, err error) {
 	k := it.Key()
 	if len(k) != 1+8+4 {
-		return nil, 0, corrupt(k, "change key")
+		return 0, corrupt(k, "change key")
 	}
 	value, err := it.ValueAndErr()
 	if err != nil {
-		return nil, 0, err
+		return 0, err
 	}
 	if err := decodeChange(k, value, c); err != nil {
-		return nil, 0, err
+		return 0, err
 	}
-	revision, sub := changeRevision(k), uint32(k[9])<<24|uint32(k[10])<<16|uint32(k[11])<<8|uint32(k[12])
-	e := &kv.Event{Type: kv.EventPut, PrevRevision: c.prevRevision}
+	revision, sub := changeRevision(k), binary.BigEndian.Uint32(k[1+8:])
+	*e = kv.Event{Type: kv.EventPut, PrevRevision: c.prevRevision}
 	if c.kind == recordTombstone {
 		e.Type, e.Reason = kv.EventDelete, c.tombstone.reason
 		e.Entry = kv.Entry{Key: c.key, ModRevision: revision, ModifiedAt: c.tombstone.modifiedAt}
-		return e, sub, nil
+		return sub, nil
 	}
 	if c.kind == recordElsewhere {
 		vk := appendVersionKey(nil, c.key, revision)
 		value, err := getCopy(v.snap, vk)
 		if err != nil {
-			return nil, 0, err
+			return 0, err
 		}
 		if value == nil {
-			return nil, 0, corrupt(vk, "version is missing")
+			return 0, corrupt(vk, "version is missing")
 		}
 		if _, err := decodeVersion(vk, value, &c.version); err != nil {
-			return nil, 0, err
+			return 0, err
 		}
 	}
 	e.Entry = c.version.entry(c.key)
-	return e, sub, nil
+	return sub, nil
 }
 
 // RevisionAt returns the newest revision that was made at or before a time, in
