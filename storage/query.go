@@ -110,6 +110,7 @@ func commonPrefix(q *kv.Query, key []byte) []byte {
 // so that the cost follows the answer and not what is under the prefixes.
 func listInOrder(q *kv.Query, cur cursor, list *kv.List, visit, spend func(int) error) error {
 	bytesUsed := 0
+	var memory arena
 	var last []byte
 	full := func(size int) bool {
 		n := len(list.Entries) + len(list.CommonPrefixes)
@@ -128,7 +129,7 @@ func listInOrder(q *kv.Query, cur cursor, list *kv.List, visit, spend func(int) 
 			if full(len(prefix)) {
 				break
 			}
-			prefix = bytes.Clone(prefix)
+			prefix = memory.copy(prefix)
 			if err := spend(len(prefix)); err != nil {
 				return err
 			}
@@ -152,12 +153,37 @@ func listInOrder(q *kv.Query, cur cursor, list *kv.List, visit, spend func(int) 
 			if err := spend(e.Size()); err != nil {
 				return err
 			}
-			list.Entries = append(list.Entries, cloneEntry(&e))
-			last = list.Entries[len(list.Entries)-1].Key
+			e.Key = memory.copy(e.Key)
+			if e.Value != nil {
+				e.Value = memory.copy(e.Value)
+			}
+			list.Entries = append(list.Entries, e)
+			last = e.Key
 		}
 		ok = advance(q, cur)
 	}
 	return cur.err()
+}
+
+// arena holds the keys and values of one answer, which live as long as it does,
+// in few pieces of memory.
+type arena struct {
+	free []byte
+	size int // of the last piece
+}
+
+const maxArenaBytes = 64 << 10
+
+// copy returns a copy of b with no room behind it.
+func (a *arena) copy(b []byte) []byte {
+	if len(b) > len(a.free) {
+		a.size = min(max(2*a.size, 256), maxArenaBytes)
+		a.free = make([]byte, max(a.size, len(b)))
+	}
+	n := copy(a.free, b)
+	c := a.free[:n:n]
+	a.free = a.free[n:]
+	return c
 }
 
 func entryOf(q *kv.Query, key []byte, v *version) kv.Entry {
