@@ -25,7 +25,7 @@
 //   - The run was worth something: there was enough traffic before the fault,
 //     the fault happened, and there was success after it.
 //
-// That the checks find what they are made for is itself tested: mutant_test.go
+// That the checks find what they are made for is itself tested: mutant_linux_test.go
 // builds servers with one mistake each and wants every one of them found.
 //
 // # The parts

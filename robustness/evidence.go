@@ -13,23 +13,20 @@ import (
 // Evidence is the directory of one scenario: the data directories and logs of
 // its nodes, its timeline, its recorded operations, and the picture of what
 // porcupine found. It is deleted when the scenario passed.
-type Evidence struct {
-	Dir  string
-	keep bool
-}
+type Evidence struct{ Dir string }
 
 // NewEvidence makes the directory: below CAIRN_EVIDENCE, or the directory for
-// temporary files. It is kept when the test failed, when Keep was called, or
-// when CAIRN_KEEP is set, and then its name is printed.
+// temporary files. It is kept when the test failed, or when CAIRN_KEEP is set,
+// and then its name is printed.
 func NewEvidence(t testing.TB) *Evidence {
 	t.Helper()
 	dir, err := os.MkdirTemp(os.Getenv("CAIRN_EVIDENCE"), "cairn-robustness-")
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := &Evidence{Dir: dir, keep: os.Getenv("CAIRN_KEEP") != ""}
+	e := &Evidence{Dir: dir}
 	t.Cleanup(func() {
-		if t.Failed() || e.keep {
+		if t.Failed() || os.Getenv("CAIRN_KEEP") != "" {
 			t.Logf("evidence is kept in %s", dir)
 			return
 		}

@@ -18,11 +18,3 @@ func TestKill9(t *testing.T) {
 func TestKill9Lone(t *testing.T) {
 	Judge(t, Scenario{Layout: Layout{Size: 1}, Rounds: rounds(5, 50), Fault: KillNine, Seed: Seed(t)}.Run(t))
 }
-
-func TestPause(t *testing.T) {
-	Judge(t, Scenario{Layout: Layout{Size: 3}, Rounds: rounds(4, 40), Fault: Pause, Seed: Seed(t)}.Run(t))
-}
-
-func TestTerminate(t *testing.T) {
-	Judge(t, Scenario{Layout: Layout{Size: 3}, Rounds: rounds(2, 20), Fault: Terminate, Seed: Seed(t)}.Run(t))
-}

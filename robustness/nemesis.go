@@ -54,8 +54,10 @@ func KillNine(c *Cluster, random *rand.Rand, round int) error {
 	return nil
 }
 
-// Pause stops one node, or two, where they stand, for longer than an election
-// takes, and lets them go on. Whoever led must notice that it does no more.
+// Pause stops one node where it stands for longer than an election takes, or two
+// for longer than a write is tried, in turn, and lets them go on. Whoever led
+// must notice that it does no more; a write that only a minority has must not be
+// called refused, for it is applied when the others wake up.
 func Pause(c *Cluster, random *rand.Rand, round int) error {
 	picked := victims(c, random, round%2)
 	for _, n := range picked {
@@ -64,7 +66,11 @@ func Pause(c *Cluster, random *rand.Rand, round int) error {
 			return err
 		}
 	}
-	moment(random, 2500*time.Millisecond, 4*time.Second)
+	if len(picked) == 1 {
+		moment(random, 2500*time.Millisecond, 4*time.Second)
+	} else {
+		moment(random, 6*time.Second, 7*time.Second)
+	}
 	var errs []error
 	for _, n := range picked {
 		c.Note("SIGCONT %s", n.Name)

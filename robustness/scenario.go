@@ -68,9 +68,6 @@ func (s Scenario) Run(t testing.TB) *Verdict {
 		barriers = append(barriers, traffic.ReadAll(c.Nodes[random.IntN(len(c.Nodes))]))
 	}
 	s.judge(c, traffic, barriers, v)
-	if len(v.Violations()) > 0 {
-		evidence.keep = true
-	}
 	return v
 }
 
@@ -133,6 +130,18 @@ func acknowledged(operations []*Operation) (n int) {
 // judge asks the cluster whether it is whole, and checks the record.
 func (s Scenario) judge(c *Cluster, traffic *Traffic, barriers []*Operation, v *Verdict) {
 	operations := traffic.Operations()
+	defer func() { v.AddError(c.Evidence.WriteOperations(operations)) }() // with what the history told
+	v.CheckAnswers(operations)
+	v.CheckMonotonic(operations)
+	if !s.MayCrash {
+		v.CheckLogs(c)
+	}
+	for _, n := range c.Nodes {
+		if !n.Running() {
+			v.Add("%s does not run at the end; the cluster is not asked anything more", n.Name)
+			return
+		}
+	}
 	h := NewHTTP()
 	defer h.Close()
 	// The history is read before the last writes, which are nobody's operations.
@@ -141,10 +150,8 @@ func (s Scenario) judge(c *Cluster, traffic *Traffic, barriers []*Operation, v *
 		v.Add("the history can't be read: %v", err)
 	} else {
 		v.CheckHistory(c.Evidence, history, operations, barriers)
+		c.Note("%s", tally(operations))
 	}
-	v.AddError(c.Evidence.WriteOperations(operations)) // with what the history told
-	v.CheckAnswers(operations)
-	v.CheckMonotonic(operations)
 	var last uint64
 	for _, n := range c.Nodes {
 		a, err := AwaitWrite(h, n, "last/"+n.Name, "whole")
@@ -158,10 +165,6 @@ func (s Scenario) judge(c *Cluster, traffic *Traffic, barriers []*Operation, v *
 	} else {
 		c.Note("all nodes are at revision %d with hash %.16s", hash.Revision, hash.Hash)
 	}
-	if !s.MayCrash {
-		v.CheckLogs(c)
-	}
-	c.Note("%s", tally(operations))
 }
 
 // tally counts the operations by what came of them.

@@ -1,0 +1,11 @@
+package robustness
+
+import "testing"
+
+func TestPause(t *testing.T) {
+	Judge(t, Scenario{Layout: Layout{Size: 3}, Rounds: rounds(4, 40), Fault: Pause, Seed: Seed(t)}.Run(t))
+}
+
+func TestTerminate(t *testing.T) {
+	Judge(t, Scenario{Layout: Layout{Size: 3}, Rounds: rounds(2, 20), Fault: Terminate, Seed: Seed(t)}.Run(t))
+}
