@@ -139,29 +139,24 @@ func (a *app) bulkLines(cmd *cobra.Command, c *client.Client, f *bulkFlags, args
 
 // A shownFile shows how far it is read.
 type shownFile struct {
-	*os.File
-	bar *progressbar.ProgressBar
+	file *os.File
+	bar  *progressbar.ProgressBar
 }
 
 // Read moves the bar along.
 func (s *shownFile) Read(p []byte) (int, error) {
-	n, err := s.File.Read(p)
+	n, err := s.file.Read(p)
 	_ = s.bar.Add(n) // a bar that can't be drawn is no reason to stop
 	return n, err
 }
 
-// Seek moves the bar back.
+// Seek moves the bar to where reading goes on.
 func (s *shownFile) Seek(offset int64, whence int) (int64, error) {
-	at, err := s.File.Seek(offset, whence)
+	at, err := s.file.Seek(offset, whence)
 	if err == nil {
 		_ = s.bar.Set64(at)
 	}
 	return at, err
-}
-
-// WriteTo would bypass Read.
-func (s *shownFile) WriteTo(w io.Writer) (int64, error) {
-	return io.Copy(w, struct{ io.Reader }{s})
 }
 
 // progress is a bar on the standard error, if that is a terminal. A total below 0

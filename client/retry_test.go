@@ -192,6 +192,59 @@ func TestBulkBreaksOff(t *testing.T) {
 	}
 }
 
+// A bulk write that is begun again and then refused is as much in doubt as before,
+// unless the second answer tells how far it came.
+func TestBulkDoubtStays(t *testing.T) {
+	const line = `{"delete":{"key":"a"}}` + "\n"
+	last := says(200, `{"applied":0,"revision":0,"done":false,"error":{"code":"no-space","status":507,"title":"full"}}`+"\n")
+	for _, test := range []struct {
+		name  string
+		steps []step
+		want  error
+	}{
+		{"then not served", []step{breaks, refuses(api.CodeNoLeader)}, client.ErrOutcomeUnknown},
+		{"then refused as a whole", []step{breaks, refuses(api.CodeInvalidArgument)}, client.ErrOutcomeUnknown},
+		{"then told", []step{breaks, last}, client.ErrNoSpace},
+		{"never in doubt", []step{refuses(api.CodeNoLeader), refuses(api.CodeNoLeader)}, client.ErrUnavailable},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := newScript(t, test.steps...)
+			c := newClientOf(t, client.Config{Endpoints: []string{s.url}, Attempts: 2})
+			_, err := c.BulkLines(context.Background(), strings.NewReader(line), nil, client.Idempotent())
+			if !errors.Is(err, test.want) {
+				t.Errorf("got %v, want %v", err, test.want)
+			}
+		})
+	}
+}
+
+// A node that says when to come back is not asked before, and not at all if that
+// is too late.
+func TestRetryAfter(t *testing.T) {
+	later := func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Retry-After", "1")
+		refuses(api.CodeBusy)(w, r)
+	}
+	s := newScript(t, later, answers(putAnswer))
+	began := time.Now()
+	if _, err := newClient(t, s.url).Put(context.Background(), "a", nil); err != nil {
+		t.Fatal(err)
+	}
+	if waited := time.Since(began); waited < time.Second {
+		t.Errorf("the second attempt came after %v, want 1s at least", waited)
+	}
+
+	never := func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Retry-After", "3600")
+		refuses(api.CodeBusy)(w, r)
+	}
+	s = newScript(t, never)
+	_, err := newClient(t, s.url).Put(context.Background(), "a", nil)
+	if !errors.Is(err, client.ErrUnavailable) || len(s.requests()) != 1 {
+		t.Errorf("got %v after %d requests, want unavailable after 1", err, len(s.requests()))
+	}
+}
+
 // A node that takes a request and says nothing more leaves time for another one.
 func TestSilentNode(t *testing.T) {
 	silent := func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
