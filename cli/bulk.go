@@ -122,17 +122,15 @@ func (a *app) bulkLines(cmd *cobra.Command, c *client.Client, f *bulkFlags, args
 	if err != nil {
 		return nil, err
 	}
-	opts := f.write.options()
-	if !info.Mode().IsRegular() {
-		bar := a.progress(-1, name)
-		defer bar.Finish()
-		return c.BulkLines(cmd.Context(), io.TeeReader(file, bar), nil, opts...)
+	opts, total := f.write.options(), int64(-1)
+	if info.Mode().IsRegular() {
+		total = info.Size()
+		if len(opts) == 0 {
+			// A file can be read again, so that the client can begin again.
+			opts = []client.WriteOption{client.Idempotent()}
+		}
 	}
-	if len(opts) == 0 {
-		// A file can be read again, so that a repetition costs next to nothing.
-		opts = []client.WriteOption{client.Idempotent()}
-	}
-	bar := a.progress(info.Size(), name)
+	bar := a.progress(total, name)
 	defer bar.Finish()
 	return c.BulkLines(cmd.Context(), &shownFile{file, bar}, nil, opts...)
 }
@@ -150,7 +148,8 @@ func (s *shownFile) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Seek moves the bar to where reading goes on.
+// Seek moves the bar to where reading goes on. Of a pipe it fails, as it should:
+// what was read is gone.
 func (s *shownFile) Seek(offset int64, whence int) (int64, error) {
 	at, err := s.file.Seek(offset, whence)
 	if err == nil {
@@ -184,6 +183,10 @@ func (a *app) bulkDir(cmd *cobra.Command, c *client.Client, f *bulkFlags) (*api.
 		return nil, &usageError{err}
 	case !info.IsDir():
 		return nil, usagef("%s is not a directory", f.dir)
+	}
+	// A walk does not follow links, and neither would it one that it begins at.
+	if f.dir, err = filepath.EvalSymlinks(f.dir); err != nil {
+		return nil, &usageError{err}
 	}
 	bar := a.progress(-1, f.dir)
 	defer bar.Finish()
