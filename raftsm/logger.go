@@ -38,11 +38,19 @@ func (l raftLogger) log(level slog.Level, format string, args []any) {
 	to.Log(context.Background(), level, fmt.Sprintf(format, args...), "from", l.pkg)
 }
 
-func (l raftLogger) SetLevel(logger.LogLevel)            {}
-func (l raftLogger) Debugf(format string, args ...any)   { l.log(slog.LevelDebug-4, format, args) }
-func (l raftLogger) Infof(format string, args ...any)    { l.log(slog.LevelDebug, format, args) }
-func (l raftLogger) Warningf(format string, args ...any) { l.log(slog.LevelWarn, format, args) }
-func (l raftLogger) Errorf(format string, args ...any)   { l.log(slog.LevelError, format, args) }
+func (l raftLogger) SetLevel(logger.LogLevel)          {}
+func (l raftLogger) Debugf(format string, args ...any) { l.log(slog.LevelDebug-4, format, args) }
+func (l raftLogger) Infof(format string, args ...any)  { l.log(slog.LevelDebug, format, args) }
+
+func (l raftLogger) Errorf(format string, args ...any) { l.log(slog.LevelError, format, args) }
+
+func (l raftLogger) Warningf(format string, args ...any) {
+	level := slog.LevelWarn
+	if l.pkg == "raft" || l.pkg == "config" {
+		level = slog.LevelDebug
+	}
+	l.log(level, format, args)
+}
 
 // Panicf is called where Dragonboat can't go on: a broken disk, a broken
 // invariant. The panic ends the process.
