@@ -69,8 +69,8 @@ const (
 	CodeInternal       Code = "internal"
 )
 
-// Class says what a caller does about an error. Its number is the exit status
-// of the command line.
+// Class says what a caller does about an error. The command line makes its exit
+// status of it.
 type Class uint8
 
 const (
