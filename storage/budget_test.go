@@ -71,7 +71,7 @@ func TestBudgetKeysChanged(t *testing.T) {
 	one := kv.Op{Type: kv.OpDelete, Range: kv.Range{End: []byte(plainKey(kv.BudgetKeysChanged + 1))}}
 	refusedWhole(t, s, txn(one), kv.TransactionTooLarge, "changes more than 100000 keys")
 	allowed := kv.Op{Type: kv.OpDelete, Range: kv.Range{End: []byte(plainKey(kv.BudgetKeysChanged))}}
-	refusedWhole(t, s, txn(put("another", "1"), allowed), kv.TransactionTooLarge, "changes more than 100000 keys")
+	refusedWhole(t, s, txn(put("zebra", "1"), allowed), kv.TransactionTooLarge, "changes more than 100000 keys")
 
 	r := applyTo(t, s, txn(allowed))[0]
 	if r.Code != kv.OK || r.Ops[0].Deleted != kv.BudgetKeysChanged {
