@@ -69,14 +69,8 @@ func (x *exchange) postCompact() {
 		return
 	}
 	x.command.Kind, x.command.Compact = kv.KindCompact, revision
-	r := x.submit(body)
-	switch {
-	case r == nil:
-	case r.Code == kv.OK, r.Code == kv.Compacted && r.CompactRevision == revision:
-		// To compact again where it was done changes nothing and is no error.
+	if r := x.propose(body); r != nil {
 		x.sendCompacted(r.Revision, max(r.CompactRevision, revision))
-	default:
-		x.refuseResult(r)
 	}
 }
 

@@ -153,20 +153,9 @@ func (x *exchange) proposeTxn(body []byte) *kv.Result {
 	return x.propose(body)
 }
 
-// propose proposes x.command. It returns nil when it has answered why it was
-// refused.
+// propose proposes x.command and marks a remembered answer. It returns nil when
+// it has answered why there is no result, or why it was refused.
 func (x *exchange) propose(body []byte) *kv.Result {
-	r := x.submit(body)
-	if r == nil || r.Code == kv.OK {
-		return r
-	}
-	x.refuseResult(r)
-	return nil
-}
-
-// submit proposes x.command and marks a remembered answer. It returns nil when it
-// has answered that there is no result.
-func (x *exchange) submit(body []byte) *kv.Result {
 	x.command.Time = x.began.UnixMilli()
 	if x.command.IdempotencyKey = x.idempotency; x.idempotency != "" {
 		x.command.Fingerprint = x.fingerprint(body)
@@ -181,6 +170,10 @@ func (x *exchange) submit(body []byte) *kv.Result {
 		if r.Elided {
 			x.w.Header()[api.HeaderElided] = valueTrue
 		}
+	}
+	if r.Code != kv.OK {
+		x.refuseResult(r)
+		return nil
 	}
 	return r
 }
