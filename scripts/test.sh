@@ -72,9 +72,11 @@ fuzz() {
 	return $status
 }
 
-# The race detector runs where goroutines share memory. Random histories are
-# short under it: it makes them ten times as slow.
-racy=(./kv ./storage ./leases ./raftsm ./httpapi ./client)
+# The race detector runs where goroutines share memory. In storage that is a few
+# tests; the rest of them is one goroutine's work, which it makes ten times as
+# slow.
+racy=(./kv ./leases ./raftsm ./httpapi ./client)
+racy_storage='Meanwhile|Close|Outlive|Scripts'
 
 step 'gofmt' formatted
 step 'go vet' go vet ./...
@@ -86,8 +88,9 @@ if [ -n "$long" ]; then
 	step 'go test -race, all' go test -race -timeout 3h ./...
 	step 'go test, all' go test -timeout 3h ./...
 else
-	step "go test -race -short ${racy[*]}" go test -race -short -timeout 8m "${racy[@]}"
-	step 'go test, all' go test -timeout 8m ./...
+	step "go test -race, ${racy[*]}" go test -race -short -timeout 8m "${racy[@]}"
+	step 'go test -race, ./storage in part' go test -race -short -timeout 8m -run "$racy_storage" ./storage
+	step 'go test, all' go test -timeout 10m ./...
 fi
 step 'bench: go vet and go test' bench
 
