@@ -25,8 +25,9 @@
 //   - The run was worth something: there was enough traffic before the fault,
 //     the fault happened, and there was success after it.
 //
-// That the checks find what they are made for is itself tested: mutant_linux_test.go
-// builds servers with one mistake each and wants every one of them found.
+// That the checks find what they are made for is itself tested: checks_test.go
+// spoils a history in many ways, and mutant_linux_test.go builds servers with one
+// mistake each; every one must be found.
 //
 // # The parts
 //
@@ -35,7 +36,9 @@
 //     full.
 //   - operation.go, client.go, traffic.go: what is asked, how, and by whom.
 //   - nemesis.go: what goes wrong, and when.
-//   - history.go, model.go, verdict.go: what must be true.
+//   - scenario.go: traffic and faults, round by round.
+//   - history.go, model.go, verdict.go, whole.go: what must be true.
+//   - load.go: many keys at once, in and out.
 //   - evidence.go: what is kept when it is not.
 //
 // Every random choice comes from one seed, which is printed; CAIRN_SEED repeats
