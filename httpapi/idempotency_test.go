@@ -1,0 +1,38 @@
+package httpapi
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"github.com/cairnkv/cairn/api"
+)
+
+// An answer that is too large to be remembered is given again without its
+// entries, and says so; what was decided is the same.
+func TestRememberedAnswersWithoutEntries(t *testing.T) {
+	k := newKit(t)
+	large := strings.Repeat("v", 20<<10)
+	k.put("a", large)
+	k.put("b", large)
+	for _, c := range []struct {
+		method, target, body, elided string
+		headers                      []string
+	}{
+		{"PUT", "/v1/kv/a?prev", "x", `{"revision":4,"created":false}`, nil},
+		{"DELETE", "/v1/kv/b?prev", "", `{"revision":5,"deleted":1,"prev":[]}`, nil},
+	} {
+		headers := append(c.headers, "Idempotency-Key: "+c.method)
+		first := k.do(c.method, c.target, []byte(c.body), headers...)
+		if first.StatusCode != 200 || !strings.Contains(string(first.body), large) || first.Header.Get(api.HeaderElided) != "" {
+			t.Errorf("%s %s: at first %d %v %.200s", c.method, c.target, first.StatusCode, first.Header, first.body)
+		}
+		again := k.do(c.method, c.target, []byte(c.body), headers...)
+		if again.StatusCode != 200 || again.Header.Get(api.HeaderReplayed) != "true" || again.Header.Get(api.HeaderElided) != "true" {
+			t.Errorf("%s %s: again %d %v", c.method, c.target, again.StatusCode, again.Header)
+		}
+		if got := string(bytes.TrimSpace(again.body)); got != c.elided {
+			t.Errorf("%s %s: again %.300s, want %s", c.method, c.target, got, c.elided)
+		}
+	}
+}
