@@ -1,9 +1,11 @@
 package robustness
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -25,10 +27,24 @@ var keys = [...]string{"k/0", "k/1", "k/2", "k/3", "k/4", "k/5"}
 
 // Traffic is the work of a scenario's clients and the record of it.
 type Traffic struct {
-	cluster *Cluster
-	workers []*worker
-	quit    chan struct{}
-	wg      sync.WaitGroup
+	cluster  *Cluster
+	workers  []*worker
+	quit     chan struct{}
+	wg       sync.WaitGroup
+	progress progress
+}
+
+// progress is what a scenario may know of the traffic while it goes on.
+type progress struct {
+	writes atomic.Int64 // that were acknowledged
+	newest atomic.Int64 // when the latest one of them was called
+}
+
+func (p *progress) add(o *Operation) {
+	p.writes.Add(1)
+	for called := p.newest.Load(); o.Call > called && !p.newest.CompareAndSwap(called, o.Call); {
+		called = p.newest.Load()
+	}
 }
 
 // A worker is one sequential client. Its record is its own until the traffic is
@@ -38,6 +54,7 @@ type worker struct {
 	random   *rand.Rand
 	http     *HTTP
 	cluster  *Cluster
+	progress *progress // the traffic's
 	count    int
 	seen     map[string]uint64 // the newest revision of each key that it saw
 	recorded []*Operation
@@ -48,7 +65,7 @@ func NewTraffic(c *Cluster, random *rand.Rand) *Traffic {
 	t := &Traffic{cluster: c}
 	for id := range clients {
 		t.workers = append(t.workers, &worker{
-			id: id, cluster: c, http: NewHTTP(), seen: map[string]uint64{},
+			id: id, cluster: c, progress: &t.progress, http: NewHTTP(), seen: map[string]uint64{},
 			random: rand.New(rand.NewPCG(random.Uint64(), random.Uint64())),
 		})
 	}
@@ -67,6 +84,28 @@ func (t *Traffic) Start() {
 func (t *Traffic) Stop() {
 	close(t.quit)
 	t.wg.Wait()
+}
+
+// AwaitWrites waits until some more writes are acknowledged.
+func (t *Traffic) AwaitWrites(n int64) error {
+	enough := t.progress.writes.Load() + n
+	return t.await(func() bool { return t.progress.writes.Load() >= enough })
+}
+
+// AwaitNewWrite waits until a write that is called from now on is acknowledged.
+func (t *Traffic) AwaitNewWrite() error {
+	now := time.Since(t.cluster.began).Nanoseconds()
+	return t.await(func() bool { return t.progress.newest.Load() > now })
+}
+
+func (t *Traffic) await(enough func() bool) error {
+	_, err := retry(func() (struct{}, error) {
+		if !enough() {
+			return struct{}{}, errors.New("too few writes are acknowledged, though all nodes are ready")
+		}
+		return struct{}{}, nil
+	})
+	return err
 }
 
 // Close gives the clients' connections back.
@@ -136,6 +175,9 @@ func (w *worker) perform(n *Node, o *Operation, idempotencyKey string) {
 	}
 	if before == n.incarnation.Load() && o.Status != 0 {
 		o.Incarnation = int(before)
+	}
+	if o.Kind.writes() && o.Outcome == Done {
+		w.progress.add(o)
 	}
 	w.recorded = append(w.recorded, o)
 	w.learn(o)
