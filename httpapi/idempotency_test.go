@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"bytes"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -15,14 +16,19 @@ func TestRememberedAnswersWithoutEntries(t *testing.T) {
 	large := strings.Repeat("v", 20<<10)
 	k.put("a", large)
 	k.put("b", large)
-	for _, c := range []struct {
+	k.put("c", large)
+	for i, c := range []struct {
 		method, target, body, elided string
 		headers                      []string
 	}{
-		{"PUT", "/v1/kv/a?prev", "x", `{"revision":4,"created":false}`, nil},
-		{"DELETE", "/v1/kv/b?prev", "", `{"revision":5,"deleted":1,"prev":[]}`, nil},
+		{"PUT", "/v1/kv/a?prev", "x", `{"revision":5,"created":false}`, nil},
+		{"DELETE", "/v1/kv/b?prev", "", `{"revision":6,"deleted":1,"prev":[]}`, nil},
+		{"POST", "/v1/txn", `{"then":[{"get":{"key":"c"}},{"put":{"key":"d","value":"1"}}]}`,
+			`{"revision":7,"succeeded":true,"results":[{"get":{"revision":7,"entries":[],"more":false}},{"put":{"revision":7,"created":true}}]}`,
+			[]string{"Content-Type: application/json"}},
+		{"DELETE", "/v1/kv?all=true&prev", "", `{"revision":8,"deleted":3,"prev":[]}`, nil},
 	} {
-		headers := append(c.headers, "Idempotency-Key: "+c.method)
+		headers := append(c.headers, "Idempotency-Key: "+strconv.Itoa(i))
 		first := k.do(c.method, c.target, []byte(c.body), headers...)
 		if first.StatusCode != 200 || !strings.Contains(string(first.body), large) || first.Header.Get(api.HeaderElided) != "" {
 			t.Errorf("%s %s: at first %d %v %.200s", c.method, c.target, first.StatusCode, first.Header, first.body)

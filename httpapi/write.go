@@ -125,14 +125,6 @@ func (x *exchange) proposeOps(key []byte, ifs []kv.Compare, n int, body []byte) 
 	case !r.Succeeded:
 		x.conditionFailed(r)
 		return nil
-	case r.Elided && len(r.Ops) == 0 && key != nil:
-		// Of one key, the answer can only have been too large because of the
-		// version that was there before: the key existed.
-		r.Ops = []kv.OpResult{{Type: x.ops[0].Type}}
-		if x.ops[0].Type == kv.OpDelete {
-			r.Ops[0].Deleted = 1
-		}
-		return r
 	case len(r.Ops) != n:
 		x.s.cfg.Logger.Error("A result does not fit its command.", "request_id", x.id(), "route", x.route.pattern, "operations", n, "results", len(r.Ops))
 		x.refuse(api.CodeInternal, "the write was applied, but its result is not what was expected")

@@ -64,8 +64,9 @@ const (
 	// MaxIdempotencyRecords bounds the remembered answers. A full table refuses
 	// new keys before anything is proposed; none is evicted early.
 	MaxIdempotencyRecords = 1_000_000
-	// MaxIdempotencyAnswerBytes bounds a remembered answer. Of a larger one the
-	// outcome and the revision are remembered, not the entries in it.
+	// MaxIdempotencyAnswerBytes bounds a remembered answer. A larger one is
+	// remembered without the entries in it, and if that is still too large, the
+	// outcome and the revision alone.
 	MaxIdempotencyAnswerBytes = 16 << 10
 )
 

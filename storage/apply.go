@@ -259,24 +259,47 @@ func (b *Batch) remember(scope []byte, old *answerRecord, fingerprint [16]byte, 
 		b.st.idempotent--
 	}
 	expires := b.st.clock + kv.IdempotencyWindowMillis
-	answer := kv.AppendResult(nil, result)
-	if len(answer) > kv.MaxIdempotencyAnswerBytes {
-		answer = kv.AppendResult(nil, elide(result))
-	}
 	record := binary.AppendUvarint(nil, expires)
 	record = append(record, fingerprint[:]...)
-	record = append(record, answer...)
+	record = append(record, rememberedAnswer(result)...)
 	must(b.wb.Set(idempotencyKey(scope), record, nil))
 	must(b.wb.Set(expiryKey(expires, scope), nil, nil))
 	b.idempotency[string(scope)] = record
 	b.st.idempotent++
 }
 
-// elide returns what is remembered of an answer that is too large: everything
-// but the results of its operations.
+// rememberedAnswer encodes what is remembered of an answer: all of it, or
+// without its entries, or, for the many operations of a bulk write, the outcome
+// and the revision alone.
+func rememberedAnswer(result *kv.Result) []byte {
+	answer := kv.AppendResult(nil, result)
+	if len(answer) <= kv.MaxIdempotencyAnswerBytes {
+		return answer
+	}
+	short := elide(result)
+	if answer = kv.AppendResult(answer[:0], short); len(answer) <= kv.MaxIdempotencyAnswerBytes {
+		return answer
+	}
+	short.Ops, short.Leases = nil, nil
+	return kv.AppendResult(answer[:0], short)
+}
+
+// elide returns an answer without the entries in it, through all levels.
 func elide(r *kv.Result) *kv.Result {
 	short := *r
-	short.Ops, short.Leases, short.Elided = nil, nil, true
+	short.Elided = true
+	short.Ops = make([]kv.OpResult, len(r.Ops))
+	for i := range r.Ops {
+		o := r.Ops[i]
+		o.Prev = nil
+		if o.List != nil {
+			o.List = &kv.List{Revision: o.List.Revision, More: o.List.More, Count: o.List.Count}
+		}
+		if o.Txn != nil {
+			o.Txn = elide(o.Txn)
+		}
+		short.Ops[i] = o
+	}
 	return &short
 }
 

@@ -105,13 +105,33 @@ func (m *model) apply(index uint64, c *kv.Command) *kv.Result {
 	}
 	remembered := *r
 	if len(kv.AppendResult(nil, r)) > kv.MaxIdempotencyAnswerBytes {
-		remembered.Ops, remembered.Leases, remembered.Elided = nil, nil, true
+		withoutEntries(&remembered)
+		if len(kv.AppendResult(nil, &remembered)) > kv.MaxIdempotencyAnswerBytes {
+			remembered.Ops, remembered.Leases = nil, nil
+		}
 	}
 	m.answers[scope] = modelAnswer{
 		principal: c.Principal, key: c.IdempotencyKey, print: c.Fingerprint,
 		expires: m.clock + kv.IdempotencyWindowMillis, result: &remembered,
 	}
 	return r
+}
+
+func withoutEntries(r *kv.Result) {
+	r.Elided = true
+	r.Ops = slices.Clone(r.Ops)
+	for i := range r.Ops {
+		o := &r.Ops[i]
+		o.Prev = nil
+		if o.List != nil {
+			o.List = &kv.List{Revision: o.List.Revision, Count: o.List.Count, More: o.List.More}
+		}
+		if o.Txn != nil {
+			nested := *o.Txn
+			withoutEntries(&nested)
+			o.Txn = &nested
+		}
+	}
 }
 
 func (m *model) dispatch(index uint64, c *kv.Command) *kv.Result {
