@@ -97,6 +97,32 @@ func (g *guard) alarm(ctx context.Context) error {
 	return nil
 }
 
+// reclaim gives disk space back while this member's alarm is on: what was
+// deleted and compacted still lies on the disk, and without writes nothing would
+// make Pebble look at it. Once for each compaction that was swept.
+func (g *guard) reclaim(ctx context.Context) {
+	done := uint64(0) // the compacted revision whose space was given back
+	for ; ctx.Err() == nil; pause(ctx, guardInterval) {
+		store := g.n.shard.Store()
+		raised, err := g.isRaised()
+		if err != nil || !raised {
+			continue
+		}
+		if swept, err := store.Swept(); err != nil || !swept {
+			continue
+		}
+		if _, compacted := store.Revisions(); compacted != done {
+			if err := store.Reclaim(ctx); err != nil {
+				if ctx.Err() == nil {
+					g.n.cfg.Logger.Warn("giving disk space back", "err", err)
+				}
+				continue
+			}
+			done = compacted
+		}
+	}
+}
+
 func (g *guard) isRaised() (bool, error) {
 	v, err := g.n.shard.Store().View()
 	if err != nil {

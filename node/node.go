@@ -53,7 +53,7 @@ type Config struct {
 	Insecure bool
 
 	// QuotaBytes is what the store may take on disk before the cluster refuses
-	// what grows it. Default 16 GiB; at least 64 MiB.
+	// what grows it. Default 16 GiB; at least 256 MiB.
 	QuotaBytes uint64
 	// AutoCompactionKeep is how much history is kept. 0 turns auto-compaction
 	// off.
@@ -82,9 +82,10 @@ const (
 	DefaultListen     = "127.0.0.1:7480"
 	DefaultPeer       = "127.0.0.1:7481"
 	DefaultQuotaBytes = 16 << 30
-	// MinQuotaBytes is the least quota that is accepted: an empty store with
-	// its log takes a part of it.
-	MinQuotaBytes = 64 << 20
+	// MinQuotaBytes is the least quota that is accepted. The store's own logs,
+	// kept to be used again, take up to 80 MiB of it, and an alarm could never
+	// end under a quota that they fill.
+	MinQuotaBytes = 256 << 20
 	// shardID is the one shard that a node has so far.
 	shardID = 1
 )
@@ -193,7 +194,7 @@ func (n *Node) allowedHosts() []string {
 func (n *Node) startBackground() {
 	ctx, cancel := context.WithCancel(context.Background())
 	n.background = cancel
-	for _, run := range []func(context.Context){n.guard.run, n.announce, n.autoCompact} {
+	for _, run := range []func(context.Context){n.guard.run, n.guard.reclaim, n.announce, n.autoCompact} {
 		n.wg.Add(1)
 		go func() {
 			defer n.wg.Done()

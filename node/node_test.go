@@ -107,7 +107,7 @@ func TestRefusedConfigs(t *testing.T) {
 		err  string // "": accepted
 	}{
 		{"defaults", Config{}, ""},
-		{"small quota", Config{QuotaBytes: MinQuotaBytes - 1}, "must be at least 67108864"},
+		{"small quota", Config{QuotaBytes: MinQuotaBytes - 1}, "must be at least 268435456"},
 		{"negative history", Config{AutoCompactionKeep: -1}, "can't be negative"},
 		{"negative cache", Config{CacheBytes: -1}, "can't be negative"},
 		{"no port", Config{Listen: "127.0.0.1"}, `the client address "127.0.0.1" is not host:port`},
