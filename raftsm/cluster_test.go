@@ -90,7 +90,7 @@ func TestCluster(t *testing.T) {
 	}
 	agree(t, members)
 	for _, m := range members {
-		if m.host.Changes() == 0 {
+		if leader, _ := m.shard.Leader(); leader == 0 {
 			t.Errorf("member %d has heard of no leader", m.shard.Replica())
 		}
 		if id := m.dir.Identity; id.ClusterID != members[0].dir.Identity.ClusterID || id.MemberID == members[(id.Replica)%3].dir.Identity.MemberID {

@@ -39,6 +39,8 @@ type machine struct {
 	// logBytes counts what was applied since the log was last cut.
 	logBytes atomic.Int64
 	entries  atomic.Int64
+	// commands is reused by each entry.
+	commands []*kv.Command
 	closed   chan struct{} // closed by Close
 }
 
@@ -106,11 +108,20 @@ func (m *machine) applyEntry(b *storage.Batch, e *sm.Entry) (delivery, error) {
 		if own {
 			d.results = make([]*kv.Result, 0, r.count)
 		}
+		commands := m.commands[:0]
 		for range r.count {
 			c, err := r.next()
 			if err != nil {
 				return d, fmt.Errorf("raftsm: entry %d: %w", e.Index, err)
 			}
+			commands = append(commands, c)
+		}
+		m.commands = commands
+		defer clear(commands)
+		if err := b.Fetch(commands); err != nil {
+			return d, fmt.Errorf("raftsm: entry %d: %w", e.Index, err)
+		}
+		for _, c := range commands {
 			result, err := b.Apply(c)
 			if err != nil {
 				return d, fmt.Errorf("raftsm: entry %d: %w", e.Index, err)

@@ -29,7 +29,7 @@ const (
 const (
 	// tryFor is how long one proposal is waited for before the entry is proposed
 	// again: what a follower forwarded to a leader that then died is lost
-	// without a word.
+	// without a word. An election ends the wait earlier.
 	tryFor = 1500 * time.Millisecond
 	// retryPause is the pause before another try, while there is no leader.
 	retryPause = 20 * time.Millisecond
@@ -52,6 +52,8 @@ type proposer struct {
 	timeout     time.Duration
 	// propose hands an entry to Dragonboat.
 	propose func(entry []byte, timeout time.Duration) (*dragonboat.RequestState, error)
+	// elected returns a channel that is closed at the next election.
+	elected func() <-chan struct{}
 
 	quit chan struct{} // closed by close
 	wg   sync.WaitGroup
@@ -79,11 +81,14 @@ type flight struct {
 }
 
 func newProposer(incarnation kv.LeaseID, timeout time.Duration) *proposer {
-	p := &proposer{incarnation: incarnation, timeout: timeout, quit: make(chan struct{})}
+	p := &proposer{incarnation: incarnation, timeout: timeout, quit: make(chan struct{}), elected: never}
 	p.mu.work.L = &p.mu.Mutex
 	p.mu.flying = map[uint64]*flight{}
 	return p
 }
+
+// never is the elections of a log that has none.
+func never() <-chan struct{} { return nil }
 
 // start starts the flights; close ends them.
 func (p *proposer) start() {
@@ -198,10 +203,23 @@ func (p *proposer) replicate(f *flight) {
 		if left <= 0 {
 			break
 		}
+		elected := p.elected()
 		rs, err := p.propose(f.entry, min(left, tryFor))
 		if err == nil {
-			outcome := <-rs.ResultC()
-			rs.Release()
+			var outcome dragonboat.RequestResult
+			select {
+			case outcome = <-rs.ResultC():
+				rs.Release()
+			case <-elected:
+				// What was sent to the leader before is lost if that one is dead.
+				// The result may still come, from either proposal.
+				unknown = true
+				if p.hasLanded(f) {
+					p.land(f, nil)
+					return
+				}
+				continue
+			}
 			switch {
 			case outcome.Completed():
 				// The results were delivered before this. If they were not, the

@@ -23,6 +23,8 @@ const (
 type rounds struct {
 	timeout   time.Duration
 	readIndex func(timeout time.Duration) (*dragonboat.RequestState, error)
+	// elected returns a channel that is closed at the next election.
+	elected func() <-chan struct{}
 
 	// lastBegan is when the last completed round began, in Unix nanoseconds of
 	// a clock that is monotonic in this process; 0 if none was completed.
@@ -51,7 +53,7 @@ type round struct {
 
 func newRounds(timeout time.Duration) *rounds {
 	return &rounds{
-		timeout: timeout, started: time.Now(),
+		timeout: timeout, started: time.Now(), elected: never,
 		kick: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{}),
 	}
 }
@@ -118,14 +120,19 @@ func (r *rounds) make(deadline time.Time) error {
 			return &kv.Error{Code: kv.NoLeader, Detail: "no majority confirmed that this read would be current", RetryAfterSeconds: 1}
 		}
 		// A round that a dying leader swallowed would only end by its timeout;
-		// so it is short, and there may be several.
+		// so it is short, and an election ends it, too.
+		elected := r.elected()
 		rs, err := r.readIndex(min(left, time.Second))
 		if err == nil {
-			outcome := <-rs.ResultC()
-			rs.Release()
-			if outcome.Completed() {
-				r.lastBegan.Store(int64(began.Sub(r.started)) + 1)
-				return nil
+			select {
+			case outcome := <-rs.ResultC():
+				rs.Release()
+				if outcome.Completed() {
+					r.lastBegan.Store(int64(began.Sub(r.started)) + 1)
+					return nil
+				}
+			case <-elected:
+				continue
 			}
 		}
 		select {

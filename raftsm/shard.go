@@ -8,7 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"github.com/cairnkv/cairn/kv"
@@ -60,15 +60,34 @@ type Host struct {
 	leader leaderEvents
 }
 
-// leaderEvents counts Dragonboat's news about leaders.
-type leaderEvents struct{ changes atomic.Uint64 }
+// leaderEvents tells who waits when a leader was elected. Dragonboat calls
+// LeaderUpdated.
+type leaderEvents struct {
+	mu      sync.Mutex
+	elected chan struct{} // closed, and made anew, at each election
+}
 
-func (l *leaderEvents) LeaderUpdated(raftio.LeaderInfo) { l.changes.Add(1) }
+func (l *leaderEvents) LeaderUpdated(info raftio.LeaderInfo) {
+	if info.LeaderID == raftio.NoLeader {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	close(l.elected)
+	l.elected = make(chan struct{})
+}
+
+// next returns a channel that is closed at the next election.
+func (l *leaderEvents) next() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.elected
+}
 
 // OpenHost starts Dragonboat in the data directory.
 func OpenHost(cfg HostConfig) (*Host, error) {
 	adoptLogger(cfg.Logger)
-	h := &Host{dir: cfg.Dir}
+	h := &Host{dir: cfg.Dir, leader: leaderEvents{elected: make(chan struct{})}}
 	id := &cfg.Dir.Identity
 	nhc := config.NodeHostConfig{
 		DeploymentID:        deploymentID(id.ClusterID),
@@ -98,9 +117,6 @@ func deploymentID(cluster kv.LeaseID) uint64 {
 
 // Close ends Dragonboat. The shards are closed before.
 func (h *Host) Close() { h.nh.Close() }
-
-// Changes counts the changes of leaders that this node has heard of.
-func (h *Host) Changes() uint64 { return h.leader.changes.Load() }
 
 // Config configures one replica of one shard.
 type Config struct {
@@ -193,6 +209,7 @@ func (s *Shard) start(hasLog bool) error {
 	s.rounds.readIndex = func(timeout time.Duration) (*dragonboat.RequestState, error) {
 		return h.nh.ReadIndex(shard, timeout)
 	}
+	s.proposer.elected, s.rounds.elected = h.leader.next, h.leader.next
 	s.machine = &machine{
 		store: s.store, callbacks: s.cfg.Callbacks, deliver: s.proposer.deliver, incarnation: incarnation,
 		revisions: newRevisionWaiters(), fatal: s.cfg.Fatal, closed: make(chan struct{}),

@@ -47,8 +47,11 @@ type Batch struct {
 	// events.
 	WantEvents bool
 
-	run      txnRun // reused by each transaction
-	key, val []byte // scratch of emit and lookup
+	run   txnRun   // reused by each transaction
+	ahead [][]byte // reused by Fetch
+	// fetchAtOnce is the constant, but for tests.
+	fetchAtOnce int
+	key, val    []byte // scratch of emit and lookup
 }
 
 // NewBatch begins a batch on the current state.
@@ -63,6 +66,7 @@ func (s *Store) NewBatch() (*Batch, error) {
 		leases:      map[kv.LeaseID]*lease{},
 		numbers:     map[int64]kv.LeaseID{},
 		idempotency: map[string][]byte{},
+		fetchAtOnce: fetchAtOnce,
 	}
 	b.from = b.st.revision
 	return b, nil
@@ -262,6 +266,56 @@ func (b *Batch) lookup(key []byte) (version, error) {
 	return v, errors.Join(err, closer.Close())
 }
 
+// fetchAtOnce is how many keys make reading ahead cheaper than looking each up.
+const fetchAtOnce = 8
+
+// Fetch reads ahead the newest versions of the keys that commands are about to
+// put. In the order of the keys, one iterator finds them with far less work than
+// a lookup each. It is a matter of speed alone.
+func (b *Batch) Fetch(commands []*kv.Command) error {
+	keys := b.ahead[:0]
+	for _, c := range commands {
+		if c.Kind != kv.KindTxn {
+			continue
+		}
+		for i := range c.Txn.Then {
+			if op := &c.Txn.Then[i]; op.Type == kv.OpPut || op.Type == kv.OpIncrement {
+				keys = append(keys, op.Key)
+			}
+		}
+	}
+	b.ahead = keys[:0]
+	if len(keys) < b.fetchAtOnce {
+		return nil
+	}
+	slices.SortFunc(keys, bytes.Compare)
+	it, err := b.h.db.NewIter(&pebble.IterOptions{
+		LowerBound: appendNewestKey(nil, keys[0]), UpperBound: append(appendNewestKey(nil, keys[len(keys)-1]), 0),
+	})
+	if err != nil {
+		return err
+	}
+	for _, key := range keys {
+		if _, known := b.keys[string(key)]; known {
+			continue
+		}
+		v := &version{fetched: true}
+		b.key = appendNewestKey(b.key[:0], key)
+		if it.SeekPrefixGE(b.key) {
+			value, err := it.ValueAndErr()
+			if err == nil {
+				err = decodeNewest(b.key, value, v)
+			}
+			if err != nil {
+				return errors.Join(err, it.Close())
+			}
+		}
+		b.keys[string(key)] = v
+	}
+	clear(keys)
+	return errors.Join(it.Error(), it.Close())
+}
+
 // withPayload completes a version of key that lookup returned.
 func (b *Batch) withPayload(key []byte, v version) (version, error) {
 	if !v.exists || v.payload != nil {
@@ -282,8 +336,8 @@ func (b *Batch) withPayload(key []byte, v version) (version, error) {
 // pendingIn returns the keys that the batch changed inside r, in byte order.
 func (b *Batch) pendingIn(r kv.Range) [][]byte {
 	var keys [][]byte
-	for k := range b.keys { // lint:unordered sorted below
-		if key := []byte(k); r.Contains(key) {
+	for k, v := range b.keys { // lint:unordered sorted below
+		if key := []byte(k); !v.fetched && r.Contains(key) {
 			keys = append(keys, key)
 		}
 	}

@@ -23,6 +23,9 @@ type version struct {
 	// deletedAt is the revision that deleted the key, while that revision is
 	// not committed; it makes a second change in one transaction visible.
 	deletedAt uint64
+	// fetched says that this is what the database has, read ahead: it is no
+	// change.
+	fetched bool
 	meta
 	payload []byte
 }
