@@ -6,9 +6,12 @@ import (
 	"log"
 	"log/slog"
 	"net"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"github.com/cairnkv/cairn/api"
 )
 
 // limitListener bounds the open connections of l. One beyond the limit gets a
@@ -29,7 +32,13 @@ type limitedListener struct {
 	count func(open int64)
 }
 
-const refusal = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 32\r\n\r\nThis node has no connection left"
+// refusal is the whole answer on a connection too many. It says, as other
+// problems do, that nothing was applied.
+var refusal = func() string {
+	body := `{"type":"urn:cairn:problem:unavailable","title":"The node can't serve this now","status":503,"code":"unavailable","detail":"this node has no connection left","retry_after_seconds":1}` + "\n"
+	return "HTTP/1.1 503 Service Unavailable\r\nContent-Type: " + api.TypeProblem + "\r\nRetry-After: 1\r\nConnection: close\r\n" +
+		"Content-Length: " + strconv.Itoa(len(body)) + "\r\n\r\n" + body
+}()
 
 func (l *limitedListener) Accept() (net.Conn, error) {
 	for {
@@ -54,14 +63,21 @@ type limitedConn struct {
 	net.Conn
 	l      *limitedListener
 	closed atomic.Bool
+	// armed is when the deadline was last set, in Unix nanoseconds.
+	armed atomic.Int64
 }
 
-// Write gives the peer the time of a stall for each piece.
+// Write gives the peer the time of a stall for each piece, or a little less: a
+// deadline costs about as much as a small write, so it is not set anew while it
+// is fresh.
 func (c *limitedConn) Write(b []byte) (written int, err error) {
 	const piece = 64 << 10
 	for {
 		part := b[written:min(len(b), written+piece)]
-		_ = c.Conn.SetWriteDeadline(time.Now().Add(c.l.stall))
+		if now := time.Now(); now.UnixNano()-c.armed.Load() > int64(c.l.stall/16) {
+			_ = c.Conn.SetWriteDeadline(now.Add(c.l.stall))
+			c.armed.Store(now.UnixNano())
+		}
 		n, err := c.Conn.Write(part)
 		written += n
 		if err != nil || written == len(b) {
