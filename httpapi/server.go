@@ -24,6 +24,10 @@ type Server struct {
 	meters      *meters
 	exchanges   sync.Pool
 	openAPI     func() ([]byte, error) // the contract as JSON
+
+	// draining is closed when Shutdown begins, which is when streams end.
+	draining  chan struct{}
+	drainOnce sync.Once
 }
 
 // New makes a server. It starts nothing.
@@ -33,6 +37,8 @@ func New(cfg Config) *Server {
 		routes: routes(),
 		direct: map[string]*route{},
 		hosts:  allowedHosts(cfg.AllowedHosts),
+
+		draining: make(chan struct{}),
 	}
 	s.valueMember = []string{s.cfg.MemberID}
 	s.exchanges.New = func() any { return &exchange{} }
@@ -69,9 +75,11 @@ func (s *Server) Serve(l net.Listener) error {
 	return s.http.Serve(l)
 }
 
-// Shutdown refuses new connections and waits until the requests in flight are
-// answered or ctx ends; then it closes what is left.
+// Shutdown refuses new connections, tells the streams that they end, and waits
+// until the requests in flight are answered or ctx ends; then it closes what is
+// left.
 func (s *Server) Shutdown(ctx context.Context) error {
+	s.drainOnce.Do(func() { close(s.draining) })
 	err := s.http.Shutdown(ctx)
 	if err != nil {
 		_ = s.http.Close()
