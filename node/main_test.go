@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -15,7 +16,12 @@ import (
 )
 
 // A closed node leaves no goroutine behind, its own or Dragonboat's.
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if env := os.Getenv(damagedVar); env != "" {
+		os.Exit(startDamaged(env))
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // patience is how long a test waits for something that is bound to happen.
 const patience = 2 * time.Minute

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"os"
 	"path/filepath"
 	"slices"
@@ -30,6 +31,19 @@ type Identity struct {
 	PeerAddress string `json:"peer_address"`
 	// Members are the first members' peer addresses by replica id.
 	Members map[uint64]string `json:"members"`
+}
+
+// storedIdentity is the identity in its file.
+type storedIdentity struct {
+	Identity
+	// Checksum is the CRC-32C of the identity as compact JSON. A flipped bit in
+	// a name or an address is still JSON.
+	Checksum string `json:"checksum"`
+}
+
+func (id *Identity) checksum() (string, error) {
+	b, err := json.Marshal(id)
+	return fmt.Sprintf("%08x", crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli))), err
 }
 
 // DefaultName is the name of a node that is given none at its first start.
@@ -202,18 +216,23 @@ func ParseInitialCluster(text string) ([]InitialMember, error) {
 }
 
 func readIdentity(file string) (Identity, error) {
-	var id Identity
+	var stored storedIdentity
 	b, err := os.ReadFile(file)
 	if err != nil {
-		return id, err
+		return stored.Identity, err
 	}
-	if err := json.Unmarshal(b, &id); err != nil {
-		return id, fmt.Errorf("%s is damaged (%w): restore it, or replace this member", file, err)
+	if err := json.Unmarshal(b, &stored); err != nil {
+		return stored.Identity, fmt.Errorf("%s is damaged (%w): restore it, or replace this member", file, err)
 	}
+	id := stored.Identity
 	if id.Format != identityFormat {
 		return id, fmt.Errorf("%s has format %d, this version of Cairn knows %d", file, id.Format, identityFormat)
 	}
-	if id.Replica == 0 || id.ClusterID == (kv.LeaseID{}) || id.Members[id.Replica] != id.PeerAddress {
+	sum, err := id.checksum()
+	if err != nil {
+		return id, err
+	}
+	if sum != stored.Checksum || id.Replica == 0 || id.ClusterID == (kv.LeaseID{}) || id.Members[id.Replica] != id.PeerAddress {
 		return id, fmt.Errorf("%s is damaged: restore it, or replace this member", file)
 	}
 	return id, nil
@@ -221,7 +240,11 @@ func readIdentity(file string) (Identity, error) {
 
 // writeIdentity makes the file durable before it has its name.
 func writeIdentity(file string, id Identity) error {
-	b, err := json.MarshalIndent(id, "", "  ")
+	sum, err := id.checksum()
+	if err != nil {
+		return err
+	}
+	b, err := json.MarshalIndent(storedIdentity{id, sum}, "", "  ")
 	if err != nil {
 		return err
 	}

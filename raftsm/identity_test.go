@@ -1,7 +1,7 @@
 package raftsm
 
 import (
-	"encoding/json"
+	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
@@ -135,9 +135,7 @@ func TestDirectoryRefusals(t *testing.T) {
 			id, err := readIdentity(file)
 			must(t, err)
 			change(&id)
-			b, err := json.Marshal(id)
-			must(t, err)
-			must(t, os.WriteFile(file, b, 0o600))
+			must(t, writeIdentity(file, id))
 		}
 	}
 	for _, c := range []struct {
@@ -290,6 +288,28 @@ func TestForeignParts(t *testing.T) {
 				must(t, os.Remove(filepath.Join(p.dir, storeDir, "shard-1", identityFile)))
 			},
 			err: "has no identity",
+		},
+		{
+			name: "an identity with another name", do: func(t *testing.T, p parts) {
+				file := filepath.Join(p.dir, identityFile)
+				b, err := os.ReadFile(file)
+				must(t, err)
+				b = bytes.Replace(b, []byte(`"n1"`), []byte(`"n3"`), 1)
+				must(t, os.WriteFile(file, b, 0o600))
+			},
+			err: "IDENTITY is damaged",
+		},
+		{
+			name: "a damaged file of Dragonboat's", do: func(t *testing.T, p parts) {
+				must(t, os.Truncate(filepath.Join(p.dir, raftDir, "NODEHOST.ID"), 10))
+			},
+			err: "NODEHOST.ID in it is damaged; remove both",
+		},
+		{
+			name: "no files of Dragonboat's", do: func(t *testing.T, p parts) {
+				must(t, os.Remove(filepath.Join(p.dir, raftDir, "NODEHOST.ID")))
+				must(t, os.Remove(filepath.Join(p.dir, raftDir, "dragonboat.ds")))
+			},
 		},
 		{
 			name: "no identity", do: func(t *testing.T, p parts) { must(t, os.Remove(filepath.Join(p.dir, identityFile))) },

@@ -56,7 +56,7 @@ func (l raftLogger) Warningf(format string, args ...any) {
 // invariant. The panic ends the process.
 func (l raftLogger) Panicf(format string, args ...any) {
 	l.log(slog.LevelError, format, args)
-	panic(fmt.Sprintf(l.pkg+": "+format, args...))
+	panic(fmt.Errorf(l.pkg+": "+format, args...)) // an error, or NewNodeHost swallows it
 }
 
 // WriteMetrics writes Dragonboat's own metrics in Prometheus text form.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -101,12 +102,32 @@ func OpenHost(cfg HostConfig) (*Host, error) {
 		EnableMetrics:       true,
 	}
 	h.log = raftlog.Apply(&nhc)
-	nh, err := dragonboat.NewNodeHost(nhc)
+	nh, err := newNodeHost(nhc)
 	if err != nil {
-		return nil, fmt.Errorf("start Raft in %s: %w (the log in it must be this member's own, and the host's name what it was)", nhc.NodeHostDir, err)
+		return nil, fmt.Errorf("start Raft in %s: %w", nhc.NodeHostDir, err)
 	}
 	h.nh = nh
 	return h, nil
+}
+
+// newNodeHost makes an error of what Dragonboat panics at or swallows.
+func newNodeHost(nhc config.NodeHostConfig) (nh *dragonboat.NodeHost, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			first, _, _ := strings.Cut(fmt.Sprint(p), "\n")
+			nh, err = nil, errors.New(first)
+		}
+	}()
+	nh, err = dragonboat.NewNodeHost(nhc)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("%w (the log in it must be this member's own, and the host's name what it was)", err)
+	case nh == nil:
+		// The checksum of one of its own small files is wrong. They hold nothing
+		// that the identity and the log don't know better.
+		return nil, errors.New("dragonboat.ds or NODEHOST.ID in it is damaged; remove both, they are made again")
+	}
+	return nh, nil
 }
 
 // deploymentID keeps the members of two clusters apart on the wire. Dragonboat
@@ -169,7 +190,10 @@ func (h *Host) OpenShard(cfg Config) (*Shard, error) {
 	}
 	cfg.Store.Fatal, cfg.Store.Logger = cfg.Fatal, cfg.Logger
 	id := &h.dir.Identity
-	hasLog := h.nh.HasNodeInfo(cfg.Shard, id.Replica)
+	hasLog, err := h.log.Has(cfg.Shard, id.Replica)
+	if err != nil {
+		return nil, err
+	}
 	if err := h.dir.checkStore(cfg.Shard, hasLog); err != nil {
 		return nil, err
 	}

@@ -159,7 +159,7 @@ func openHandle(fs vfs.FS, dir, name string, fresh bool, opts *Options) (*handle
 	h := &handle{db: db, name: name, windows: map[kv.LeaseID]*window{}, opts: opts, dir: dir, closed: make(chan struct{})}
 	h.refs.Store(1)
 	if err := h.load(fresh); err != nil {
-		return nil, errors.Join(err, db.Close())
+		return nil, errors.Join(fmt.Errorf("storage: open %s: %w", dir, err), db.Close())
 	}
 	h.sweeper = startSweeper(h)
 	h.sweeper.wake()

@@ -3,6 +3,7 @@ package raftlog
 import (
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // The conditions that a caller tells apart with errors.Is.
@@ -77,7 +78,8 @@ func (e *CorruptError) Error() string {
 	if e.Err != nil {
 		s += ": " + e.Err.Error()
 	}
-	return s + "; " + rejoin
+	// What the log store says may be several lines long.
+	return strings.Join(strings.Fields(s), " ") + "; " + rejoin
 }
 
 // Is makes errors.Is(err, ErrLogCorrupt) true.

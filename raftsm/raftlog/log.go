@@ -21,6 +21,18 @@ type Log struct {
 
 func newLog() *Log { return &Log{} }
 
+// Has reports whether there is a log of a replica, as far as its bootstrap
+// record says, which is the first thing that is saved of a replica. It is to be
+// called after the NodeHost was made. A record that can't be read is an error
+// that matches ErrLogCorrupt.
+func (l *Log) Has(shardID, replicaID uint64) (bool, error) {
+	s := l.open.Load()
+	if s == nil {
+		return false, ErrNotOpen
+	}
+	return s.has(shardID, replicaID)
+}
+
 // Verify reports whether the log of a replica reaches as far as it must: the
 // record's high-water mark, and applied, which is the index up to which the
 // replica's state machine has applied the log (0 for a new one). It is to be

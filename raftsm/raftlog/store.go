@@ -7,6 +7,7 @@ import (
 	"github.com/lni/dragonboat/v4/config"
 	"github.com/lni/dragonboat/v4/raftio"
 	pb "github.com/lni/dragonboat/v4/raftpb"
+	"github.com/lni/vfs"
 )
 
 // store is the log store that a NodeHost uses: the one underneath, and the
@@ -14,6 +15,7 @@ import (
 type store struct {
 	raftio.ILogDB // what isn't overridden here is passed on as it is
 
+	fsys     vfs.FS
 	dir      string
 	bad      map[raftio.NodeInfo]error // replicas that inspect found damaged
 	recorder *recorder
@@ -67,6 +69,7 @@ func openStore(nhc config.NodeHostConfig, busy config.LogDBCallback, dirs, wals 
 	}
 	return &store{
 		ILogDB:   under,
+		fsys:     fsys,
 		dir:      dir,
 		bad:      bad,
 		recorder: newRecorder(file, ms, RecordInterval),

@@ -37,7 +37,10 @@ func (s *store) check(shardID, replicaID, applied uint64, depth depth) (have mar
 			Lost: what, Have: have, Want: want, From: from,
 		}
 	}
-	if _, err := s.GetBootstrapInfo(shardID, replicaID); errors.Is(err, raftio.ErrNoBootstrapInfo) {
+	switch has, err := s.has(shardID, replicaID); {
+	case err != nil:
+		return mark{}, err
+	case !has:
 		// The replica is new here, or everything about it is gone. The store
 		// mustn't be asked for more: it would begin a log.
 		switch {
@@ -47,8 +50,6 @@ func (s *store) check(shardID, replicaID, applied uint64, depth depth) (have mar
 			return mark{}, lost("everything", 0, applied, "state machine")
 		}
 		return mark{}, nil
-	} else if err != nil {
-		return mark{}, s.corrupt(err, "the bootstrap record can't be read")
 	}
 
 	have, err = s.read(shardID, replicaID, depth)
@@ -66,6 +67,27 @@ func (s *store) check(shardID, replicaID, applied uint64, depth depth) (have mar
 		return have, lost("vote", have.vote, want.vote, "record")
 	}
 	return have, nil
+}
+
+// has reports whether the bootstrap record of a replica is there.
+func (s *store) has(shardID, replicaID uint64) (has bool, err error) {
+	corrupt := func(cause error, reason string) error {
+		file := s.fsys.PathJoin(s.dir, tanDir, "bootstrap", fmt.Sprintf("BOOTSTRAP-%d-%d", shardID, replicaID))
+		return &CorruptError{File: file, Offset: -1, Reason: reason, Err: cause}
+	}
+	// The store panics at a record that is whole and makes no sense.
+	defer func() {
+		if p := recover(); p != nil {
+			err = corrupt(nil, fmt.Sprint("the log store gave up: ", p))
+		}
+	}()
+	switch _, err := s.GetBootstrapInfo(shardID, replicaID); {
+	case errors.Is(err, raftio.ErrNoBootstrapInfo):
+		return false, nil
+	case err != nil:
+		return false, corrupt(err, "the bootstrap record can't be read")
+	}
+	return true, nil
 }
 
 // reaches reports whether the log, from where it was cut, goes on from what the
