@@ -62,15 +62,38 @@ func loadContract(t testing.TB) *openapi3.T {
 }
 
 // contractPath is the path of the contract that a path of a request belongs to,
-// with the key in it.
-func contractPath(escaped string) (path, key string, ok bool) {
+// with what stands in it for the names in braces.
+func contractPath(doc *openapi3.T, escaped string) (path string, params map[string]string, ok bool) {
 	for _, prefix := range []string{keyPath, historyPath} {
 		if tail, found := strings.CutPrefix(escaped, prefix); found {
 			key, err := url.PathUnescape(tail)
-			return prefix + "{key}", key, err == nil
+			return prefix + "{key}", map[string]string{"key": key}, err == nil
 		}
 	}
-	return escaped, "", true
+	if doc.Paths.Value(escaped) != nil {
+		return escaped, nil, true
+	}
+	given := strings.Split(escaped, "/")
+	for path := range doc.Paths.Map() {
+		segments := strings.Split(path, "/")
+		if len(segments) != len(given) {
+			continue
+		}
+		params, fits := map[string]string{}, true
+		for i, segment := range segments {
+			if name, ok := strings.CutPrefix(segment, "{"); ok {
+				value, err := url.PathUnescape(given[i])
+				params[strings.TrimSuffix(name, "}")] = value
+				fits = fits && err == nil && value != ""
+			} else {
+				fits = fits && segment == given[i]
+			}
+		}
+		if fits {
+			return path, params, true
+		}
+	}
+	return escaped, nil, true
 }
 
 // seen is what the exchanges of all tests covered.
@@ -136,7 +159,7 @@ func (c *contractRoundTripper) check(r *http.Request, escaped string, sent []byt
 			return fmt.Errorf("the answer has no %s", name)
 		}
 	}
-	path, key, ok := contractPath(escaped)
+	path, inPath, ok := contractPath(c.doc, escaped)
 	item := c.doc.Paths.Value(path)
 	if !ok || item == nil || item.GetOperation(r.Method) == nil {
 		// Outside of the contract there are problems alone.
@@ -180,7 +203,7 @@ func (c *contractRoundTripper) check(r *http.Request, escaped string, sent []byt
 		if err != nil {
 			return err
 		}
-		if err := c.checkRequest(r, op, item, path, key, query, sent); err != nil {
+		if err := c.checkRequest(r, op, item, path, inPath, query, sent); err != nil {
 			return fmt.Errorf("the server took what the contract forbids: %v", err)
 		}
 	}
@@ -195,7 +218,9 @@ func (c *contractRoundTripper) check(r *http.Request, escaped string, sent []byt
 		for name := range r.Header {
 			seen.params[r.Method+" "+path+" "+http.CanonicalHeaderKey(name)] = true
 		}
-		seen.params[r.Method+" "+path+" path key"] = true
+		for name := range inPath {
+			seen.params[r.Method+" "+path+" path "+name] = true
+		}
 	}
 	return nil
 }
@@ -277,7 +302,7 @@ func (c *contractRoundTripper) checkText(schema *openapi3.Schema, text string) e
 	return c.doc.ValidateSchemaJSON(schema, text)
 }
 
-func (c *contractRoundTripper) checkRequest(r *http.Request, op *openapi3.Operation, item *openapi3.PathItem, path, key string, query url.Values, sent []byte) error {
+func (c *contractRoundTripper) checkRequest(r *http.Request, op *openapi3.Operation, item *openapi3.PathItem, path string, inPath map[string]string, query url.Values, sent []byte) error {
 	for name := range query {
 		if op.Parameters.GetByInAndName("query", name) == nil {
 			return fmt.Errorf("parameter %s is not documented", name)
@@ -293,7 +318,7 @@ func (c *contractRoundTripper) checkRequest(r *http.Request, op *openapi3.Operat
 	copied.URL = &url.URL{Path: "/", RawQuery: query.Encode()}
 	copied.Body = io.NopCloser(bytes.NewReader(sent))
 	input := &openapi3filter.RequestValidationInput{
-		Request: copied, PathParams: map[string]string{"key": key}, QueryParams: query,
+		Request: copied, PathParams: inPath, QueryParams: query,
 		Route: &routers.Route{Spec: c.doc, Path: path, PathItem: item, Method: r.Method, Operation: op},
 		Options: &openapi3filter.Options{
 			SkipSettingDefaults: true,

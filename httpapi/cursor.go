@@ -95,3 +95,22 @@ func (x *exchange) cursorParam(q [16]byte, mode *readMode) (cursor, bool) {
 	}
 	return cursor{}, false
 }
+
+// placeParam reads the cursor of a list that has no history: it says where the
+// list goes on, in a state that is not older than the one of the page before. It
+// returns false if there is none.
+func (x *exchange) placeParam(q [16]byte, mode *readMode) (cursor, bool) {
+	var past readMode
+	c, ok := x.cursorParam(q, &past)
+	if ok && (mode.stale || mode.minRevision != 0 || mode.maxStaleness != 0) {
+		mode.minRevision = max(mode.minRevision, c.revision)
+	}
+	return c, ok
+}
+
+// nextPlace ends a page of such a list with where it goes on.
+func (x *exchange) nextPlace(q [16]byte, v View, after []byte) {
+	next := x.s.encodeCursor(cursor{v.Revision(), q, after})
+	x.setHeader("Link", "<"+x.nextTarget(next)+`>; rel="next"`)
+	x.out = appendQuoted(append(x.out, `,"next_cursor":`...), next)
+}

@@ -203,7 +203,7 @@ func (f form) appendPage(b []byte, p *page) []byte {
 	b = append(b, `,"entries":`...)
 	b = f.appendEntries(b, p.entries)
 	if p.folded {
-		b = f.appendPrefixes(b, p.prefixes)
+		b = f.appendKeys(b, "common_prefixes", p.prefixes)
 	}
 	b = appendBool(b, `,"more":`, p.more)
 	if p.cursor != "" {
@@ -216,25 +216,26 @@ func (f form) appendPage(b []byte, p *page) []byte {
 	return append(b, '}')
 }
 
-// appendPrefixes writes all common prefixes in the same form.
-func (f form) appendPrefixes(b []byte, prefixes [][]byte) []byte {
+// appendKeys appends a member that holds a list of keys or prefixes, all of them
+// in the same form.
+func (f form) appendKeys(b []byte, name string, keys [][]byte) []byte {
 	asText := !f.base64
-	for _, p := range prefixes {
-		asText = asText && utf8.Valid(p)
+	for _, k := range keys {
+		asText = asText && utf8.Valid(k)
 	}
-	if asText {
-		b = append(b, `,"common_prefixes":[`...)
-	} else {
-		b = append(b, `,"common_prefixes_base64":[`...)
+	b = append(append(b, ',', '"'), name...)
+	if !asText {
+		b = append(b, "_base64"...)
 	}
-	for i, p := range prefixes {
+	b = append(b, '"', ':', '[')
+	for i, k := range keys {
 		if i > 0 {
 			b = append(b, ',')
 		}
 		if asText {
-			b = appendQuoted(b, p)
+			b = appendQuoted(b, k)
 		} else {
-			b = appendBase64(b, p)
+			b = appendBase64(b, k)
 		}
 	}
 	return append(b, ']')

@@ -47,6 +47,7 @@ type exchange struct {
 	txn     kv.Txn
 	ops     [2]kv.Op
 	ifs     []kv.Compare
+	leases  []kv.LeaseID
 	query   kv.Query
 	entry   kv.Entry
 }
@@ -58,6 +59,9 @@ type headerLine struct {
 
 // keepBytes bounds the buffers that a pooled exchange keeps.
 const keepBytes = 64 << 10
+
+// keepLeases bounds the list of leases likewise.
+const keepLeases = keepBytes / len(kv.LeaseID{})
 
 func (s *Server) begin(w http.ResponseWriter, r *http.Request) *exchange {
 	x := s.exchanges.Get().(*exchange)
@@ -79,6 +83,9 @@ func (x *exchange) end() {
 	x.ops = [2]kv.Op{}
 	clear(x.ifs)
 	x.ifs = x.ifs[:0]
+	if cap(x.leases) > keepLeases {
+		x.leases = nil
+	}
 	s.exchanges.Put(x)
 }
 

@@ -15,10 +15,7 @@ const historyBatch = 16
 func (x *exchange) history(key []byte) {
 	f := form{base64: x.base64Param(), keysOnly: x.boolParam(pKeysOnly)}
 	mode := x.readMode()
-	limit := int(x.uintParam(pLimit, 1, maxPage))
-	if limit == 0 {
-		limit = defaultPage
-	}
+	limit := x.limitParam()
 	asked := question([]byte{'h'}, key)
 	var before uint64
 	c, continued := x.cursorParam(asked, &mode)

@@ -42,6 +42,7 @@ const (
 	pIfRevision
 	pIgnoreValue
 	pIgnoreLease
+	pKeys
 	pVerbose
 	numParams
 )
@@ -51,7 +52,7 @@ var paramNames = [numParams]string{
 	"all", "limit", "cursor", "order", "sort", "keys_only", "count", "count_only", "delimiter",
 	"min_mod_revision", "max_mod_revision", "min_create_revision", "max_create_revision",
 	"revision", "consistency", "min_revision", "max_staleness", "encoding",
-	"lease", "ttl", "prev", "if_revision", "ignore_value", "ignore_lease", "verbose",
+	"lease", "ttl", "prev", "if_revision", "ignore_value", "ignore_lease", "keys", "verbose",
 }
 
 var paramByName = func() map[string]param {
@@ -201,6 +202,14 @@ func (x *exchange) uintParam(p param, lo, hi uint64) uint64 {
 		return 0
 	}
 	return n
+}
+
+// limitParam reads the limit of a page.
+func (x *exchange) limitParam() int {
+	if limit := int(x.uintParam(pLimit, 1, maxPage)); limit != 0 {
+		return limit
+	}
+	return defaultPage
 }
 
 // boolParam reads true or false; absent it is false, bare it is true.

@@ -53,6 +53,11 @@ func routes() []route {
 	write := func(method, pattern string, p paramSet, body bodyKind, types []string, handle func(*exchange)) route {
 		return route{method: method, pattern: pattern, params: p, body: body, types: types, handle: handle, write: true, keyBytes: 255}
 	}
+	// A renewal changes state and takes no Idempotency-Key: it may be repeated, and
+	// a remembered answer would say that a lease was renewed that wasn't.
+	renewal := func(pattern string, body bodyKind, types []string, handle func(*exchange)) route {
+		return route{method: "POST", pattern: pattern, body: body, types: types, handle: handle}
+	}
 	several := func(r route) route { r.keyBytes = bulkKeyBytes; return r }
 
 	// A key in the path, and the same key in the query.
@@ -82,6 +87,13 @@ func routes() []route {
 
 		read("GET", historyPath+"*", historyParams, typesJSON, inPath(historyPath, (*exchange).history)),
 		read("GET", "/v1/history", keyParams|historyParams, typesJSON, inQuery((*exchange).history)),
+
+		write("POST", "/v1/leases", 0, jsonBody, typesJSON, (*exchange).grantLease),
+		read("GET", "/v1/leases", readModeParams|params(pLimit, pCursor), typesJSON, (*exchange).listLeases),
+		read("GET", leasesPath+"{id}", readModeParams|params(pKeys, pLimit, pCursor, pEncoding), typesJSON, (*exchange).getLease),
+		write("DELETE", leasesPath+"{id}", 0, noBody, typesJSON, (*exchange).revokeLease),
+		renewal(leasesPath+"{id}/keepalive", noBody, typesJSON, (*exchange).renewLease),
+		renewal(leasesPath+"keepalive", jsonBody, typesJSON, (*exchange).renewLeases),
 
 		write("POST", "/v1/compact", 0, jsonBody, typesJSON, (*exchange).postCompact),
 		read("GET", "/v1/hash", readModeParams|params(pRevision), typesJSON, (*exchange).hash),
@@ -145,9 +157,7 @@ func (x *exchange) refuseMethod() {
 	}
 	var allow []string
 	for i := range x.s.routes {
-		rt := &x.s.routes[i]
-		prefix, tail := strings.CutSuffix(rt.pattern, "*")
-		if path == rt.pattern || tail && strings.HasPrefix(path, prefix) {
+		if rt := &x.s.routes[i]; matches(rt.pattern, path) {
 			allow = append(allow, rt.method)
 		}
 	}
@@ -155,6 +165,25 @@ func (x *exchange) refuseMethod() {
 	x.fault.allow = strings.Join(allow, ", ")
 	current, _ := x.s.cfg.Store.Revisions()
 	x.sendProblem(current)
+}
+
+// matches reports whether a path is one of a pattern, in which a name in braces
+// stands for one segment and a star at the end for whatever is left.
+func matches(pattern, path string) bool {
+	for {
+		segment, pattern1, more := strings.Cut(pattern, "/")
+		if segment == "*" {
+			return true
+		}
+		given, path1, moreGiven := strings.Cut(path, "/")
+		if more != moreGiven || segment != given && (given == "" || !strings.HasPrefix(segment, "{")) {
+			return false
+		}
+		if !more {
+			return true
+		}
+		pattern, path = pattern1, path1
+	}
 }
 
 // run checks what the route says of all its requests, and then handles this one.

@@ -40,13 +40,23 @@ var sample = map[string]struct {
 	"POST /v1/txn":      {target: "/v1/txn", body: `{}`, headers: []string{"Content-Type: application/json"}},
 	"GET /v1/history/*": {target: "/v1/history/a"},
 	"GET /v1/history":   {target: "/v1/history?key=a"},
-	"POST /v1/compact":  {target: "/v1/compact", body: `{"revision":2}`, headers: []string{"Content-Type: application/json"}},
+
+	"POST /v1/leases":                {target: "/v1/leases", body: `{"ttl_seconds":10}`, headers: []string{"Content-Type: application/json"}},
+	"GET /v1/leases/{id}":            {target: "/v1/leases/1"},
+	"DELETE /v1/leases/{id}":         {target: "/v1/leases/2"},
+	"POST /v1/leases/{id}/keepalive": {target: "/v1/leases/1/keepalive"},
+	"POST /v1/leases/keepalive":      {target: "/v1/leases/keepalive", body: `{"ids":["1"]}`, headers: []string{"Content-Type: application/json"}},
+
+	"POST /v1/compact": {target: "/v1/compact", body: `{"revision":2}`, headers: []string{"Content-Type: application/json"}},
 }
 
 // each sends a good request to every route.
 func (k *kit) each(fn func(rt *route, a *answer), headers ...string) {
 	k.t.Helper()
 	k.put("a", "1")
+	for n := range int64(2) {
+		k.member.apply(k.t, &kv.Command{Kind: kv.KindLeaseGrant, Lease: kv.Lease{ID: kv.LeaseID{1, byte(n)}, Number: n + 1, TTLMillis: 10_000}})
+	}
 	for i := range k.server.routes {
 		rt := &k.server.routes[i]
 		s, ok := sample[rt.method+" "+rt.pattern]

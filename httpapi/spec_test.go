@@ -216,7 +216,6 @@ func keysOf[V any](m map[string]V) []string {
 // unseen is what tests can't bring about, with the reason.
 var unseen = map[string]string{
 	"code auth-changed":  "there are no rules to change yet",
-	"code lease-exists":  "leases have no route yet",
 	"code member-exists": "members have no route yet",
 }
 

@@ -54,6 +54,14 @@ type View interface {
 	// History gives the changes of a key, newest first, below the revision
 	// before when that is not 0, and whether there are more than limit.
 	History(key []byte, before uint64, limit int) (events []kv.Event, more bool, err error)
+	// Lease returns a lease, LeaseByNumber the id of the one of that number.
+	Lease(id kv.LeaseID) (kv.LeaseState, bool, error)
+	LeaseByNumber(number int64) (kv.LeaseID, bool, error)
+	// Leases gives up to limit leases, by id, beyond after; LeaseKeys the keys of
+	// one, up to limit and about maxBytes together, and at least one. Both say
+	// whether there are more.
+	Leases(ctx context.Context, after kv.LeaseID, limit int) ([]kv.LeaseState, bool, error)
+	LeaseKeys(ctx context.Context, id kv.LeaseID, after []byte, limit, maxBytes int) ([][]byte, bool, error)
 	// Hash hashes all that can be read at a revision; 0 is the view's newest.
 	Hash(ctx context.Context, revision uint64) (hash [32]byte, err error)
 	Close()

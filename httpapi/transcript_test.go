@@ -128,7 +128,10 @@ func (tr *transcript) expire() {
 }
 
 var (
-	ulidPattern   = regexp.MustCompile(`\b01[0-9A-HJKMNP-TV-Z]{24}\b`)
+	ulidPattern = regexp.MustCompile(`\b01[0-9A-HJKMNP-TV-Z]{24}\b`)
+	// numberPattern finds the numbers that are derived from ids; those that a
+	// request chose are shorter.
+	numberPattern = regexp.MustCompile(`"number":"\d{12,19}"`)
 	cursorPattern = regexp.MustCompile(`\bAQ[A-Za-z0-9_-]{50,}`)
 )
 
@@ -204,6 +207,7 @@ func (tr *transcript) show(a *answer, quiet bool) string {
 		}
 		return "<ulid>"
 	})
+	masked = numberPattern.ReplaceAllString(masked, `"number":"<number>"`)
 	return cursorPattern.ReplaceAllString(masked, "<cursor>")
 }
 

@@ -214,7 +214,8 @@ type Result struct {
 	Revision, CompactRevision uint64
 	// Succeeded says which branch of a transaction ran.
 	Succeeded bool
-	// Ops has a result for each operation of the branch that ran, in order.
+	// Ops has a result for each operation of the branch that ran, in order, and of
+	// the end of a lease the delete of its keys.
 	Ops []OpResult
 	// Leases has a result for each lease of a renewal or a grant.
 	Leases []LeaseResult

@@ -1,10 +1,5 @@
 package kv
 
-import "github.com/oklog/ulid/v2"
-
-// LeaseID names a lease. The zero value means "no lease".
-type LeaseID = ulid.ULID
-
 // Entry is one version of a key.
 type Entry struct {
 	Key         []byte

@@ -55,6 +55,9 @@ const (
 	// LeaseGraceMillis is added to the deadline of a lease: a renewal that was
 	// answered counts from when it was sent, never from earlier.
 	LeaseGraceMillis = 1_000
+	// MaxRenewals bounds the leases that one command renews: beyond it, applying
+	// the command would hold up the ones behind it.
+	MaxRenewals = 10_000
 	// MaxClockAdvanceMillis bounds one step of the replicated clock, so that a
 	// proposer that slept can't end leases by waking up.
 	MaxClockAdvanceMillis = 500

@@ -142,7 +142,7 @@ func (b *Batch) Apply(c *kv.Command) (*kv.Result, error) {
 		b.skip--
 		return nil, nil
 	}
-	if b.wb.Len() > b.h.opts.BatchBytes || needsCommitted(c) {
+	if b.wb.Len() > b.h.opts.BatchBytes || b.needsCommitted(c) {
 		if err := b.flush(); err != nil {
 			return nil, err
 		}
@@ -157,11 +157,17 @@ func (b *Batch) Apply(c *kv.Command) (*kv.Result, error) {
 
 // needsCommitted reports whether applying c reads something that only the
 // database shows, so that what the batch holds back must be committed first.
-func needsCommitted(c *kv.Command) bool {
+func (b *Batch) needsCommitted(c *kv.Command) bool {
 	switch c.Kind {
 	case kv.KindTxn:
 		return readsPast(c.Txn)
-	case kv.KindLeaseRevoke, kv.KindLeaseExpire, kv.KindClock, kv.KindMember, kv.KindAlarm:
+	case kv.KindLeaseRevoke, kv.KindLeaseExpire:
+		// Ending a lease walks its list of keys, which the database has right
+		// unless the batch changed the lease: each change of the list is one. So
+		// the ends of many leases share a commit.
+		_, touched := b.leases[c.Lease.ID]
+		return touched
+	case kv.KindClock, kv.KindMember, kv.KindAlarm:
 		return true
 	}
 	return false

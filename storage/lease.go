@@ -143,6 +143,7 @@ func (b *Batch) applyEnd(e kv.Lease, reason kv.Reason) (*kv.Result, error) {
 	t.commit()
 	result := b.done()
 	result.Changed = len(keys) > 0
+	result.Ops = []kv.OpResult{{Type: kv.OpDelete, Deleted: uint64(len(keys))}}
 	result.Leases = []kv.LeaseResult{{ID: e.ID, Number: l.number, TTLMillis: l.ttl}}
 	return result, nil
 }
@@ -158,43 +159,4 @@ func attachedKeys(r pebble.Reader, id kv.LeaseID) ([][]byte, error) {
 		keys = append(keys, bytes.Clone(it.Key()[len(prefix):]))
 	}
 	return keys, errors.Join(it.Error(), it.Close())
-}
-
-// DueLeases returns up to limit leases whose deadline the replicated clock has
-// reached, the longest overdue first, with what an expiry must name: the id and
-// the generation.
-func (s *Store) DueLeases(limit int) (due []kv.Lease, err error) {
-	h, err := s.acquire()
-	if err != nil {
-		return nil, err
-	}
-	defer h.release()
-	snap := h.db.NewSnapshot()
-	defer func() { err = errors.Join(err, snap.Close()) }()
-	st, err := readState(snap)
-	if err != nil {
-		return nil, err
-	}
-	it, err := snap.NewIter(&pebble.IterOptions{LowerBound: []byte{spaceDeadline}, UpperBound: deadlineKey(st.clock+1, kv.LeaseID{})})
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, it.Close()) }()
-	for it.First(); it.Valid() && len(due) < limit; it.Next() {
-		id := kv.LeaseID(it.Key()[1+8:])
-		k := leaseKey(id)
-		value, err := getCopy(snap, k)
-		if err != nil {
-			return nil, err
-		}
-		if value == nil {
-			return nil, corrupt(k, "a deadline has no lease")
-		}
-		l, err := decodeLease(k, value)
-		if err != nil {
-			return nil, err
-		}
-		due = append(due, kv.Lease{ID: id, Generation: l.generation})
-	}
-	return due, it.Error()
 }

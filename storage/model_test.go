@@ -521,15 +521,37 @@ func (m *model) end(c *kv.Command) *kv.Result {
 		}
 	}
 	return m.transact(func(r *kv.Result) kv.Code {
+		ended := kv.OpResult{Type: kv.OpDelete}
 		for _, e := range m.entries(kv.Range{}, m.revision) {
 			if e.Lease == id {
 				m.remove(e, reason)
+				ended.Deleted++
 			}
 		}
 		delete(m.leases, id)
+		r.Ops = []kv.OpResult{ended}
 		r.Leases = []kv.LeaseResult{{ID: id, Number: l.number, TTLMillis: l.ttl}}
 		return kv.OK
 	})
+}
+
+// leaseStates are all leases, in the order of their ids, and their keys.
+func (m *model) leaseStates() (states []kv.LeaseState, keys map[kv.LeaseID][]string) {
+	keys = map[kv.LeaseID][]string{}
+	for _, e := range m.entries(kv.Range{}, m.revision) {
+		keys[e.Lease] = append(keys[e.Lease], string(e.Key))
+	}
+	for id, l := range m.leases {
+		left := int64(0)
+		if before := m.clock + 1000; l.deadline > before {
+			left = int64(l.deadline - before)
+		}
+		states = append(states, kv.LeaseState{
+			ID: id, Number: l.number, TTLMillis: l.ttl, RemainingMillis: left, Keys: uint64(len(keys[id])),
+		})
+	}
+	slices.SortFunc(states, func(a, b kv.LeaseState) int { return a.ID.Compare(b.ID) })
+	return states, keys
 }
 
 // list answers a query at a revision that exists.

@@ -448,7 +448,67 @@ func compareReads(s *Store, g *generator) error {
 	if want := m.due(); err != nil || !slices.Equal(due, want[:min(3, len(want))]) {
 		return fmt.Errorf("leases %v are due, %v; the model says %v", due, err, want)
 	}
+	if err := compareLeases(ctx, v, m, 1+g.IntN(3)); err != nil {
+		return err
+	}
 	return compareFigures(s, m)
+}
+
+// compareLeases reads all leases and all their keys, in pages of a size.
+func compareLeases(ctx context.Context, v *View, m *model, page int) error {
+	want, wantKeys := m.leaseStates()
+	var got []kv.LeaseState
+	var after kv.LeaseID
+	for more := true; more; {
+		var part []kv.LeaseState
+		var err error
+		if part, more, err = v.Leases(ctx, after, page); err != nil {
+			return err
+		}
+		if more != (len(got)+len(part) < len(want)) || len(part) > page {
+			return fmt.Errorf("a page of %d leases, of which %d were given before, says more: %v; there are %d", len(part), len(got), more, len(want))
+		}
+		if got = append(got, part...); len(part) > 0 {
+			after = part[len(part)-1].ID
+		}
+	}
+	if !slices.Equal(got, want) {
+		return fmt.Errorf("leases %v, the model says %v", got, want)
+	}
+	for _, l := range want {
+		if one, ok, err := v.Lease(l.ID); err != nil || !ok || one != l {
+			return fmt.Errorf("lease %v is read as %v %v %v", l, one, ok, err)
+		}
+		if id, ok, err := v.LeaseByNumber(l.Number); err != nil || !ok || id != l.ID {
+			return fmt.Errorf("number of %v is of %v %v %v", l, id, ok, err)
+		}
+		var keys []string
+		var after []byte
+		for more := true; more; {
+			var part [][]byte
+			var err error
+			if part, more, err = v.LeaseKeys(ctx, l.ID, after, page, 20); err != nil {
+				return err
+			}
+			for _, key := range part {
+				keys, after = append(keys, string(key)), key
+			}
+			if len(part) > page || more != (len(keys) < int(l.Keys)) {
+				return fmt.Errorf("%d keys of %v at %d say more: %v", len(part), l, len(keys), more)
+			}
+		}
+		if !slices.Equal(keys, wantKeys[l.ID]) {
+			return fmt.Errorf("keys of %v: %q, the model says %q", l, keys, wantKeys[l.ID])
+		}
+	}
+	absent := kv.LeaseID{0xee, byte(page)}
+	if l, ok, err := v.Lease(absent); ok || err != nil {
+		return fmt.Errorf("a lease that does not exist is read as %v %v", l, err)
+	}
+	if id, ok, err := v.LeaseByNumber(1<<62 + 12345); ok || err != nil {
+		return fmt.Errorf("a number that no lease has is of %v %v", id, err)
+	}
+	return nil
 }
 
 func sayQuery(q *kv.Query) string { return sayOp(&kv.Op{Type: kv.OpGet, Query: q}) }
