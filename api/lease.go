@@ -113,3 +113,19 @@ type Renewal struct {
 	// Error is empty, or why the lease was not renewed: CodeLeaseNotFound.
 	Error Code `json:"error,omitempty"`
 }
+
+// Events of the stream that holds a lease. The first is EventHeld, whose data is
+// a [Granted]; the data of the other two, which end it, is a [LeaseEnd].
+const (
+	EventHeld = "held"
+	// EventLeaseNotFound: the lease has ended, or was revoked.
+	EventLeaseNotFound = "lease-not-found"
+	// EventDraining: the node shuts down. The lease lives on for two thirds of its
+	// time to live at least; hold it on another node.
+	EventDraining = "draining"
+)
+
+// LeaseEnd is the data of the event that ends the hold of a lease.
+type LeaseEnd struct {
+	ID string `json:"id"`
+}

@@ -114,7 +114,7 @@ type contractRoundTripper struct {
 // description.
 var plainHeaders = []string{
 	"Date", "Content-Type", "Content-Length", "Connection", "Transfer-Encoding",
-	"Cache-Control", "Vary", "X-Content-Type-Options", "Content-Security-Policy",
+	"Cache-Control", "Vary", "X-Content-Type-Options", "Content-Security-Policy", "X-Accel-Buffering",
 }
 
 // RoundTrip sends a request and holds what happened against the contract.

@@ -7,6 +7,7 @@ import (
 	"github.com/go-chi/chi/v5"
 
 	"github.com/cairnkv/cairn/api"
+	"github.com/cairnkv/cairn/internal/sse"
 )
 
 // A route is one method of one path.
@@ -43,6 +44,8 @@ var (
 	typesJSON = []string{api.TypeJSON}
 	typesList = []string{api.TypeJSON, api.TypeNDJSON}
 	typesBulk = []string{api.TypeNDJSON}
+
+	typesStream = []string{sse.ContentType}
 )
 
 // routes is everything that this face answers.
@@ -93,6 +96,7 @@ func routes() []route {
 		read("GET", leasesPath+"{id}", readModeParams|params(pKeys, pLimit, pCursor, pEncoding), typesJSON, (*exchange).getLease),
 		write("DELETE", leasesPath+"{id}", 0, noBody, typesJSON, (*exchange).revokeLease),
 		renewal(leasesPath+"{id}/keepalive", noBody, typesJSON, (*exchange).renewLease),
+		renewal(leasesPath+"{id}/hold", noBody, typesStream, (*exchange).holdLease),
 		renewal(leasesPath+"keepalive", jsonBody, typesJSON, (*exchange).renewLeases),
 
 		write("POST", "/v1/compact", 0, jsonBody, typesJSON, (*exchange).postCompact),

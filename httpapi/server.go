@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"runtime/debug"
 	"sync"
+	"time"
 
 	"github.com/go-chi/chi/v5"
 
@@ -28,6 +29,9 @@ type Server struct {
 	// draining is closed when Shutdown begins, which is when streams end.
 	draining  chan struct{}
 	drainOnce sync.Once
+
+	// silence is peerSilence, but for tests.
+	silence func(context.Context) (time.Duration, bool)
 }
 
 // New makes a server. It starts nothing.
@@ -39,6 +43,7 @@ func New(cfg Config) *Server {
 		hosts:  allowedHosts(cfg.AllowedHosts),
 
 		draining: make(chan struct{}),
+		silence:  peerSilence,
 	}
 	s.valueMember = []string{s.cfg.MemberID}
 	s.exchanges.New = func() any { return &exchange{} }
@@ -55,6 +60,7 @@ func New(cfg Config) *Server {
 		Protocols:                    new(http.Protocols),
 		DisableGeneralOptionsHandler: true,
 		ErrorLog:                     netHTTPLog(s.cfg.Logger),
+		ConnContext:                  withConn,
 	}
 	s.http.Protocols.SetHTTP1(true)
 	s.http.Protocols.SetHTTP2(true)

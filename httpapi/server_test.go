@@ -45,6 +45,7 @@ var sample = map[string]struct {
 	"GET /v1/leases/{id}":            {target: "/v1/leases/1"},
 	"DELETE /v1/leases/{id}":         {target: "/v1/leases/2"},
 	"POST /v1/leases/{id}/keepalive": {target: "/v1/leases/1/keepalive"},
+	"POST /v1/leases/{id}/hold":      {target: "/v1/leases/3/hold"},
 	"POST /v1/leases/keepalive":      {target: "/v1/leases/keepalive", body: `{"ids":["1"]}`, headers: []string{"Content-Type: application/json"}},
 
 	"POST /v1/compact": {target: "/v1/compact", body: `{"revision":2}`, headers: []string{"Content-Type: application/json"}},
@@ -54,8 +55,8 @@ var sample = map[string]struct {
 func (k *kit) each(fn func(rt *route, a *answer), headers ...string) {
 	k.t.Helper()
 	k.put("a", "1")
-	for n := range int64(2) {
-		k.member.apply(k.t, &kv.Command{Kind: kv.KindLeaseGrant, Lease: kv.Lease{ID: kv.LeaseID{1, byte(n)}, Number: n + 1, TTLMillis: 10_000}})
+	for n := range int64(3) {
+		k.member.apply(k.t, &kv.Command{Kind: kv.KindLeaseGrant, Lease: kv.Lease{ID: kv.LeaseID{1, byte(n + 1)}, Number: n + 1, TTLMillis: 1_000}})
 	}
 	for i := range k.server.routes {
 		rt := &k.server.routes[i]
@@ -67,11 +68,32 @@ func (k *kit) each(fn func(rt *route, a *answer), headers ...string) {
 		if rt.body != noBody {
 			body = []byte(s.body)
 		}
+		if strings.HasSuffix(rt.pattern, "/hold") {
+			k.revokeAfterRenewal(kv.LeaseID{1, 3})
+		}
 		a := k.do(rt.method, s.target, body, append(s.headers, headers...)...)
 		if a.StatusCode >= 300 {
 			k.t.Errorf("%s %s: %d %.300s", rt.method, s.target, a.StatusCode, a.body)
 		}
 		fn(rt, a)
+	}
+}
+
+// revokeAfterRenewal revokes a lease as soon as it was renewed, which ends the
+// stream that holds it.
+func (k *kit) revokeAfterRenewal(id kv.LeaseID) {
+	m := k.member
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.proposing = func(*kv.Command) error {
+		m.proposing = nil
+		go func() {
+			// It waits until the renewal is applied.
+			if _, err := m.Propose(context.Background(), &kv.Command{Kind: kv.KindLeaseRevoke, Lease: kv.Lease{ID: id}}); err != nil {
+				k.t.Error(err)
+			}
+		}()
+		return nil
 	}
 }
 

@@ -1,0 +1,257 @@
+package httpapi
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/cairnkv/cairn/api"
+	"github.com/cairnkv/cairn/internal/sse"
+	"github.com/cairnkv/cairn/kv"
+)
+
+var heldLease = kv.LeaseID{1, 'h'}
+
+// A holding is the client's side of a hold.
+type holding struct {
+	t      testing.TB
+	resp   *http.Response
+	cancel context.CancelFunc
+	events *sse.Reader
+	raw    *bytes.Buffer // all that came
+}
+
+// holdKit is a kit with a lease of 1 s. Every renewal is told to the channel.
+func holdKit(t *testing.T, change ...func(*Config)) (*kit, chan struct{}) {
+	k := newKit(t, change...)
+	k.member.apply(t, &kv.Command{Kind: kv.KindLeaseGrant, Lease: kv.Lease{ID: heldLease, Number: 5, TTLMillis: 1000}})
+	renewals := make(chan struct{}, 1000)
+	k.member.proposing = func(c *kv.Command) error {
+		if c.Kind == kv.KindLeaseRenew {
+			renewals <- struct{}{}
+		}
+		return nil
+	}
+	return k, renewals
+}
+
+// transports are the ways to a server without TLS.
+func transports(t *testing.T) map[string]*http.Transport {
+	one, two := &http.Transport{}, &http.Transport{Protocols: new(http.Protocols)}
+	two.Protocols.SetUnencryptedHTTP2(true)
+	t.Cleanup(one.CloseIdleConnections)
+	t.Cleanup(two.CloseIdleConnections)
+	return map[string]*http.Transport{"HTTP/1.1": one, "HTTP/2.0": two}
+}
+
+// hold opens the stream and reads its first event.
+func (k *kit) hold(transport *http.Transport) *holding {
+	k.t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	k.t.Cleanup(cancel)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+k.addr+"/v1/leases/5/hold", nil)
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	resp, err := transport.RoundTrip(req)
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	k.t.Cleanup(func() { _ = resp.Body.Close() })
+	raw := &bytes.Buffer{}
+	h := &holding{k.t, resp, cancel, sse.NewReader(io.TeeReader(resp.Body, raw), 4096), raw}
+	var granted api.Granted
+	if e := h.next(); e.Type != api.EventHeld || json.Unmarshal(e.Data, &granted) != nil ||
+		granted != (api.Granted{ID: heldLease.String(), Number: "5", TTLSeconds: 1}) {
+		k.t.Fatalf("the first event is %+v", e)
+	}
+	if !strings.HasPrefix(raw.String(), ": connected\n\n") || resp.StatusCode != 200 || resp.Header.Get("Content-Type") != sse.ContentType {
+		k.t.Fatalf("the answer is %d %v %q", resp.StatusCode, resp.Header, raw)
+	}
+	return h
+}
+
+func (h *holding) next() sse.Event {
+	h.t.Helper()
+	e, err := h.events.Next()
+	if err != nil {
+		h.t.Fatalf("%v after %q", err, h.raw)
+	}
+	return e
+}
+
+// ends reads the last event.
+func (h *holding) ends(event string) {
+	h.t.Helper()
+	var end api.LeaseEnd
+	if e := h.next(); e.Type != event || json.Unmarshal(e.Data, &end) != nil || end.ID != heldLease.String() {
+		h.t.Errorf("the stream ends with %+v, want %s", e, event)
+	}
+	if e, err := h.events.Next(); !errors.Is(err, io.EOF) {
+		h.t.Errorf("after the end: %+v %v", e, err)
+	}
+}
+
+func receive(t testing.TB, c <-chan struct{}, n int) {
+	t.Helper()
+	for range n {
+		select {
+		case <-c:
+		case <-time.After(time.Minute):
+			t.Fatal("nothing came")
+		}
+	}
+}
+
+// ended waits until n streams have ended on the server's side.
+func (k *kit) ended(n int) {
+	k.t.Helper()
+	want := `cairn_http_request_seconds_count{method="POST",route="/v1/leases/{id}/hold"} ` + strconv.Itoa(n) + "\n"
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+		if body := string(k.do("GET", "/metrics", nil).body); strings.Contains(body, want) {
+			return
+		}
+		if time.Now().After(deadline) {
+			k.t.Fatal("the server goes on with a stream whose client is gone")
+		}
+	}
+}
+
+// While the connection is open the lease is renewed, one after the other, and
+// when it is closed that ends.
+func TestHold(t *testing.T) {
+	for proto, transport := range transports(t) {
+		t.Run(proto, func(t *testing.T) {
+			k, renewals := holdKit(t)
+			h := k.hold(transport)
+			if h.resp.Proto != proto {
+				t.Fatalf("speaks %s", h.resp.Proto)
+			}
+			receive(t, renewals, 4)
+			h.cancel()
+			k.ended(1)
+			if strings.Contains(h.raw.String(), "event: "+api.EventDraining) {
+				t.Errorf("the stream says %q", h.raw)
+			}
+			k.stillServes()
+		})
+	}
+}
+
+// A lease that ends is an end with a name, and so is a server that drains.
+func TestHoldEnds(t *testing.T) {
+	for proto, transport := range transports(t) {
+		t.Run(proto, func(t *testing.T) {
+			k, _ := holdKit(t)
+			h := k.hold(transport)
+			k.member.apply(t, &kv.Command{Kind: kv.KindLeaseRevoke, Lease: kv.Lease{ID: heldLease}})
+			h.ends(api.EventLeaseNotFound)
+
+			k, _ = holdKit(t)
+			h = k.hold(transport)
+			down := make(chan error, 1)
+			go func() { down <- k.server.Shutdown(context.Background()) }()
+			h.ends(api.EventDraining)
+			if err := <-down; err != nil {
+				t.Errorf("shutting down: %v", err)
+			}
+		})
+	}
+}
+
+// Without a leader the stream goes on; the renewal is tried again.
+func TestHoldOverFailures(t *testing.T) {
+	k, renewals := holdKit(t)
+	h := k.hold(transports(t)["HTTP/1.1"])
+	var failing atomic.Bool
+	failing.Store(true)
+	tries := make(chan struct{}, 1000)
+	k.member.mu.Lock()
+	k.member.proposing = func(*kv.Command) error {
+		if failing.Load() {
+			tries <- struct{}{}
+			return kv.Errorf(kv.NoLeader, "made to fail")
+		}
+		renewals <- struct{}{}
+		return nil
+	}
+	k.member.mu.Unlock()
+	receive(t, tries, 3)
+	for len(renewals) > 0 {
+		<-renewals
+	}
+	failing.Store(false)
+	receive(t, renewals, 2)
+	h.cancel()
+	k.ended(1)
+}
+
+// A client that vanished without a word is given up, before the time to live is
+// over, and is not renewed any more.
+func TestHoldOfAClientThatVanished(t *testing.T) {
+	k, renewals := holdKit(t)
+	var vanished atomic.Bool
+	var looks atomic.Int64
+	k.server.silence = func(context.Context) (time.Duration, bool) {
+		looks.Add(1)
+		if vanished.Load() {
+			return 700 * time.Millisecond, true
+		}
+		return 600 * time.Millisecond, true // a slow line
+	}
+	h := k.hold(transports(t)["HTTP/1.1"])
+	receive(t, renewals, 3)
+	vanished.Store(true)
+	k.ended(1)
+	before := len(renewals)
+	if _, err := h.events.Next(); err == nil || errors.Is(err, io.EOF) {
+		t.Errorf("the stream ended as if it was meant: %v, %q", err, h.raw)
+	}
+	if len(renewals) != before || looks.Load() < 3 {
+		t.Errorf("%d renewals after the end, %d looks", len(renewals)-before, looks.Load())
+	}
+}
+
+// What the operating system says of a peer: it acknowledges what it is sent, and
+// is silent when it is sent nothing.
+func TestPeerSilence(t *testing.T) {
+	for proto, transport := range transports(t) {
+		t.Run(proto, func(t *testing.T) {
+			k, renewals := holdKit(t)
+			type look struct {
+				silent time.Duration
+				known  bool
+			}
+			looks := make(chan look, 100)
+			k.server.silence = func(ctx context.Context) (time.Duration, bool) {
+				silent, known := peerSilence(ctx)
+				looks <- look{silent, known}
+				return 0, false
+			}
+			began := time.Now()
+			h := k.hold(transport)
+			receive(t, renewals, 3)
+			for range 2 {
+				l := <-looks
+				if _, can := tcpSilence(&net.TCPConn{}); can || l.known != (runtime.GOOS == "linux") || l.silent > time.Since(began) {
+					t.Errorf("silent for %v, known %v", l.silent, l.known)
+				}
+			}
+			h.cancel()
+			k.ended(1)
+		})
+	}
+	if _, known := peerSilence(context.Background()); known {
+		t.Error("the silence of no connection is known")
+	}
+}

@@ -1,0 +1,66 @@
+package httpapi
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/cairnkv/cairn/internal/sse"
+)
+
+// pulse is the longest that a stream is silent: proxies take a connection on
+// which nothing moves for dead.
+const pulse = 15 * time.Second
+
+var (
+	valueEventStream = []string{sse.ContentType}
+	// valueNo keeps nginx from collecting what a stream says.
+	valueNo = []string{"no"}
+)
+
+// A stream is an answer of server-sent events. Whatever is written leaves at
+// once. It is used by the goroutine of its request alone, which ends it by
+// returning; that must happen when the request's context is done, when the
+// server is draining, and when writing fails.
+type stream struct {
+	x       *exchange
+	control *http.ResponseController
+	out     []byte
+}
+
+// openStream answers 200 and says so.
+func (x *exchange) openStream(revision uint64) (*stream, error) {
+	h := x.w.Header()
+	h["Content-Type"] = valueEventStream
+	h["Cache-Control"] = valueNoStore
+	h["X-Content-Type-Options"] = valueNosniff
+	h["X-Accel-Buffering"] = valueNo
+	x.writeHeader(http.StatusOK, revision)
+	s := &stream{x: x, control: http.NewResponseController(x.w)}
+	return s, s.comment("connected")
+}
+
+// event writes one event; id may be empty.
+func (s *stream) event(id, name string, data []byte) error {
+	s.out = sse.AppendEvent(s.out[:0], id, name, data)
+	return s.write(s.out)
+}
+
+// comment writes a line that readers skip.
+func (s *stream) comment(text string) error {
+	s.out = sse.AppendComment(s.out[:0], text)
+	return s.write(s.out)
+}
+
+// write writes whole events or comments. Its error means that the peer is gone,
+// or takes nothing.
+func (s *stream) write(b []byte) error {
+	if s.x.r.ProtoMajor > 1 {
+		// A stream of HTTP/2 stalls by itself, while its connection goes on; with
+		// HTTP/1 the connection has a deadline for each write.
+		_ = s.control.SetWriteDeadline(time.Now().Add(s.x.s.cfg.WriteTimeout))
+	}
+	if _, err := s.x.w.Write(b); err != nil {
+		return err
+	}
+	return s.control.Flush()
+}
