@@ -633,7 +633,7 @@ type decoder struct {
 
 func (d *decoder) fail(format string, args ...any) {
 	if d.err == nil {
-		d.err = fmt.Errorf("%w: %s", ErrMalformed, fmt.Sprintf(format, args...))
+		d.err = malformed(format, args...)
 	}
 	d.b = nil
 }

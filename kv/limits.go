@@ -20,14 +20,15 @@ const (
 	// MaxTxnOps bounds the operations of a transaction that a client sends,
 	// counted through all levels of nesting.
 	MaxTxnOps = 128
-	// MaxTxnDepth bounds the nesting of transactions.
+	// MaxTxnDepth bounds the nesting of transactions: how many levels are below
+	// the first.
 	MaxTxnDepth = 16
 	// MaxBulkOps bounds the operations of one transaction of a bulk write,
 	// which the server composes itself.
 	MaxBulkOps = 4096
 
 	// MaxCommandBytes bounds an encoded command: the largest request body and
-	// room for what is added to it.
+	// room for what is added to it. The proposer refuses what is larger.
 	MaxCommandBytes = 2 << 20
 )
 

@@ -102,10 +102,17 @@ func (p *proposer) start() {
 }
 
 // Propose replicates a command and waits for its result. It keeps nothing of
-// the command.
+// the command. A command that the members could not decode, or that is too
+// large, is refused.
 func (p *proposer) Propose(ctx context.Context, c *kv.Command) (*kv.Result, error) {
+	if err := c.Check(); err != nil {
+		return nil, err
+	}
 	w := pendingPool.Get().(*pending)
 	w.encoded = kv.AppendCommand(w.encoded[:0], c)
+	if err := kv.CheckEncoded(w.encoded); err != nil {
+		return nil, err // the buffer is too large to be kept
+	}
 	w.deadline = time.Now().Add(p.timeout)
 	w.result, w.err = nil, nil
 

@@ -159,7 +159,7 @@ func TestEntrySize(t *testing.T) {
 	l := startProposer(t, patience, answer)
 	lone := l.occupy(t)
 	var waits []func()
-	sizes := []int{300 << 10, 300 << 10, 300 << 10, 300 << 10, 2 * maxEntryBytes, 10}
+	sizes := []int{300 << 10, 300 << 10, 300 << 10, 300 << 10, maxEntryBytes, 10}
 	for i, size := range sizes {
 		_, _, wait := l.proposeAll([]*kv.Command{put("k", string(make([]byte, size)))})
 		waits = append(waits, wait)

@@ -321,3 +321,36 @@ func TestLogIsCut(t *testing.T) {
 		t.Errorf("the state was %s and is %s", before, after)
 	}
 }
+
+// TestPoisonIsRefused proposes what no member could decode, or what is beyond a
+// limit. It is refused before it is in the log: the shard goes on, and starts
+// again.
+func TestPoisonIsRefused(t *testing.T) {
+	m := lone(t)
+	m.open(t)
+	m.mustPut(t, "k", "v")
+	nested := &kv.Txn{}
+	for range kv.MaxTxnDepth + 1 {
+		nested = &kv.Txn{Then: []kv.Op{{Type: kv.OpTxn, Txn: nested}}}
+	}
+	_, err := m.shard.Propose(context.Background(), &kv.Command{Kind: kv.KindTxn, Txn: nested})
+	wantCode(t, err, kv.TransactionTooLarge)
+
+	large := &kv.Txn{}
+	for i := range 3 {
+		large.Then = append(large.Then, kv.Op{Type: kv.OpPut, Key: []byte{'k', byte(i)}, Value: make([]byte, kv.MaxValueBytes)})
+	}
+	_, err = m.shard.Propose(context.Background(), &kv.Command{Kind: kv.KindTxn, Txn: large})
+	wantCode(t, err, kv.TransactionTooLarge)
+
+	for _, c := range []*kv.Command{{}, {Kind: kv.KindTxn}, {Kind: kv.KindTxn, Txn: &kv.Txn{Then: []kv.Op{{Type: 99}}}}} {
+		if _, err := m.shard.Propose(context.Background(), c); !errors.Is(err, kv.ErrMalformed) {
+			t.Errorf("%+v: %v", c, err)
+		}
+	}
+	m.mustPut(t, "k", "w")
+	m.close(t)
+	m.open(t)
+	m.mustPut(t, "l", "v")
+	m.wantValue(t, "k", "w")
+}

@@ -99,8 +99,10 @@ func (b *Batch) applyCompact(revision uint64) *kv.Result {
 	case revision < b.st.compact:
 		return b.refused(&refusal{kv.Compacted, fmt.Sprintf("history up to %d is compacted already", b.st.compact)})
 	}
-	b.st.compact = revision
-	return b.done()
+	result := b.done()
+	result.Succeeded = revision > b.st.compact
+	b.st.compact, result.CompactRevision = revision, revision
+	return result
 }
 
 // applyClock advances the replicated clock, if the step follows the last one

@@ -603,6 +603,9 @@ func sayResult(r *kv.Result) string {
 		if r.Changed {
 			b.WriteString(" changed")
 		}
+		if r.Succeeded && r.Ops == nil {
+			b.WriteString(" succeeded")
+		}
 	}
 	if r.Elided {
 		b.WriteString(" elided")

@@ -145,8 +145,12 @@ func (m *model) dispatch(index uint64, c *kv.Command) *kv.Result {
 		case c.Compact < m.compact:
 			return m.refused(kv.Compacted)
 		}
+		moved := c.Compact > m.compact
 		m.compact = c.Compact
 		m.forget()
+		r := m.done()
+		r.Succeeded = moved
+		return r
 	case kv.KindClock:
 		if c.Clock.Prev == m.clockIndex {
 			m.clock += uint64(min(max(c.Clock.AdvanceMillis, 0), 500))
