@@ -121,7 +121,7 @@ const (
 	// EventLeaseNotFound: the lease has ended, or was revoked.
 	EventLeaseNotFound = "lease-not-found"
 	// EventDraining: the node shuts down. The lease lives on for two thirds of its
-	// time to live at least; hold it on another node.
+	// time to live at least; hold it on another node. A watch ends with it, too.
 	EventDraining = "draining"
 )
 
