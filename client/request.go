@@ -99,7 +99,11 @@ func (c *Client) attempt(ctx context.Context, endpoint string, r *request, consu
 	c.noteRevision(resp)
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
 		defer drain(resp)
-		return refusal(endpoint, r.write, resp)
+		what, err := refusal(endpoint, r.write, resp)
+		if r.write && r.repeatable() && conn.resent() && what != inDoubt && !(what == decided && remembered(&err.Problem)) {
+			return inDoubt, unknown(endpoint, err) // this answers the second sending alone
+		}
+		return what, err
 	}
 	if !r.stream {
 		defer drain(resp)
@@ -132,23 +136,30 @@ func (c *Client) noteRevision(resp *http.Response) {
 
 // A connection watches how far a request gets.
 type connection struct {
-	// wanted and got say that the transport looked for a connection, and that it
-	// had one. A transport that reports neither leaves the matter open.
-	wanted, got atomic.Bool
+	// wanted and got say that the transport looked for a connection, and how
+	// often it had one. A transport that reports neither leaves the matter open.
+	wanted atomic.Bool
+	got    atomic.Int32
 }
 
 func (s *connection) trace(ctx context.Context) context.Context {
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GetConn: func(string) { s.wanted.Store(true) },
-		GotConn: func(httptrace.GotConnInfo) { s.got.Store(true) },
+		GotConn: func(httptrace.GotConnInfo) { s.got.Add(1) },
 	})
 }
 
 // neverSent reports whether it is certain that no byte of the request left.
 func (s *connection) neverSent(err error) bool {
 	var op *net.OpError
-	return s.wanted.Load() && !s.got.Load() || errors.As(err, &op) && op.Op == "dial" && !s.got.Load()
+	return s.got.Load() == 0 && (s.wanted.Load() || errors.As(err, &op) && op.Op == "dial")
 }
+
+// resent reports whether the transport sent the request more than once. net/http
+// does so by itself when a connection that it uses again turns out to be closed:
+// if nothing was written yet, and else only reads and what carries an
+// Idempotency-Key. The first sending of such a write may have been applied.
+func (s *connection) resent() bool { return s.got.Load() > 1 }
 
 // judge says what an error of the transport leaves behind.
 func (s *connection) judge(endpoint string, write bool, err error) (verdict, *Error) {

@@ -30,7 +30,7 @@ const (
 type guard struct {
 	n *Node
 	// free is what the file system has left, full whether that is below the
-	// reserve.
+	// reserve, or too little for the store's background work all the same.
 	free atomic.Uint64
 	full atomic.Bool
 	// raised says that this member's alarm is on, as far as it knows.
@@ -47,7 +47,8 @@ func (g *guard) look() error {
 	}
 	free := fs.Bavail * uint64(fs.Bsize)
 	g.free.Store(free)
-	if was := g.full.Swap(free < reserveBytes); was != (free < reserveBytes) {
+	full := free < reserveBytes || g.n.shard.Store().WantsRoom()
+	if was := g.full.Swap(full); was != full {
 		if was {
 			g.n.cfg.Logger.Info("the disk has room again", "free_bytes", free)
 		} else {
@@ -87,7 +88,7 @@ func (g *guard) alarm(ctx context.Context) error {
 		return err
 	}
 	over := used > quota || g.full.Load()
-	under := used < quota/100*quotaClearPercent && g.free.Load() > 2*reserveBytes
+	under := used < quota/100*quotaClearPercent && g.free.Load() > 2*reserveBytes && !g.full.Load()
 	switch {
 	case over && !active:
 		return g.set(ctx, true)
@@ -161,7 +162,7 @@ func (g *guard) set(ctx context.Context, active bool) error {
 func (g *guard) admit(c *kv.Command) error {
 	if g.full.Load() && grows(c) {
 		return &kv.Error{Code: kv.NoSpace, RetryAfterSeconds: 5,
-			Detail: fmt.Sprintf("this member's disk has less than %d bytes left; delete or compact, or make room on the disk", reserveBytes)}
+			Detail: fmt.Sprintf("this member's disk has less than %d bytes left, or no more files or quota; delete or compact, or make room on the disk", reserveBytes)}
 	}
 	if c.IdempotencyKey == "" {
 		return nil

@@ -21,6 +21,7 @@ import (
 	"github.com/cairnkv/cairn/storage"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	"golang.org/x/sys/unix"
 )
 
 // Config says what a node is. The zero value, but for DataDir, is a cluster of
@@ -302,7 +303,11 @@ func (c *Config) complete() error {
 	if c.Fatal == nil {
 		logger := c.Logger
 		c.Fatal = func(err error) {
-			logger.Error("this node can't go on; its disk or its log is broken", "err", err)
+			what := "its disk or its log is broken"
+			if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+				what = "its disk is full; make room and start it again"
+			}
+			logger.Error("this node can't go on; "+what, "err", err)
 			os.Exit(1)
 		}
 	}

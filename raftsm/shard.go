@@ -40,6 +40,8 @@ const (
 	// maxInMemoryLogBytes bounds the entries that wait in memory to be applied
 	// or sent; beyond, proposals are refused.
 	maxInMemoryLogBytes = 128 << 20
+	// storeRetryPause is the pace of the store's background work on a full disk.
+	storeRetryPause = 250 * time.Millisecond
 	// maxPeerQueueBytes bounds what waits for one peer.
 	maxPeerQueueBytes = 64 << 20
 )
@@ -197,13 +199,20 @@ func (h *Host) OpenShard(cfg Config) (*Shard, error) {
 	if err := h.dir.checkStore(cfg.Shard, hasLog); err != nil {
 		return nil, err
 	}
+	quit := make(chan struct{})
+	cfg.Store.RetryPause = func() {
+		select {
+		case <-time.After(storeRetryPause):
+		case <-quit:
+		}
+	}
 	store, err := storage.Open(h.dir.shardDir(cfg.Shard), cfg.Store)
 	if err != nil {
 		return nil, err
 	}
 	s := &Shard{
 		cfg: cfg, host: h, replica: id.Replica, lone: len(id.Members) == 1, store: store,
-		quit: make(chan struct{}), cutter: make(chan struct{}),
+		quit: quit, cutter: make(chan struct{}),
 	}
 	if err := s.start(hasLog); err != nil {
 		return nil, errors.Join(err, store.Close())

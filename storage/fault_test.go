@@ -71,8 +71,8 @@ func (f *lyingFile) SyncData() error {
 }
 
 // The story that a store lives through while its disk fails once is told in a
-// process of its own, since a failed write must end the process: by Fatal, or
-// by a panic of Pebble's. What the process wrote before is on a real file
+// process of its own, since a failed write must end the process, by Fatal and
+// never by a panic of Pebble's. What the process wrote before is on a real file
 // system, where the test then looks.
 
 // storyLog is the log of the story. Half of it is in the snapshot that the
@@ -149,7 +149,7 @@ const storyEnv = "CAIRN_STORAGE_STORY"
 
 // liveStory is the process. It says on its standard output what was durable
 // when, and at the end whether all went well; it exits with 1 where the store
-// reported an error, with 3 where it called Fatal, with 2 where it panicked.
+// reported an error, with 3 where it called Fatal.
 func liveStory(env string) (code int) {
 	var mode, dir string
 	var at int64
@@ -274,8 +274,6 @@ func tellStory(t *testing.T, mode string, at int, dir string) (outcome string, d
 	}
 	switch code := process.ProcessState.ExitCode(); {
 	case code == 0 || code == 1:
-	case code == 2 && strings.Contains(stderr.String(), "panic: "):
-		outcome = "ended by a panic"
 	case code == 3:
 		outcome = "ended by " + outcome
 	default:

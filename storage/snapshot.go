@@ -233,12 +233,13 @@ func (s *Store) Load(r io.Reader, stop <-chan struct{}) error {
 // build makes a database in dir from a snapshot: tables of sorted records,
 // which the database then takes over as they are.
 func (s *Store) build(dir string, r io.Reader, stop <-chan struct{}) (err error) {
-	db, err := openPebble(s.opts.FS, dir, true, &s.opts)
+	room := &room{}
+	db, err := openPebble(s.opts.FS, dir, true, &s.opts, room)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	o := pebbleOptions(&s.opts)
+	o := pebbleOptions(&s.opts, room)
 	defer o.Cache.Unref()
 	b := builder{fs: s.opts.FS, dir: dir, opts: o.MakeWriterOptions(len(o.Levels)-1, db.TableFormat())}
 	sawState, sawFormat := false, false

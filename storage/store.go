@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -43,6 +44,9 @@ type Options struct {
 	// which the store must not be used: a failed write or sync is never
 	// retried. It must end the process. Default: panic.
 	Fatal func(error)
+	// RetryPause is called, by the store's background work, before it is tried
+	// again on a full disk. It returns when it is time. Default: at once.
+	RetryPause func()
 }
 
 func (o Options) withDefaults() Options {
@@ -70,6 +74,9 @@ func (o Options) withDefaults() Options {
 	if o.Fatal == nil {
 		o.Fatal = func(err error) { panic(err) }
 	}
+	if o.RetryPause == nil {
+		o.RetryPause = func() {}
+	}
 	return o
 }
 
@@ -88,6 +95,7 @@ type Store struct {
 // closed by the last one, after the store let go of it.
 type handle struct {
 	db   *pebble.DB
+	room *room
 	name string
 	refs atomic.Int64
 	// published is the state as of the last committed batch.
@@ -155,11 +163,12 @@ func Open(dir string, opts Options) (*Store, error) {
 // openHandle opens the database in dir. Only a fresh one may be missing, or have
 // nothing in it: another is made complete before anything points to it.
 func openHandle(fs vfs.FS, dir, name string, fresh bool, opts *Options) (*handle, error) {
-	db, err := openPebble(fs, dir, fresh, opts)
+	room := &room{}
+	db, err := openPebble(fs, dir, fresh, opts, room)
 	if err != nil {
 		return nil, err
 	}
-	h := &handle{db: db, name: name, windows: map[kv.LeaseID]*window{}, opts: opts, dir: dir, closed: make(chan struct{})}
+	h := &handle{db: db, room: room, name: name, windows: map[kv.LeaseID]*window{}, opts: opts, dir: dir, closed: make(chan struct{})}
 	h.refs.Store(1)
 	if err := h.load(fresh); err != nil {
 		return nil, errors.Join(fmt.Errorf("storage: open %s: %w", dir, err), db.Close())
@@ -169,20 +178,39 @@ func openHandle(fs vfs.FS, dir, name string, fresh bool, opts *Options) (*handle
 	return h, nil
 }
 
-func openPebble(fs vfs.FS, dir string, create bool, opts *Options) (*pebble.DB, error) {
-	o := pebbleOptions(opts)
-	o.FS = fs
+func openPebble(fs vfs.FS, dir string, create bool, opts *Options, room *room) (db *pebble.DB, err error) {
+	o := pebbleOptions(opts, room)
+	disk := &diskFS{FS: fs, opts: opts, room: room}
+	o.FS = disk
 	o.ErrorIfNotExists = !create
 	defer o.Cache.Unref()
-	db, err := pebble.Open(dir, o)
-	if err != nil {
-		return nil, fmt.Errorf("storage: open %s: %w", dir, err)
+	defer func() {
+		if err = errors.Join(err, panicked(recover())); err != nil {
+			db, err = nil, fmt.Errorf("storage: open %s: %w", dir, err)
+		}
+	}()
+	if db, err = pebble.Open(dir, o); err == nil {
+		disk.opened.Store(true)
 	}
-	return db, nil
+	return db, err
+}
+
+// panicked is the error that Pebble panicked with, as it does while it opens a
+// database and a file can't be made. Panics over a mistake in the code go on.
+func panicked(p any) error {
+	if p == nil {
+		return nil
+	}
+	err, ok := p.(error)
+	var mistake runtime.Error
+	if !ok || errors.As(err, &mistake) {
+		panic(p)
+	}
+	return err
 }
 
 // pebbleOptions returns complete options. The caller releases their cache.
-func pebbleOptions(opts *Options) *pebble.Options {
+func pebbleOptions(opts *Options, room *room) *pebble.Options {
 	o := &pebble.Options{
 		FS:                          opts.FS,
 		Comparer:                    comparer,
@@ -196,7 +224,7 @@ func pebbleOptions(opts *Options) *pebble.Options {
 		BytesPerSync:                1 << 20,
 		FormatMajorVersion:          pebble.FormatTableFormatV6,
 		Logger:                      pebbleLogger{opts},
-		EventListener:               eventListener(opts),
+		EventListener:               eventListener(opts, room),
 	}
 	o.EnsureDefaults()
 	for i := range o.Levels {
