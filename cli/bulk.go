@@ -25,7 +25,8 @@ in order in large transactions.
 
 The lines come from a file or the standard input. --from-dir instead stores each
 file below a directory under its path, behind --prefix. Files over 1 MiB and what
-is no regular file (links, sockets) are reported and skipped.
+is no regular file (links, sockets) are reported and skipped; the others are
+stored, and the exit status is 1.
 
 It ends with how many lines were applied, also after a failure. From a file it can
 be repeated by itself after a lost connection, and what was applied is not applied
@@ -53,7 +54,7 @@ func (a *app) bulk() *cobra.Command {
 		Args:    arguments(0, 1),
 	}
 	cmd.Flags().StringVar(&f.dir, "from-dir", "", "store the files below this `directory`")
-	cmd.Flags().StringVar(&f.prefix, "prefix", "", "what the keys of --from-dir begin with")
+	cmd.Flags().StringVar(&f.prefix, "prefix", "", "`prefix` of the keys of --from-dir")
 	_ = cmd.MarkFlagDirname("from-dir")
 	f.write.register(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -80,7 +81,11 @@ func (a *app) bulk() *cobra.Command {
 			return err
 		}
 		// How far it came is as important after a failure.
-		return errors.Join(err, a.printReport(report, f.skipped, errors.Is(err, client.ErrOutcomeUnknown)))
+		err = errors.Join(err, a.printReport(report, f.skipped, errors.Is(err, client.ErrOutcomeUnknown)))
+		if err == nil && f.skipped > 0 {
+			err = fmt.Errorf("%s skipped; all others are stored", plural(f.skipped, "file"))
+		}
+		return err
 	}
 	return cmd
 }

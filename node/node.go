@@ -61,9 +61,6 @@ type Config struct {
 	AutoCompactionKeep time.Duration
 	// CacheBytes is the store's block cache. Default 64 MiB.
 	CacheBytes int64
-	// SweepBatch is the pace of the background compaction; see
-	// storage.Options. Default 1,000.
-	SweepBatch int
 
 	// AllowedHosts are further names by which clients may call this node.
 	AllowedHosts []string
@@ -136,7 +133,7 @@ func Open(ctx context.Context, cfg Config) (n *Node, err error) {
 	}
 	n.shard, err = n.host.OpenShard(raftsm.Config{
 		Shard: shardID, Logger: cfg.Logger, Fatal: cfg.Fatal, Callbacks: cfg.Callbacks,
-		Store: storage.Options{CacheBytes: cfg.CacheBytes, SweepBatch: cfg.SweepBatch},
+		Store: storage.Options{CacheBytes: cfg.CacheBytes},
 	})
 	if err != nil {
 		return n, err
