@@ -17,9 +17,11 @@
 //
 // # Who owns what
 //
-// A Keeper owns one goroutine, which proposes only on the leader, only while
-// something ages, and one step of the clock at a time; it waits for the expiries
-// that it starts. Close ends it.
+// A Keeper owns two goroutines, which propose only on the leader. One steps the
+// clock, only while something ages, and one step at a time. The other looks
+// after each step for leases that are over and ends them, at a pace that leaves
+// room for other writes, however many end together; it waits for the expiries
+// that it starts. Close ends both.
 //
 // # What a crash leaves
 //

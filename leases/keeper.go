@@ -3,6 +3,8 @@ package leases
 import (
 	"context"
 	"log/slog"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cairnkv/cairn/kv"
@@ -12,12 +14,13 @@ import (
 const (
 	// Interval is the pace of the clock.
 	Interval = 250 * time.Millisecond
-	// expiriesPerStep bounds the leases that one step ends, so that the end of
-	// very many at once leaves room for other writes.
-	expiriesPerStep = 10_000
-	// expiriesAtOnce is how many expiries are proposed side by side. The log
-	// puts them into few entries.
-	expiriesAtOnce = 256
+	// expiriesPerLook bounds the leases that are looked up at once.
+	expiriesPerLook = 4_096
+	// expiriesAtOnce is how many expiries are under way side by side. It is the
+	// pace at which very many leases end: the log puts what is under way into an
+	// entry or two, so a write of somebody else waits for the application of no
+	// more than that, and not for the end of all of them.
+	expiriesAtOnce = 64
 )
 
 // Log is what a Keeper needs of the replica that it serves.
@@ -40,7 +43,11 @@ type Keeper struct {
 	logger *slog.Logger
 	now    func() time.Time // monotonic
 	cancel context.CancelFunc
-	done   chan struct{} // closed when run has returned
+	wg     sync.WaitGroup
+	// stepped has a token when the clock has moved since the last look for leases
+	// that are over.
+	stepped chan struct{}
+	expired atomic.Uint64
 
 	// seen is the last step that counted, as far as this node knows, and since
 	// the moment up to which that step has counted time: when this node
@@ -54,22 +61,25 @@ func Start(log Log, logger *slog.Logger) *Keeper {
 	ctx, cancel := context.WithCancel(context.Background())
 	k := newKeeper(log, logger, time.Now)
 	k.cancel = cancel
-	go k.run(ctx)
+	k.wg.Go(func() { k.runClock(ctx) })
+	k.wg.Go(func() { k.runExpiry(ctx) })
 	return k
 }
 
 func newKeeper(log Log, logger *slog.Logger, now func() time.Time) *Keeper {
-	return &Keeper{log: log, logger: logger, now: now, done: make(chan struct{})}
+	return &Keeper{log: log, logger: logger, now: now, stepped: make(chan struct{}, 1)}
 }
 
 // Close ends the keeper and waits for it.
 func (k *Keeper) Close() {
 	k.cancel()
-	<-k.done
+	k.wg.Wait()
 }
 
-func (k *Keeper) run(ctx context.Context) {
-	defer close(k.done)
+// Expired counts the leases that this keeper has ended.
+func (k *Keeper) Expired() uint64 { return k.expired.Load() }
+
+func (k *Keeper) runClock(ctx context.Context) {
 	tick := time.NewTicker(Interval)
 	defer tick.Stop()
 	for {
@@ -78,6 +88,19 @@ func (k *Keeper) run(ctx context.Context) {
 			return
 		case <-tick.C:
 			k.step(ctx)
+		}
+	}
+}
+
+// runExpiry ends leases beside the clock, which so keeps its pace while very many
+// end.
+func (k *Keeper) runExpiry(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-k.stepped:
+			k.expire(ctx)
 		}
 	}
 }
@@ -105,7 +128,10 @@ func (k *Keeper) step(ctx context.Context) {
 		k.logger.Debug("advancing the lease clock", "err", err)
 		return
 	}
-	k.expire(ctx)
+	select {
+	case k.stepped <- struct{}{}:
+	default: // it hasn't looked since the last step, and will see this one, too
+	}
 	if _, index := k.log.NeedsClock(); index != k.seen {
 		// A step that named k.seen counted, and only the leader proposes them:
 		// it was this one, or a rival's of which the next step will tell by
@@ -114,25 +140,44 @@ func (k *Keeper) step(ctx context.Context) {
 	}
 }
 
-// expire proposes the end of what is due. An expiry that is late, or repeated,
-// or that names a lease which was renewed meanwhile, changes nothing: applying
-// checks the clock and the generation.
+// expire ends what is due, look after look, until nothing is.
 func (k *Keeper) expire(ctx context.Context) {
-	due, err := k.log.DueLeases(expiriesPerStep)
-	if err != nil {
-		k.logger.Warn("looking for leases that are over", "err", err)
-		return
+	for ctx.Err() == nil && k.log.IsLeader() {
+		due, err := k.log.DueLeases(expiriesPerLook)
+		if err != nil {
+			k.logger.Warn("looking for leases that are over", "err", err)
+			return
+		}
+		if len(due) == 0 || !k.end(ctx, due) {
+			return
+		}
 	}
-	var group errgroup.Group
+}
+
+// end proposes the end of leases and reports whether it is worth to look for
+// more now. An expiry that is late, or repeated, or that names a lease which was
+// renewed meanwhile, changes nothing: applying checks the clock and the
+// generation. What failed stays due and is found again after the next step.
+func (k *Keeper) end(ctx context.Context, due []kv.Lease) (more bool) {
+	var ended atomic.Bool
+	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(expiriesAtOnce)
 	for _, lease := range due {
+		if ctx.Err() != nil {
+			break
+		}
 		group.Go(func() error {
-			_, err := k.log.Propose(ctx, &kv.Command{Kind: kv.KindLeaseExpire, Time: k.now().UnixMilli(), Lease: lease})
+			r, err := k.log.Propose(ctx, &kv.Command{Kind: kv.KindLeaseExpire, Time: k.now().UnixMilli(), Lease: lease})
+			if err == nil && len(r.Leases) > 0 {
+				ended.Store(true)
+				k.expired.Add(1)
+			}
 			return err
 		})
 	}
-	if err := group.Wait(); err != nil {
-		// They stay due; the next step proposes them again.
+	err := group.Wait()
+	if err != nil {
 		k.logger.Debug("ending leases", "err", err)
 	}
+	return err == nil && ended.Load()
 }

@@ -3,6 +3,8 @@ package leases
 import (
 	"context"
 	"log/slog"
+	"runtime"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -19,18 +21,38 @@ type clockState struct {
 	fail   error
 	due    []kv.Lease
 	ended  []kv.Lease
+	// flying are the expiries under way, most the most that there were.
+	flying, most int
+	// failAfter makes expiries fail after so many; stubborn ones change nothing.
+	failAfter int
+	stubborn  bool
 }
 
 func (s *clockState) IsLeader() bool             { return s.leads }
 func (s *clockState) NeedsClock() (bool, uint64) { return true, s.index }
-func (s *clockState) DueLeases(int) ([]kv.Lease, error) {
-	return s.due, nil
+func (s *clockState) DueLeases(limit int) ([]kv.Lease, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.due[:min(limit, len(s.due))]), nil
 }
 func (s *clockState) Propose(_ context.Context, c *kv.Command) (*kv.Result, error) {
 	if c.Kind == kv.KindLeaseExpire {
 		s.mu.Lock()
 		defer s.mu.Unlock()
+		s.flying++
+		s.most = max(s.most, s.flying)
+		s.mu.Unlock()
+		runtime.Gosched() // others join
+		s.mu.Lock()
+		s.flying--
+		if s.failAfter > 0 && len(s.ended) >= s.failAfter {
+			return nil, kv.Errorf(kv.NoLeader, "made to fail")
+		}
 		s.ended = append(s.ended, c.Lease)
+		if i := slices.Index(s.due, c.Lease); i >= 0 && !s.stubborn {
+			s.due = slices.Delete(s.due, i, i+1)
+			return &kv.Result{Leases: []kv.LeaseResult{{ID: c.Lease.ID}}}, nil
+		}
 		return &kv.Result{}, nil
 	}
 	if s.fail != nil {
@@ -104,29 +126,81 @@ func TestUnknownStepIsNotCountedTwice(t *testing.T) {
 	}
 }
 
-// TestLeaderEndsWhatIsDue: each due lease is named once a step, with its
-// generation, and by the leader alone.
-func TestLeaderEndsWhatIsDue(t *testing.T) {
-	start := time.Now()
-	var elapsed time.Duration
-	state := &clockState{}
-	for i := range 1000 {
-		state.due = append(state.due, kv.Lease{ID: kv.LeaseID{1, byte(i >> 8), byte(i)}, Generation: uint64(i)})
+func dueLeases(n int) (due []kv.Lease) {
+	for i := range n {
+		due = append(due, kv.Lease{ID: kv.LeaseID{1, byte(i >> 8), byte(i)}, Generation: uint64(i)})
 	}
-	k := newKeeper(state, slog.New(slog.DiscardHandler), func() time.Time { return start.Add(elapsed) })
-	k.step(context.Background())
+	return due
+}
+
+// TestLeaderEndsWhatIsDue: each due lease is named once, with its generation, and
+// by the leader alone; however many there are, few are under way at once.
+func TestLeaderEndsWhatIsDue(t *testing.T) {
+	const n = 2*expiriesPerLook + 100
+	due := dueLeases(n)
+	state := &clockState{due: slices.Clone(due)}
+	k := newKeeper(state, slog.New(slog.DiscardHandler), time.Now)
+	k.expire(context.Background())
 	if len(state.ended) != 0 {
 		t.Fatal("a follower ended leases")
 	}
 	state.leads = true
-	k.step(context.Background()) // sees where the clock stands
-	elapsed += Interval
-	k.step(context.Background())
+	k.expire(context.Background())
 	seen := map[kv.Lease]bool{}
 	for _, l := range state.ended {
 		seen[l] = true
 	}
-	if len(state.ended) != len(state.due) || len(seen) != len(state.due) {
-		t.Errorf("%d expiries of %d leases were proposed for %d due ones", len(state.ended), len(seen), len(state.due))
+	if len(state.ended) != n || len(seen) != n || k.Expired() != n {
+		t.Errorf("%d expiries of %d leases were proposed for %d due ones, and %d counted", len(state.ended), len(seen), n, k.Expired())
+	}
+	for _, l := range due {
+		if !seen[l] {
+			t.Fatalf("%v was not ended", l)
+		}
+	}
+	if state.most > expiriesAtOnce {
+		t.Errorf("%d expiries were under way at once", state.most)
+	}
+}
+
+// TestExpiryGivesUpUntilTheNextStep: neither a log that refuses nor leases that
+// somebody renews make the keeper turn round and round.
+func TestExpiryGivesUpUntilTheNextStep(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		state *clockState
+		most  int
+	}{
+		{"refused", &clockState{leads: true, due: dueLeases(5000), failAfter: 100}, 100},
+		{"renewed meanwhile", &clockState{leads: true, due: dueLeases(500), stubborn: true}, 500},
+	} {
+		k := newKeeper(c.state, slog.New(slog.DiscardHandler), time.Now)
+		k.expire(context.Background())
+		if n := len(c.state.ended); n > c.most {
+			t.Errorf("%s: %d expiries", c.name, n)
+		}
+	}
+}
+
+// TestStepWakesExpiry: after a step of the clock that counted, what is due is
+// ended, without another step.
+func TestStepWakesExpiry(t *testing.T) {
+	start := time.Now()
+	var elapsed time.Duration
+	state := &clockState{leads: true, due: dueLeases(3)}
+	k := newKeeper(state, slog.New(slog.DiscardHandler), func() time.Time { return start.Add(elapsed) })
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { defer close(done); k.runExpiry(ctx) }()
+	k.step(ctx) // sees where the clock stands
+	elapsed += Interval
+	k.step(ctx)
+	for deadline := time.Now().Add(time.Minute); k.Expired() != 3 && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond)
+	}
+	cancel()
+	<-done
+	if len(state.ended) != 3 {
+		t.Errorf("%d of 3 leases were ended", len(state.ended))
 	}
 }

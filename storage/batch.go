@@ -49,6 +49,7 @@ type Batch struct {
 
 	run   txnRun   // reused by each transaction
 	ahead [][]byte // reused by Fetch
+	order []int    // reused by applyRenew
 	// fetchAtOnce is the constant, but for tests.
 	fetchAtOnce int
 	key, val    []byte // scratch of emit and lookup

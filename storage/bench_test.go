@@ -2,7 +2,9 @@ package storage
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/cairnkv/cairn/kv"
@@ -122,4 +124,121 @@ func BenchmarkChanges(b *testing.B) {
 	benchView(b, func(v *View) error {
 		return v.Changes(context.Background(), 2, func(uint32, *kv.Event) (bool, error) { return true, nil })
 	})
+}
+
+// An operation is the renewal of one lease. Leases are granted in the order of
+// their ids and renewed out of order, all of them before one again.
+func BenchmarkApplyRenew(b *testing.B) {
+	const leases = 100_000
+	for _, c := range []struct{ entry, command int }{{1, 1}, {512, 1}, {1, 512}, {1, 10_000}} {
+		b.Run(fmt.Sprintf("commands=%d/leases=%d", c.entry, c.command), func(b *testing.B) {
+			s := openStore(b, vfs.NewMem()) // with the memtables of a node
+			b.Cleanup(func() { closeStore(b, s) })
+			var grants []*kv.Command
+			for i := range leases {
+				grants = append(grants, &kv.Command{Kind: kv.KindLeaseGrant, Lease: kv.Lease{ID: benchLease(i), TTLMillis: 10_000}})
+			}
+			index, err := s.Applied()
+			if err != nil {
+				b.Fatal(err)
+			}
+			apply := func(commands []*kv.Command) {
+				batch, err := s.NewBatch()
+				if err != nil {
+					b.Fatal(err)
+				}
+				index++
+				batch.BeginEntry(index, kv.LeaseID{1}, index)
+				for _, c := range commands {
+					if r, err := batch.Apply(c); err != nil || r.Code != kv.OK {
+						b.Fatal(r, err)
+					}
+				}
+				batch.EndEntry()
+				if _, err := batch.Commit(); err != nil {
+					b.Fatal(err)
+				}
+			}
+			for part := range slices.Chunk(grants, 1000) {
+				apply(part)
+			}
+			b.ReportAllocs()
+			b.ResetTimer()
+			for i := 0; i < b.N; {
+				var entry []*kv.Command
+				if i%50_000 < c.entry*c.command {
+					entry = append(entry, &kv.Command{Kind: kv.KindClock, Clock: kv.Clock{Prev: lastClock(s), AdvanceMillis: 250}})
+				}
+				for range c.entry {
+					renew := &kv.Command{Kind: kv.KindLeaseRenew}
+					for range c.command {
+						renew.Renew = append(renew.Renew, benchLease(i*7919%leases))
+						i++
+					}
+					entry = append(entry, renew)
+				}
+				apply(entry)
+			}
+		})
+	}
+}
+
+func benchLease(i int) (id kv.LeaseID) {
+	id[0] = 1
+	binary.BigEndian.PutUint64(id[8:], uint64(i))
+	return id
+}
+
+func lastClock(s *Store) uint64 {
+	_, index := s.NeedsClock()
+	return index
+}
+
+// An operation is the end of a lease of one key, among as many others in an entry
+// as a leader has under way.
+func BenchmarkApplyExpire(b *testing.B) {
+	s := benchStore(b, 1)
+	index, err := s.Applied()
+	if err != nil {
+		b.Fatal(err)
+	}
+	apply := func(commands ...*kv.Command) {
+		batch, err := s.NewBatch()
+		if err != nil {
+			b.Fatal(err)
+		}
+		index++
+		batch.BeginEntry(index, kv.LeaseID{1}, index)
+		for _, c := range commands {
+			if r, err := batch.Apply(c); err != nil || r.Code != kv.OK {
+				b.Fatal(r, err)
+			}
+		}
+		batch.EndEntry()
+		if _, err := batch.Commit(); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for i := range b.N {
+		id := benchLease(i)
+		apply(&kv.Command{Kind: kv.KindLeaseGrant, Lease: kv.Lease{ID: id, TTLMillis: 1000}},
+			txn(kv.Op{Type: kv.OpPut, Key: []byte(plainKey(i)), Value: []byte("v"), Lease: id}))
+	}
+	for range 10 {
+		apply(&kv.Command{Kind: kv.KindClock, Clock: kv.Clock{Prev: lastClock(s), AdvanceMillis: 500}})
+	}
+	b.ReportAllocs()
+	b.ResetTimer()
+	for ended := 0; ended < b.N; {
+		due, err := s.DueLeases(64)
+		if err != nil || len(due) == 0 {
+			b.Fatal(due, err)
+		}
+		var entry []*kv.Command
+		for _, l := range due {
+			entry = append(entry, &kv.Command{Kind: kv.KindLeaseExpire, Lease: l})
+		}
+		apply(entry...)
+		ended += len(due)
+	}
 }

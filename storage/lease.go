@@ -3,6 +3,7 @@ package storage
 import (
 	"bytes"
 	"errors"
+	"slices"
 
 	"github.com/cairnkv/cairn/kv"
 	"github.com/cockroachdb/pebble/v2"
@@ -12,7 +13,10 @@ import (
 // is right even inside a transaction: undo writes the former state again.
 func (b *Batch) setLease(id kv.LeaseID, old, now *lease) {
 	if old != nil && (now == nil || now.deadline != old.deadline) {
-		must(b.wb.Delete(deadlineKey(old.deadline, id), nil))
+		// A deadline is set once before it is deleted, always. So the two may
+		// annihilate each other as soon as they meet, and no tombstone travels to
+		// the bottom of the store for each renewal.
+		must(b.wb.SingleDelete(deadlineKey(old.deadline, id), nil))
 	}
 	switch {
 	case now == nil:
@@ -78,13 +82,22 @@ func (b *Batch) applyGrant(g kv.Lease) (*kv.Result, error) {
 	return result, nil
 }
 
+// applyRenew renews leases in the order of their ids: records and deadlines that
+// are looked up and written one after the other then lie side by side. The
+// results are in the order of the command.
 func (b *Batch) applyRenew(ids []kv.LeaseID) (*kv.Result, error) {
 	result := b.done()
 	result.Leases = make([]kv.LeaseResult, len(ids))
-	for i, id := range ids {
+	order := b.order[:0]
+	for i := range ids {
+		order = append(order, i)
+	}
+	b.order = order
+	slices.SortStableFunc(order, func(i, j int) int { return bytes.Compare(ids[i][:], ids[j][:]) })
+	for _, i := range order {
 		r := &result.Leases[i]
-		r.ID = id
-		old, err := b.findLease(id)
+		r.ID = ids[i]
+		old, err := b.findLease(r.ID)
 		if err != nil {
 			return nil, err
 		}
@@ -95,7 +108,7 @@ func (b *Batch) applyRenew(ids []kv.LeaseID) (*kv.Result, error) {
 		now := *old
 		now.deadline = b.deadlineAfter(old.ttl)
 		now.generation++
-		b.setLease(id, old, &now)
+		b.setLease(r.ID, old, &now)
 		r.Number, r.TTLMillis = old.number, old.ttl
 	}
 	return result, nil

@@ -3,7 +3,6 @@ package storage
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 
 	"github.com/cairnkv/cairn/kv"
@@ -120,36 +119,39 @@ var _ [kv.LeaseGraceMillis - kv.MaxClockAdvanceMillis]struct{}
 // reached, the longest overdue first, with what an expiry must name: the id and
 // the generation.
 //
-// It begins where the last call found the first deadline. Nothing comes into
-// being before that: a deadline is always later than the clock. So what
-// renewals and ended leases left behind, which lies there until Pebble compacts
-// it, is stepped over once and not at each call.
+// It begins where the last call found the first one. Nothing comes into being
+// before that: a new deadline is always later than the clock. So what renewals
+// and ended leases left behind, which lies there until Pebble compacts it, is
+// stepped over once and not at each call.
 func (s *Store) DueLeases(limit int) (due []kv.Lease, err error) {
 	h, err := s.acquire()
 	if err != nil {
 		return nil, err
 	}
 	defer h.release()
-	from := h.firstDeadline.Load()
+	from := h.due.Load()
+	if from == nil {
+		from = &dueKey{spaceDeadline}
+	}
 	snap := h.db.NewSnapshot()
 	defer func() { err = errors.Join(err, snap.Close()) }()
 	st, err := readState(snap)
 	if err != nil {
 		return nil, err
 	}
-	bounds := &pebble.IterOptions{LowerBound: deadlineKey(from, kv.LeaseID{}), UpperBound: deadlineKey(st.clock+1, kv.LeaseID{})}
-	if from > st.clock {
+	end := deadlineKey(st.clock+1, kv.LeaseID{})
+	if bytes.Compare(from[:], end) >= 0 {
 		return nil, nil
 	}
-	it, err := snap.NewIter(bounds)
+	it, err := snap.NewIter(&pebble.IterOptions{LowerBound: from[:], UpperBound: end})
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, it.Close()) }()
-	first := st.clock + 1
+	first := dueKey(end)
 	for it.First(); it.Valid() && len(due) < limit; it.Next() {
 		if len(due) == 0 {
-			first = binary.BigEndian.Uint64(it.Key()[1:])
+			first = dueKey(it.Key())
 		}
 		id := kv.LeaseID(it.Key()[1+8:])
 		k := leaseKey(id)
@@ -169,14 +171,19 @@ func (s *Store) DueLeases(limit int) (due []kv.Lease, err error) {
 	if err := it.Error(); err != nil {
 		return nil, err
 	}
-	h.raiseFirstDeadline(first)
+	h.raiseDue(from, &first)
 	return due, nil
 }
 
-// raiseFirstDeadline notes that no lease has an earlier deadline.
-func (h *handle) raiseFirstDeadline(first uint64) {
-	for old := h.firstDeadline.Load(); first > old; old = h.firstDeadline.Load() {
-		if h.firstDeadline.CompareAndSwap(old, first) {
+// A dueKey is the key of a deadline.
+type dueKey [1 + 8 + 16]byte
+
+// raiseDue notes that no lease has its deadline before first, unless somebody who
+// looked further has noted that already.
+func (h *handle) raiseDue(from, first *dueKey) {
+	for bytes.Compare(from[:], first[:]) < 0 {
+		old := h.due.Load()
+		if old != nil && bytes.Compare(old[:], first[:]) >= 0 || h.due.CompareAndSwap(old, first) {
 			return
 		}
 	}

@@ -102,12 +102,12 @@ type handle struct {
 	published atomic.Pointer[state]
 	// windows is the content of space q. Only the applying goroutine uses it.
 	windows map[kv.LeaseID]*window
-	// firstDeadline is a bound below all deadlines of leases. Only DueLeases
-	// needs it, and nothing that is applied depends on it.
-	firstDeadline atomic.Uint64
-	sweeper       *sweeper
-	opts          *Options
-	closed        chan struct{} // closed when the database is
+	// due is a key that no deadline of a lease is before. Only DueLeases needs
+	// it, and nothing that is applied depends on it.
+	due     atomic.Pointer[dueKey]
+	sweeper *sweeper
+	opts    *Options
+	closed  chan struct{} // closed when the database is
 	// obsolete says that another database took this one's place: its directory
 	// is removed when its last user is gone.
 	obsolete atomic.Bool
