@@ -58,6 +58,7 @@ const (
 	CodeKeyNotFound         Code = "key-not-found"
 	CodeLeaseNotFound       Code = "lease-not-found"
 	CodeLeaseExists         Code = "lease-exists"
+	CodeKeyExists           Code = "key-exists"
 	CodeMemberExists        Code = "member-exists"
 	CodeNotANumber          Code = "not-a-number"
 	CodeTransactionTooLarge Code = "transaction-too-large"
@@ -143,6 +144,7 @@ var Table = []CodeInfo{
 	{CodeKeyNotFound, 404, ClassNotFound, "The key does not exist"},
 	{CodeLeaseNotFound, 404, ClassNotFound, "The lease does not exist"},
 	{CodeLeaseExists, 409, ClassConflict, "A lease with this name exists"},
+	{CodeKeyExists, 409, ClassConflict, "The next key of the sequence exists already"},
 	{CodeMemberExists, 409, ClassConflict, "Another member has this replica id"},
 	{CodeNotANumber, 409, ClassConflict, "The value can't be incremented"},
 	{CodeTransactionTooLarge, 413, ClassConflict, "The transaction does more than one may"},

@@ -92,6 +92,39 @@ type PutResult struct {
 	Prev *Entry `json:"prev,omitempty"`
 }
 
+// SequenceResult is the answer to the creation of the next key of a sequence.
+type SequenceResult struct {
+	Revision uint64
+	// Key is the key that was created: the prefix and the revision in 20 digits.
+	Key []byte
+	// Lease is the lease that the key has, if any.
+	Lease string
+}
+
+type sequenceJSON struct {
+	Revision  uint64  `json:"revision"`
+	Key       *string `json:"key,omitempty"`
+	KeyBase64 *string `json:"key_base64,omitempty"`
+	Lease     string  `json:"lease,omitempty"`
+}
+
+// MarshalJSON writes the result as the server does.
+func (r SequenceResult) MarshalJSON() ([]byte, error) {
+	k := split(r.Key)
+	return json.Marshal(sequenceJSON{r.Revision, k.Text, k.Base64, r.Lease})
+}
+
+// UnmarshalJSON reads either form of the key.
+func (r *SequenceResult) UnmarshalJSON(b []byte) error {
+	var w sequenceJSON
+	if err := decode("sequence key", b, &w); err != nil {
+		return err
+	}
+	key, err := join("key", pair{w.Key, w.KeyBase64})
+	*r = SequenceResult{w.Revision, key, w.Lease}
+	return err
+}
+
 // DeleteResult is the answer to a delete of a key or of a range.
 type DeleteResult struct {
 	Revision uint64 `json:"revision"`

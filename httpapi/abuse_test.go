@@ -219,15 +219,18 @@ func TestAbuseBySlowHeaders(t *testing.T) {
 // A-74: a body that doesn't come.
 func TestAbuseBySlowBody(t *testing.T) {
 	k := newKit(t, func(c *Config) { c.BodyTimeout = 20 * time.Millisecond })
-	for _, target := range []string{"/v1/kv/a", "/v1/key?key=a"} {
+	for _, request := range []string{
+		"PUT /v1/kv/a", "PUT /v1/key?key=a", "POST /v1/kv/a?sequence=true", "POST /v1/key?key=a&sequence=true",
+	} {
+		method, target, _ := strings.Cut(request, " ")
 		conn := k.dial()
-		conn.send("PUT " + target + " HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nx")
+		conn.send(request + " HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nx")
 		resp, body := conn.answer()
 		if resp.StatusCode != 408 || !strings.Contains(body, `"request-timeout"`) {
 			t.Errorf("%s: got %d %s", target, resp.StatusCode, body)
 		}
 		conn.closed()
-		req, err := http.NewRequest(http.MethodPut, "http://localhost"+target, nil)
+		req, err := http.NewRequest(method, "http://localhost"+target, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -43,6 +43,7 @@ const (
 	pIgnoreValue
 	pIgnoreLease
 	pKeys
+	pSequence
 	pVerbose
 	numParams
 )
@@ -52,7 +53,7 @@ var paramNames = [numParams]string{
 	"all", "limit", "cursor", "order", "sort", "keys_only", "count", "count_only", "delimiter",
 	"min_mod_revision", "max_mod_revision", "min_create_revision", "max_create_revision",
 	"revision", "consistency", "min_revision", "max_staleness", "encoding",
-	"lease", "ttl", "prev", "if_revision", "ignore_value", "ignore_lease", "keys", "verbose",
+	"lease", "ttl", "prev", "if_revision", "ignore_value", "ignore_lease", "keys", "sequence", "verbose",
 }
 
 var paramByName = func() map[string]param {

@@ -32,10 +32,11 @@ var (
 	keyParams   = params(pKey, pKeyBase64)
 	rangeParams = params(pPrefix, pPrefixBase64, pStart, pStartBase64, pEnd, pEndBase64)
 
-	getParams    = readModeParams | params(pRevision, pEncoding)
-	putParams    = params(pLease, pTTL, pPrev, pIfRevision, pIgnoreValue, pIgnoreLease, pEncoding)
-	deleteParams = params(pPrev, pIfRevision, pEncoding)
-	listParams   = readModeParams | rangeParams | params(pRevision, pLimit, pCursor, pOrder, pSort, pKeysOnly, pCount, pCountOnly,
+	getParams      = readModeParams | params(pRevision, pEncoding)
+	putParams      = params(pLease, pTTL, pPrev, pIfRevision, pIgnoreValue, pIgnoreLease, pEncoding)
+	sequenceParams = params(pSequence, pLease, pTTL, pEncoding)
+	deleteParams   = params(pPrev, pIfRevision, pEncoding)
+	listParams     = readModeParams | rangeParams | params(pRevision, pLimit, pCursor, pOrder, pSort, pKeysOnly, pCount, pCountOnly,
 		pDelimiter, pMinModRevision, pMaxModRevision, pMinCreateRevision, pMaxCreateRevision, pEncoding)
 	historyParams = readModeParams | params(pLimit, pCursor, pKeysOnly, pEncoding)
 )
@@ -76,11 +77,13 @@ func routes() []route {
 		read("HEAD", keyPath+"*", getParams, nil, inPath(keyPath, (*exchange).getKey)),
 		write("PUT", keyPath+"*", putParams, rawBody, typesJSON, inPath(keyPath, (*exchange).putKey)),
 		write("DELETE", keyPath+"*", deleteParams, noBody, typesJSON, inPath(keyPath, (*exchange).deleteKey)),
+		write("POST", keyPath+"*", sequenceParams, rawBody, typesJSON, inPath(keyPath, (*exchange).postSequence)),
 
 		read("GET", "/v1/key", keyParams|getParams, nil, inQuery((*exchange).getKey)),
 		read("HEAD", "/v1/key", keyParams|getParams, nil, inQuery((*exchange).getKey)),
 		write("PUT", "/v1/key", keyParams|putParams, rawBody, typesJSON, inQuery((*exchange).putKey)),
 		write("DELETE", "/v1/key", keyParams|deleteParams, noBody, typesJSON, inQuery((*exchange).deleteKey)),
+		write("POST", "/v1/key", keyParams|sequenceParams, rawBody, typesJSON, inQuery((*exchange).postSequence)),
 
 		read("GET", "/v1/kv", listParams, typesList, (*exchange).list),
 		write("DELETE", "/v1/kv", rangeParams|params(pAll, pPrev, pEncoding), noBody, typesJSON, (*exchange).deleteRange),

@@ -35,6 +35,8 @@ var sample = map[string]struct {
 	"HEAD /v1/key":      {target: "/v1/key?key=a"},
 	"PUT /v1/key":       {target: "/v1/key?key=b", body: "x"},
 	"DELETE /v1/key":    {target: "/v1/key?key=b"},
+	"POST /v1/kv/*":     {target: "/v1/kv/q/?sequence=true", body: "x"},
+	"POST /v1/key":      {target: "/v1/key?key=q/&sequence=true", body: "x"},
 	"POST /v1/kv":       {target: "/v1/kv", body: `{"put":{"key":"b","value":"x"}}`, headers: []string{"Content-Type: application/x-ndjson"}},
 	"DELETE /v1/kv":     {target: "/v1/kv?prefix=b"},
 	"POST /v1/txn":      {target: "/v1/txn", body: `{}`, headers: []string{"Content-Type: application/json"}},

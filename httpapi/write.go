@@ -16,27 +16,8 @@ func (x *exchange) putKey(key []byte) {
 		Type: kv.OpPut, Key: key, Prev: x.boolParam(pPrev),
 		IgnoreValue: x.boolParam(pIgnoreValue), IgnoreLease: x.boolParam(pIgnoreLease),
 	}
-	if x.q.present.has(pLease) {
-		op.Lease = x.parseLease("lease", x.q.values[pLease])
-	}
-	op.OwnTTLMillis = x.durationParam(pTTL, kv.MinLeaseTTLMillis, kv.MaxLeaseTTLMillis)
-	x.leaseOptions(op, x.q.present.has(pLease), x.q.present.has(pTTL))
 	ifs := x.conditions(key)
-	x.checkWritable(key)
-
-	body, _ := x.readBody(maxBodyBytes)
-	if len(body) > kv.MaxValueBytes {
-		x.failLimit(api.CodeValueTooLarge, kv.MaxValueBytes, "a value has at most %d bytes, this one has %d", kv.MaxValueBytes, len(body))
-	}
-	op.Value = body
-	if op.IgnoreValue {
-		if len(body) > 0 {
-			x.fail(api.CodeInvalidArgument, "ignore_value excludes a body")
-		}
-	} else if given := x.r.Header["Content-Type"]; len(given) > 0 && !isForm(given[0]) {
-		op.ContentType = given[0]
-		x.checkContentType(op.ContentType)
-	}
+	body := x.readPut(op)
 	if x.refused() {
 		return
 	}
@@ -56,6 +37,32 @@ func (x *exchange) putKey(key []byte) {
 	x.setLease(o.Lease)
 	x.out = f.appendPut(x.out[:0], r.Revision, o)
 	x.sendJSON(status, r.Revision)
+}
+
+// readPut reads what a request says of the lease and of the value of a put. It
+// returns the body.
+func (x *exchange) readPut(op *kv.Op) []byte {
+	if x.q.present.has(pLease) {
+		op.Lease = x.parseLease("lease", x.q.values[pLease])
+	}
+	op.OwnTTLMillis = x.durationParam(pTTL, kv.MinLeaseTTLMillis, kv.MaxLeaseTTLMillis)
+	x.leaseOptions(op, x.q.present.has(pLease), x.q.present.has(pTTL))
+	x.checkWritable(op.Key)
+
+	body, _ := x.readBody(maxBodyBytes)
+	if len(body) > kv.MaxValueBytes {
+		x.failLimit(api.CodeValueTooLarge, kv.MaxValueBytes, "a value has at most %d bytes, this one has %d", kv.MaxValueBytes, len(body))
+	}
+	op.Value = body
+	if op.IgnoreValue {
+		if len(body) > 0 {
+			x.fail(api.CodeInvalidArgument, "ignore_value excludes a body")
+		}
+	} else if given := x.r.Header["Content-Type"]; len(given) > 0 && !isForm(given[0]) {
+		op.ContentType = given[0]
+		x.checkContentType(op.ContentType)
+	}
+	return body
 }
 
 // deleteKey answers DELETE on a key.

@@ -234,6 +234,7 @@ const (
 	opLease
 	opOwnTTL
 	opContentType
+	opSequence
 	opFlagsEnd
 )
 
@@ -261,6 +262,7 @@ func appendOp(b []byte, op *Op) []byte {
 	set(op.Lease != LeaseID{}, opLease)
 	set(op.OwnTTLMillis != 0, opOwnTTL)
 	set(op.ContentType != "", opContentType)
+	set(op.Sequence, opSequence)
 	flags &= opFlags(op.Type)
 	b = append(b, byte(op.Type), flags)
 	switch op.Type {
@@ -298,6 +300,7 @@ func (d *decoder) op(op *Op, depth int) {
 	op.IgnoreValue = flags&opIgnoreValue != 0
 	op.IgnoreLease = flags&opIgnoreLease != 0
 	op.Prev = flags&opPrev != 0
+	op.Sequence = flags&opSequence != 0
 	switch op.Type {
 	case OpPut:
 		op.Key = d.bytes()

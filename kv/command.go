@@ -89,6 +89,9 @@ type Op struct {
 	// IgnoreValue keeps the value (and the content type), IgnoreLease the
 	// lease that the key has; the key must exist.
 	IgnoreValue, IgnoreLease bool
+	// Sequence makes Key a prefix: what is put is the key that [SequenceKey] makes
+	// of it and of the revision of the transaction. It must not exist.
+	Sequence bool
 	// Prev asks for what was replaced or deleted.
 	Prev bool
 	// By is what an increment adds.

@@ -1,5 +1,12 @@
 package kv
 
+import "fmt"
+
+// SequenceKey returns the key of a sequence that came into being at a revision.
+func SequenceKey(prefix []byte, revision uint64) []byte {
+	return fmt.Appendf(append(make([]byte, 0, len(prefix)+SequenceDigits), prefix...), "%0*d", SequenceDigits, revision)
+}
+
 // Entry is one version of a key.
 type Entry struct {
 	Key         []byte

@@ -32,6 +32,8 @@ const (
 	ReadTimeout
 	// The only one after which a command may or may not have been applied.
 	OutcomeUnknown
+	// Decided while applying.
+	KeyExists
 	codeEnd
 )
 
@@ -58,6 +60,7 @@ var codeWords = [codeEnd]string{
 	IdempotencyFull:     "idempotency-full",
 	ReadTimeout:         "read-timeout",
 	OutcomeUnknown:      "outcome-unknown",
+	KeyExists:           "key-exists",
 }
 
 // String returns the stable word of the code.

@@ -7,6 +7,9 @@ const (
 	// MaxKeyBytes bounds a key. A key is stored up to four times and is part of
 	// every index, and a path of more than 8 KiB doesn't pass most proxies.
 	MaxKeyBytes = 8 << 10
+	// SequenceDigits is how many digits a sequence key has behind its prefix. They
+	// hold any number of 64 bits, so that byte order is the order of the numbers.
+	SequenceDigits = 20
 	// MaxValueBytes bounds a value. Larger objects belong in an object store:
 	// each one travels through the log of every member.
 	MaxValueBytes = 1 << 20

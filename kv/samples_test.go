@@ -25,6 +25,7 @@ func commandSamples() []commandSample {
 			Type: OpPut, Key: []byte("key"), Value: []byte("value"), ContentType: "text/plain", Lease: id("lease"),
 			OwnTTLMillis: 30_000, IgnoreValue: true, IgnoreLease: true, Prev: true,
 		})},
+		{"put of the next key of a sequence", txn(Op{Type: OpPut, Key: []byte("queue/"), Value: []byte("1"), Sequence: true})},
 		{"delete of one key and of all", txn(
 			Op{Type: OpDelete, Range: SingleKey([]byte("a")), Prev: true}, Op{Type: OpDelete},
 		)},

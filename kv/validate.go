@@ -74,6 +74,9 @@ func branchFootprint(branch []Op) (footprint, error) {
 		var parts []footprint
 		switch op := &branch[i]; op.Type {
 		case OpPut, OpIncrement:
+			if op.Sequence {
+				continue // what its key is shows when it is applied
+			}
 			parts = []footprint{{keys: [][]byte{op.Key}}}
 		case OpDelete:
 			parts = []footprint{{deletes: []Range{op.Range}}}

@@ -286,7 +286,7 @@ func (b *Batch) Fetch(commands []*kv.Command) error {
 			continue
 		}
 		for i := range c.Txn.Then {
-			if op := &c.Txn.Then[i]; op.Type == kv.OpPut || op.Type == kv.OpIncrement {
+			if op := &c.Txn.Then[i]; op.Type == kv.OpPut && !op.Sequence || op.Type == kv.OpIncrement {
 				keys = append(keys, op.Key)
 			}
 		}

@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"bytes"
 	"fmt"
 	"maps"
 	"math"
@@ -156,6 +157,12 @@ func (g *generator) op(depth int) kv.Op {
 	switch n := g.IntN(20); {
 	case n < 9:
 		op := kv.Op{Type: kv.OpPut, Key: g.key(), Value: g.value(), Prev: g.chance(4)}
+		switch g.IntN(12) {
+		case 0:
+			op.Sequence = true
+		case 1: // a key that a sequence is about to come to
+			op.Key = fmt.Appendf(bytes.Clone(op.Key), "%020d", g.m.revision+1+g.Uint64N(3))
+		}
 		if g.chance(8) {
 			op.ContentType = pick(g, []string{"text/plain", "application/json", "x"})
 		}

@@ -13,7 +13,7 @@ import (
 
 // The language of the scenarios: one command a line, or separated by ";".
 //
-//	put KEY VALUE [lease=L] [own=MILLIS] [type=T] [prev] [ignore-value] [ignore-lease]
+//	put KEY VALUE [lease=L] [own=MILLIS] [type=T] [prev] [ignore-value] [ignore-lease] [sequence]
 //	delete RANGE [prev]
 //	increment KEY BY
 //	get RANGE [rev= limit= bytes= after= delimiter= prefix-len= sort= min-mod= max-mod=
@@ -352,6 +352,8 @@ func (p *parser) operation() kv.Op {
 				op.ContentType = string(text(value))
 			case "prev":
 				op.Prev = true
+			case "sequence":
+				op.Sequence = true
 			case "ignore-value":
 				op.IgnoreValue = true
 			case "ignore-lease":
@@ -555,6 +557,7 @@ func sayOp(op *kv.Op) string {
 		word(op.Prev, "prev")
 		word(op.IgnoreValue, "ignore-value")
 		word(op.IgnoreLease, "ignore-lease")
+		word(op.Sequence, "sequence")
 	case kv.OpDelete:
 		fmt.Fprintf(&b, "delete %s", sayRange(op.Range))
 		word(op.Prev, "prev")

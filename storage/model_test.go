@@ -3,6 +3,7 @@ package storage
 import (
 	"bytes"
 	"cmp"
+	"fmt"
 	"maps"
 	"slices"
 	"sort"
@@ -338,14 +339,21 @@ func (m *model) holds(c *kv.Compare) bool {
 }
 
 func (m *model) put(op *kv.Op, r *kv.OpResult) kv.Code {
-	old := m.at(string(op.Key), m.revision+1)
+	key := op.Key
+	if op.Sequence {
+		key = fmt.Appendf(bytes.Clone(key), "%020d", m.revision+1)
+	}
+	old := m.at(string(key), m.revision+1)
+	if op.Sequence && old.exists {
+		return kv.KeyExists
+	}
 	if !old.exists && (op.IgnoreValue || op.IgnoreLease) {
 		return kv.KeyNotFound
 	}
 	if op.Prev && old.exists {
 		r.Prev = []kv.Entry{old.Entry}
 	}
-	e := kv.Entry{Key: op.Key, Value: op.Value, ContentType: op.ContentType, Lease: op.Lease}
+	e := kv.Entry{Key: key, Value: op.Value, ContentType: op.ContentType, Lease: op.Lease}
 	if op.IgnoreValue {
 		e.Value, e.ContentType = old.Value, old.ContentType
 	}

@@ -243,20 +243,27 @@ func (t *txnRun) put(op *kv.Op, r *kv.OpResult) error {
 	if err := t.visit(1); err != nil {
 		return err
 	}
-	old, err := b.lookup(op.Key)
+	key := op.Key
+	if op.Sequence {
+		key = kv.SequenceKey(key, t.revision)
+	}
+	old, err := b.lookup(key)
 	if err != nil {
 		return err
 	}
+	if op.Sequence && old.exists {
+		return refuse(kv.KeyExists, "key %.100q exists already: somebody put it by name", key)
+	}
 	if (op.IgnoreValue || op.IgnoreLease) && !old.exists {
-		return refuse(kv.KeyNotFound, "key %.100q does not exist, so its value or lease can't be kept", op.Key)
+		return refuse(kv.KeyNotFound, "key %.100q does not exist, so its value or lease can't be kept", key)
 	}
 	if op.Prev || op.IgnoreValue {
-		if old, err = b.withPayload(op.Key, old); err != nil {
+		if old, err = b.withPayload(key, old); err != nil {
 			return err
 		}
 	}
 	if op.Prev && old.exists {
-		if r.Prev, err = t.prev(op.Key, &old); err != nil {
+		if r.Prev, err = t.prev(key, &old); err != nil {
 			return err
 		}
 	}
@@ -271,7 +278,7 @@ func (t *txnRun) put(op *kv.Op, r *kv.OpResult) error {
 	if op.IgnoreLease {
 		now.lease, ownTTL = old.lease, 0
 	}
-	if err := t.set(op.Key, old, now, ownTTL); err != nil {
+	if err := t.set(key, old, now, ownTTL); err != nil {
 		return err
 	}
 	r.Created, r.Version, r.Lease = !old.exists, now.version, now.lease
