@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -219,8 +220,31 @@ func (x *exchange) send(status int, contentType []string, body []byte, revision 
 	x.writeHeader(status, revision)
 	if x.r.Method != http.MethodHead {
 		// An error means that the peer is gone; there is nobody to tell.
-		_, _ = x.w.Write(body)
+		_ = x.writeBody(body)
 	}
+}
+
+// stallPiece is how much of an answer a peer has WriteTimeout to take.
+const stallPiece = 64 << 10
+
+// writeBody writes a part of an answer, to a peer that takes it. A stream of
+// HTTP/2 stalls by itself, while its connection goes on, and would hold the
+// answer for ever; with HTTP/1 the connection has a deadline for each write.
+// What fits net/http's own buffer does not wait here.
+func (x *exchange) writeBody(b []byte) error {
+	if x.r.ProtoMajor < 2 || len(b) <= 4<<10 {
+		_, err := x.w.Write(b)
+		return err
+	}
+	control := http.NewResponseController(x.w)
+	defer func() { _ = control.SetWriteDeadline(time.Time{}) }() // the next part may be long in coming
+	for part := range slices.Chunk(b, stallPiece) {
+		_ = control.SetWriteDeadline(time.Now().Add(x.s.cfg.WriteTimeout))
+		if _, err := x.w.Write(part); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // sendJSON answers with what is in x.out.

@@ -339,7 +339,7 @@ func (x *exchange) streamList(v View, l *listing) {
 			started = true
 			x.writeHeader(200, v.Revision())
 		}
-		_, err := x.w.Write(b)
+		err := x.writeBody(b)
 		b = b[:0]
 		return err
 	}
