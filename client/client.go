@@ -53,6 +53,7 @@ type Client struct {
 	timeout   time.Duration
 	attempts  int
 	userAgent string
+	silence   time.Duration // watchSilence, but for tests
 
 	// preferred is the index of the endpoint that answered last.
 	preferred atomic.Uint32
@@ -64,7 +65,7 @@ type Client struct {
 func New(cfg Config) (*Client, error) {
 	c := &Client{
 		token: cfg.Token, http: cfg.HTTPClient,
-		timeout: cfg.Timeout, attempts: cfg.Attempts, userAgent: cfg.UserAgent,
+		timeout: cfg.Timeout, attempts: cfg.Attempts, userAgent: cfg.UserAgent, silence: watchSilence,
 	}
 	given := cfg.Endpoints
 	if len(given) == 0 {
@@ -117,6 +118,9 @@ func newTransport() *http.Transport {
 		TLSHandshakeTimeout:   5 * time.Second,
 		ExpectContinueTimeout: time.Second,
 		ForceAttemptHTTP2:     true,
+		// A connection of HTTP/2 outlives a stream that was given up. One whose
+		// peer is gone must not get the next stream.
+		HTTP2: &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 15 * time.Second},
 		// Values come as they are stored, and most are small.
 		DisableCompression: true,
 	}

@@ -51,4 +51,11 @@
 // them, as one snapshot, even if the node that began it goes away. [Client.Scan]
 // gets everything in one answer, which is fastest, and fails if its connection
 // does.
+//
+// # Watches
+//
+// [Client.Watch] hands out each revision that changes what is watched, in order
+// and once. It goes on by itself on another node, behind the last revision that
+// was complete, for as long as it takes. With Initial it begins with the present
+// state: what a program needs that keeps a copy of some keys.
 package client

@@ -80,3 +80,35 @@ func ExampleClient_Bulk() {
 		log.Fatalf("after %d: %v", report.Applied, err)
 	}
 }
+
+// Keep a copy of some keys, which is right whatever happens to connections, nodes
+// and history.
+func ExampleClient_Watch() {
+	c, err := client.New(client.Config{Endpoints: []string{"http://10.0.0.1:7480", "http://10.0.0.2:7480"}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	config := map[string]string{}
+	watch := client.WatchOptions{Keys: []client.Keys{client.Prefix("config/")}, Initial: true}
+	for m, err := range c.Watch(context.Background(), watch) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		if m.Kind == client.WatchReset {
+			clear(config)
+		}
+		for _, e := range m.Entries {
+			config[string(e.Key)] = string(e.Value)
+		}
+		for _, e := range m.Events {
+			if e.Type == api.TypePut {
+				config[string(e.Key)] = string(e.Value)
+			} else {
+				delete(config, string(e.Key))
+			}
+		}
+		if m.Kind == client.WatchSynced || m.Kind == client.WatchChange {
+			fmt.Println("at revision", m.Revision, config)
+		}
+	}
+}

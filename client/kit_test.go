@@ -33,7 +33,7 @@ type script struct {
 type step func(http.ResponseWriter, *http.Request)
 
 type received struct {
-	method, target, idempotencyKey, body string
+	method, target, idempotencyKey, lastEventID, body string
 }
 
 func newScript(t testing.TB, steps ...step) *script {
@@ -48,7 +48,7 @@ func newScript(t testing.TB, steps ...step) *script {
 func (s *script) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(r.Body)
 	s.mu.Lock()
-	s.got = append(s.got, received{r.Method, r.URL.RequestURI(), r.Header.Get("Idempotency-Key"), string(body)})
+	s.got = append(s.got, received{r.Method, r.URL.RequestURI(), r.Header.Get("Idempotency-Key"), r.Header.Get("Last-Event-ID"), string(body)})
 	var next step
 	if len(s.steps) > 0 {
 		next, s.steps = s.steps[0], s.steps[1:]

@@ -96,8 +96,16 @@ func pause(ctx context.Context, attempt int, fresh bool, retryAfterSeconds int) 
 	if fresh {
 		return ctx.Err() == nil
 	}
-	d := rand.N(min(pauseMin<<min(attempt, 16), pauseMax))
-	d += time.Duration(retryAfterSeconds) * time.Second
+	return sleep(ctx, backoff(attempt, retryAfterSeconds))
+}
+
+// backoff is how long to wait after a number of attempts.
+func backoff(attempt, retryAfterSeconds int) time.Duration {
+	return rand.N(min(pauseMin<<min(attempt, 16), pauseMax)) + time.Duration(retryAfterSeconds)*time.Second
+}
+
+// sleep waits. It returns false at once if the context would end first.
+func sleep(ctx context.Context, d time.Duration) bool {
 	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= d {
 		return false
 	}
