@@ -112,7 +112,7 @@ func (a *app) root() *cobra.Command {
 		}
 	}
 	add(groupNodes, a.serve(), a.dev())
-	add(groupKeys, a.put(), a.get(), a.del(), a.ls(), a.tree(), a.list(), a.txn(), a.bulk(), a.history())
+	add(groupKeys, a.put(), a.get(), a.del(), a.ls(), a.tree(), a.list(), a.txn(), a.bulk(), a.history(), a.lease())
 	add(groupCluster, a.status(), a.hash(), a.compact(), a.version())
 	return root
 }

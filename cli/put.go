@@ -23,7 +23,8 @@ const putExample = `  cairn put greeting hello
   date | cairn put last-run
   cairn put --create leader me              # only if there is none: exit status 4
   cairn put --if-revision 42 counter 7      # only if nobody wrote it since
-  cairn put --ttl 30s heartbeat/web1 up     # deleted after 30 seconds`
+  cairn put --ttl 30s heartbeat/web1 up     # deleted after 30 seconds
+  cairn put --next queue/ job               # queue/ and the next number`
 
 // valueLimit is the most that a value may have.
 const valueLimit = 1 << 20
@@ -34,7 +35,7 @@ type putFlags struct {
 	lease                string
 	ttl                  time.Duration
 	contentType          string
-	keepLease            bool
+	keepLease, next      bool
 	write                writeFlags
 }
 
@@ -56,10 +57,14 @@ func (a *app) put() *cobra.Command {
 	flags.DurationVar(&f.ttl, "ttl", 0, "delete the key after this time, unless it is written again before")
 	flags.BoolVar(&f.keepLease, "keep-lease", false, "leave the key attached to the lease that it has")
 	flags.StringVar(&f.contentType, "content-type", "", "the media `type` that is kept with the value")
+	flags.BoolVar(&f.next, "next", false, "KEY is a prefix: store under the next key of its sequence, which is printed")
 	flags.BoolVar(&f.prev, "prev", false, "show what was replaced")
 	f.write.register(cmd)
 	cmd.MarkFlagsMutuallyExclusive("if-revision", "create", "update")
 	cmd.MarkFlagsMutuallyExclusive("lease", "ttl", "keep-lease")
+	for _, other := range []string{"if-revision", "create", "update", "keep-lease", "prev"} {
+		cmd.MarkFlagsMutuallyExclusive("next", other)
+	}
 
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		value, err := a.value(args[1:])
@@ -69,6 +74,9 @@ func (a *app) put() *cobra.Command {
 		c, err := a.client()
 		if err != nil {
 			return err
+		}
+		if f.next {
+			return a.putNext(cmd, c, args[0], value, &f)
 		}
 		result, err := c.Put(cmd.Context(), args[0], value, f.options(cmd)...)
 		if err != nil {
@@ -89,6 +97,33 @@ func (a *app) put() *cobra.Command {
 		}, func(w io.Writer) { fmt.Fprintln(w, result.Revision) })
 	}
 	return cmd
+}
+
+// putNext stores a value under the next key of a sequence.
+func (a *app) putNext(cmd *cobra.Command, c *client.Client, prefix string, value []byte, f *putFlags) error {
+	var opts []client.NextOption
+	for _, o := range f.write.options() {
+		opts = append(opts, o)
+	}
+	if f.lease != "" {
+		opts = append(opts, client.WithLease(f.lease))
+	}
+	if cmd.Flags().Changed("ttl") {
+		opts = append(opts, client.WithTTL(f.ttl))
+	}
+	if f.contentType != "" {
+		opts = append(opts, client.ContentType(f.contentType))
+	}
+	result, err := c.PutNext(cmd.Context(), prefix, value, opts...)
+	if err != nil {
+		return aboutKey(prefix, err)
+	}
+	return a.print(result, func(w io.Writer) {
+		fmt.Fprintf(w, "%s created\n", displayKey(result.Key))
+		if result.Lease != "" {
+			fmt.Fprintf(w, "lease %s\n", result.Lease)
+		}
+	}, func(w io.Writer) { fmt.Fprintf(w, "%s\n", result.Key) })
 }
 
 func (f *putFlags) options(cmd *cobra.Command) (opts []client.PutOption) {

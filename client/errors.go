@@ -69,6 +69,8 @@ var (
 	ErrNotFound error = &sentinel{text: "the key does not exist", code: api.CodeKeyNotFound}
 	// ErrLeaseNotFound: the lease does not exist or has ended.
 	ErrLeaseNotFound error = &sentinel{text: "the lease does not exist", code: api.CodeLeaseNotFound}
+	// ErrLeaseExists: a lease with that id or number exists.
+	ErrLeaseExists error = &sentinel{text: "a lease with this name exists", code: api.CodeLeaseExists}
 	// ErrConditionFailed: the key is not as the condition of the write says.
 	// Problem.CurrentRevision is its mod_revision, 0 if it does not exist.
 	ErrConditionFailed error = &sentinel{text: "the condition does not hold", code: api.CodeConditionFailed}

@@ -40,6 +40,26 @@ func (c *Client) Put(ctx context.Context, key string, value []byte, opts ...PutO
 	return &result, nil
 }
 
+// PutNext stores a value under the next key of a sequence: the prefix and a number
+// of 20 digits. Keys of a sequence sort in the order in which they were put, by
+// whomever, and a number is never given again.
+func (c *Client) PutNext(ctx context.Context, prefix string, value []byte, opts ...NextOption) (*api.SequenceResult, error) {
+	r := newRequest(http.MethodPost, "")
+	r.body = value
+	for _, o := range opts {
+		o.next(r)
+	}
+	// Prefixes end in a slash, which not every proxy leaves there.
+	r.path = "/v1/key"
+	r.query.Set("key", prefix)
+	r.query.Set("sequence", "true")
+	var result api.SequenceResult
+	if err := c.do(ctx, r, into(&result)); err != nil {
+		return nil, err
+	}
+	return &result, nil
+}
+
 // Delete deletes a key. A key that does not exist is no error: the result then
 // says that 0 were deleted.
 func (c *Client) Delete(ctx context.Context, key string, opts ...DeleteOption) (*api.DeleteResult, error) {

@@ -30,8 +30,11 @@ type (
 	WriteOption interface {
 		PutOption
 		DeleteOption
+		NextOption
 		write(*request)
 	}
+	// NextOption is an option of [Client.PutNext].
+	NextOption interface{ next(*request) }
 	// PutOption is an option of [Client.Put].
 	PutOption interface{ put(*request) }
 	// DeleteOption is an option of [Client.Delete] and, but for the conditions,
@@ -48,6 +51,7 @@ type (
 	writeOption     func(*request)
 	conditionOption func(*request) // a put or a delete
 	putOption       func(*request)
+	valueOption     func(*request) // a put of a key that is named or numbered
 )
 
 func (o readOption) get(r *request)     { o(r) }
@@ -64,12 +68,16 @@ func (o listOption) list(r *request) { o(r) }
 
 func (o writeOption) put(r *request)    { o(r) }
 func (o writeOption) remove(r *request) { o(r) }
+func (o writeOption) next(r *request)   { o(r) }
 func (o writeOption) write(r *request)  { o(r) }
 
 func (o conditionOption) put(r *request)    { o(r) }
 func (o conditionOption) remove(r *request) { o(r) }
 
 func (o putOption) put(r *request) { o(r) }
+
+func (o valueOption) put(r *request)  { o(r) }
+func (o valueOption) next(r *request) { o(r) }
 
 // Stale reads what the node that is asked has, without asking the others. On a
 // node that has just restarted it may be older than what was read there before.
@@ -211,22 +219,33 @@ func IfMatch(tag string) interface {
 }
 
 // ContentType is stored with the value and comes back with it.
-func ContentType(mediaType string) PutOption {
-	return putOption(func(r *request) { r.header.Set("Content-Type", mediaType) })
+func ContentType(mediaType string) interface {
+	PutOption
+	NextOption
+} {
+	return valueOption(func(r *request) { r.header.Set("Content-Type", mediaType) })
 }
 
-// WithLease attaches the key to a lease: it is deleted when the lease ends.
-func WithLease(id string) PutOption {
-	return putOption(func(r *request) { r.query.Set("lease", id) })
+// WithLease attaches the key to a lease, by its ULID: it is deleted when the lease
+// ends.
+func WithLease(id string) interface {
+	PutOption
+	NextOption
+} {
+	return valueOption(func(r *request) { r.query.Set("lease", id) })
 }
 
 // WithTTL gives the key a lease of its own, in the same step: the key is deleted
 // when d has passed, unless it is overwritten or deleted before.
-func WithTTL(d time.Duration) PutOption {
-	return putOption(func(r *request) { r.query.Set("ttl", duration(d)) })
+func WithTTL(d time.Duration) interface {
+	PutOption
+	NextOption
+} {
+	return valueOption(func(r *request) { r.query.Set("ttl", duration(d)) })
 }
 
-// KeepValue changes only the lease of a key that exists; the put has no value.
+// KeepValue changes only the lease of a key that exists: with [WithLease] the key
+// gets that one, and without it none. The put has no value.
 func KeepValue() PutOption {
 	return putOption(func(r *request) { r.query.Set("ignore_value", "true") })
 }

@@ -26,6 +26,8 @@ type request struct {
 	body   []byte
 	// write says that it changes state.
 	write bool
+	// harmless says of a write that it does no harm if it is done twice.
+	harmless bool
 	// stream says that the answer is read after the call that opened it, under
 	// the context of the caller alone.
 	stream bool
@@ -51,7 +53,7 @@ func (r *request) between(min string, lo uint64, max string, hi uint64) {
 // repeatable says that the request may be sent again when it is not known what
 // became of it.
 func (r *request) repeatable() bool {
-	return !r.write || r.header.Get(api.HeaderIdempotencyKey) != ""
+	return !r.write || r.harmless || r.header.Get(api.HeaderIdempotencyKey) != ""
 }
 
 // new makes an HTTP request to an endpoint.
