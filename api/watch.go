@@ -201,14 +201,3 @@ func (e *WatchedEntry) UnmarshalJSON(b []byte) error {
 	*e = WatchedEntry{entry, w.Names}
 	return err
 }
-
-// WatchStatus is how the watches of one node are.
-type WatchStatus struct {
-	Open   uint64 `json:"open"`
-	Live   uint64 `json:"live"`   // they follow what is applied
-	Behind uint64 `json:"behind"` // they read history
-	// Lag is how many revisions the slowest has before it.
-	Lag uint64 `json:"lag"`
-	// QueuedBytes is what waits in their queues, counted for each.
-	QueuedBytes uint64 `json:"queued_bytes"`
-}
