@@ -34,6 +34,11 @@ const (
 	OutcomeUnknown
 	// Decided while applying.
 	KeyExists
+
+	// Decided by the recipes of coordination, from what a transaction gave.
+	LockHeld
+	NotElected
+	NotHolder
 	codeEnd
 )
 
@@ -61,6 +66,9 @@ var codeWords = [codeEnd]string{
 	ReadTimeout:         "read-timeout",
 	OutcomeUnknown:      "outcome-unknown",
 	KeyExists:           "key-exists",
+	LockHeld:            "lock-held",
+	NotElected:          "not-elected",
+	NotHolder:           "not-holder",
 }
 
 // String returns the stable word of the code.

@@ -22,10 +22,12 @@ var anything = []string{"*"}
 // ours is the order of the packages. A package that isn't here has no place
 // yet: give it one.
 var ours = map[string]rule{
-	"kv":             {},
-	"api":            {},
-	"storage":        {may: []string{"kv"}},
-	"leases":         {may: []string{"kv"}},
+	"kv":      {},
+	"api":     {},
+	"storage": {may: []string{"kv"}},
+	"leases":  {may: []string{"kv"}},
+	// Recipes are tested on a store that is real.
+	"coordination":   {may: []string{"kv"}, tests: []string{"storage"}},
 	"raftsm/raftlog": {},
 	"raftsm":         {may: []string{"kv", "storage", "raftsm/raftlog"}},
 	// The tests of the HTTP face speak to a store that is real, and to a node.
@@ -61,7 +63,8 @@ var owners = []owner{
 
 // exceptions are imports in tests that an owner doesn't allow.
 var exceptions = map[[2]string]string{
-	{"httpapi", "github.com/cockroachdb/pebble/v2/vfs"}: "the tests keep their store in memory, and that is an option of the store",
+	{"httpapi", "github.com/cockroachdb/pebble/v2/vfs"}:      "the tests keep their store in memory, and that is an option of the store",
+	{"coordination", "github.com/cockroachdb/pebble/v2/vfs"}: "the same",
 }
 
 func TestImports(t *testing.T) {

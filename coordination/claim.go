@@ -1,0 +1,585 @@
+package coordination
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/cairnkv/cairn/kv"
+)
+
+// A claim is somebody's wish to hold a site, from the first look to the answer.
+// It is what a lock and an election have in common.
+type claim struct {
+	site
+	kind Kind
+	// lease is whose claim it is. With ttl, in milliseconds, it is a lease that
+	// comes into being and ends with the holder's key.
+	lease kv.LeaseID
+	ttl   int64
+	// value is what the keys of the waiter and of the holder have.
+	value       []byte
+	contentType string
+	// wait is how long to wait for the turn; 0 is not at all.
+	wait time.Duration
+	// progress, when set, is called at each look that ends in waiting, with how
+	// many wait before it, and now and then in between.
+	progress func(before int)
+	// countBefore says that progress wants to know how many.
+	countBefore bool
+
+	// queued is the create revision of the waiter's key, as far as it is known,
+	// 0 before there is one; waiter is the lease of that key.
+	queued uint64
+	waiter kv.LeaseID
+	// doubt says that a waiter's key may be there, or come, that was not seen;
+	// stray the same of a holder's key that no waiter's key stands before.
+	doubt, stray bool
+	// renewAt is when the leases of a waiter are renewed next, renewEvery how
+	// often.
+	renewAt    time.Time
+	renewEvery time.Duration
+}
+
+const (
+	// waiterTTLMillis is the time to live of a waiter's key, which the node renews
+	// while the request waits: how long a queue stands still behind a waiter whose
+	// node was killed.
+	waiterTTLMillis = 10_000
+	// retryPause is the pause before a waiting claim tries again what the node
+	// could not do, such as without a leader.
+	retryPause = 200 * time.Millisecond
+)
+
+// errHeld says that a claim that does not wait, or no longer, is not granted.
+var errHeld = errors.New("coordination: held")
+
+// acquire sees a claim through. On success it returns the holder's key. The error
+// is errHeld, a *kv.Error, or the end of ctx.
+func (r *Recipes) acquire(ctx context.Context, c *claim) (kv.Entry, error) {
+	deadline := time.Now().Add(c.wait)
+	waiting, cancel := context.WithDeadline(ctx, deadline)
+	defer cancel()
+	holder, err := r.pursue(ctx, waiting, c)
+	switch {
+	case err == nil && ctx.Err() != nil:
+		// Nobody is there to be told. What the next request of the same lease
+		// would be told stays.
+		r.abandon(ctx, c, holder)
+		return kv.Entry{}, context.Cause(ctx)
+	case err == nil:
+		return holder, nil
+	case c.queued == 0 && !c.doubt && !c.stray:
+		return kv.Entry{}, err // nothing was written
+	}
+	held, werr := r.withdraw(ctx, c)
+	switch {
+	case werr != nil:
+		// What was meant to end may stay until its lease ends.
+		if errors.Is(err, errHeld) || ctx.Err() != nil {
+			err = werr
+		}
+	case held != nil && ctx.Err() != nil:
+		r.abandon(ctx, c, *held)
+	case held != nil:
+		return *held, nil
+	}
+	switch {
+	case ctx.Err() != nil:
+		err = context.Cause(ctx)
+	case errors.Is(err, errHeld) && c.stray:
+		err = kv.Errorf(kv.OutcomeUnknown, "whether %.100q was taken is not known; ask again with the same lease, or look who holds it", c.name)
+	}
+	return kv.Entry{}, err
+}
+
+// pursue looks and acts until the claim is granted, refused, or its wait over.
+func (r *Recipes) pursue(ctx, waiting context.Context, c *claim) (kv.Entry, error) {
+	if c.wait > 0 && c.ttl == 0 {
+		// The node keeps a client's own lease alive while the client waits.
+		if err := r.keepAlive(ctx, c); err != nil {
+			return kv.Entry{}, err
+		}
+	}
+	local := false // the next look is at what this node has, without a round
+	for {
+		if !local {
+			if err := r.store.Wait(ctx, kv.Consistency{}); err != nil {
+				if err := r.pause(waiting, c, err); err != nil {
+					return kv.Entry{}, err
+				}
+				continue
+			}
+		}
+		s, err := r.look(ctx, c)
+		if err != nil {
+			return kv.Entry{}, err
+		}
+		var revision uint64
+		switch {
+		case s.mine != nil && !local:
+			return *s.mine, r.settle(ctx, c)
+		case s.mine != nil:
+			// Seen on this node alone: it may be over already.
+			local = false
+			continue
+		case s.conflict:
+			return kv.Entry{}, errHeld
+		case s.free:
+			var holder *kv.Entry
+			holder, revision, err = r.take(ctx, c, &s)
+			if holder != nil {
+				return *holder, r.settle(ctx, c)
+			}
+		case c.wait == 0 || waiting.Err() != nil:
+			return kv.Entry{}, errHeld
+		case c.queued == 0:
+			revision, err = r.enqueue(ctx, c)
+		default:
+			revision, err = r.idle(ctx, waiting, c, &s)
+		}
+		if err != nil {
+			if err := r.pause(waiting, c, err); err != nil {
+				return kv.Entry{}, err
+			}
+			local = false
+			continue
+		}
+		// What was just answered is looked at next.
+		local = r.store.Wait(ctx, kv.Consistency{MinRevision: revision}) == nil
+	}
+}
+
+// A sight is what one look at the store shows a claim.
+type sight struct {
+	revision uint64
+	// mine is the holder's key of this claim's lease; conflict says that the lease
+	// holds the site in another way, so that waiting would be for itself.
+	mine     *kv.Entry
+	conflict bool
+	// free says that the claim may be granted, with that slot of a semaphore.
+	free bool
+	slot int
+	// watch is what must change before it can be, opens when else that may be.
+	watch kv.Range
+	opens time.Time
+	// before counts the waiters ahead, if that is wanted.
+	before int
+}
+
+// look reads what decides about the claim.
+func (r *Recipes) look(ctx context.Context, c *claim) (s sight, err error) {
+	v, err := r.store.View()
+	if err != nil {
+		return s, err
+	}
+	defer v.Close()
+	s.revision = v.Revision()
+	h, err := readHolders(ctx, v, c)
+	if err != nil {
+		return s, err
+	}
+	if s.mine, s.conflict = h.of(c); s.mine != nil || s.conflict {
+		return s, nil
+	}
+
+	// The place in the queue. A waiter that is gone has lost it.
+	own, found, err := v.Get(c.site.waiter(c.kind, c.lease), 0)
+	if err != nil {
+		return s, err
+	}
+	if c.queued = 0; found {
+		c.queued, c.waiter = own.CreateRevision, own.Lease
+	}
+	blocker, err := lastAhead(ctx, v, c)
+	if err != nil {
+		return s, err
+	}
+	if blocker != nil {
+		s.watch = kv.SingleKey(blocker)
+		if c.countBefore {
+			s.before, err = countAhead(ctx, v, c)
+		}
+		return s, err
+	}
+	s.watch = c.site.held()
+	if s.slot, s.free = h.room(c.kind); !s.free {
+		return s, nil
+	}
+	if s.opens, err = delayedUntil(v, c.site); err == nil && s.opens.After(r.now()) {
+		s.free = false
+	}
+	return s, err
+}
+
+// holders are the keys of a site's holders, as far as they matter to a claim.
+type holders struct {
+	site
+	alone   *kv.Entry
+	reading *kv.Entry // the claim's own
+	readers bool      // there is one
+	slots   []kv.Entry
+}
+
+func readHolders(ctx context.Context, v View, c *claim) (h holders, err error) {
+	h.site = c.site
+	single := func(key []byte) *kv.Entry {
+		if err != nil {
+			return nil
+		}
+		e, found, failure := v.Get(key, 0)
+		if err = failure; err != nil || !found {
+			return nil
+		}
+		return &e
+	}
+	list := func(keys kv.Range, limit int) []kv.Entry {
+		if err != nil {
+			return nil
+		}
+		l, failure := v.List(ctx, &kv.Query{Range: keys, KeysOnly: true, Limit: limit})
+		if err = failure; err != nil {
+			return nil
+		}
+		return l.Entries
+	}
+	h.alone = single(c.site.alone())
+	h.reading = single(c.seat(Kind{Read: true}, c.lease, 0))
+	h.readers = len(list(c.site.readers(), 1)) > 0
+	h.slots = list(c.site.slots(), MaxSlots)
+	return h, err
+}
+
+// of finds what the claim's lease holds already.
+func (h *holders) of(c *claim) (mine *kv.Entry, conflict bool) {
+	var kind Kind
+	switch {
+	case h.alone != nil && h.alone.Lease == c.lease:
+		mine = h.alone
+	case h.reading != nil:
+		mine, kind = h.reading, Kind{Read: true}
+	default:
+		i := slices.IndexFunc(h.slots, func(e kv.Entry) bool { return e.Lease == c.lease })
+		if i < 0 {
+			return nil, false
+		}
+		mine = &h.slots[i]
+		kind, _ = h.kindOf(mine.Key)
+	}
+	if kind != c.kind {
+		return nil, true
+	}
+	return mine, false
+}
+
+// room says whether one more of a kind can hold the site, and the slot that is
+// free.
+func (h *holders) room(k Kind) (slot int, free bool) {
+	switch {
+	case h.alone != nil:
+		return 0, false
+	case k.Read:
+		return 0, len(h.slots) == 0
+	case k.Limit == 0:
+		return 0, !h.readers && len(h.slots) == 0
+	case h.readers:
+		return 0, false
+	}
+	taken := map[int]bool{}
+	for i := range h.slots {
+		kind, rest := h.kindOf(h.slots[i].Key)
+		if kind != k {
+			return 0, false
+		}
+		n, _ := strconv.Atoi(rest) // slots are numbers, as seat writes them
+		taken[n] = true
+	}
+	for slot = 1; slot <= k.Limit; slot++ {
+		if !taken[slot] {
+			return slot, true
+		}
+	}
+	return 0, false
+}
+
+// lastAhead finds the waiter that the claim waits for: of those that it must not
+// pass, the one that came last before it. Waiters that come later never pass it,
+// so once there is none there will be none.
+func lastAhead(ctx context.Context, v View, c *claim) (key []byte, err error) {
+	var last kv.Entry
+	for _, part := range c.site.ahead(c.kind) {
+		q := &kv.Query{Range: part, KeysOnly: true, Limit: 1}
+		if c.queued > 0 {
+			q.MaxCreateRevision, q.Sort, q.Descending = c.queued-1, kv.SortByCreate, true
+		}
+		l, err := v.List(ctx, q)
+		if err != nil {
+			return nil, err
+		}
+		if len(l.Entries) > 0 && l.Entries[0].CreateRevision > last.CreateRevision {
+			last = l.Entries[0]
+		}
+	}
+	return last.Key, nil
+}
+
+// countAhead counts the waiters before the claim.
+func countAhead(ctx context.Context, v View, c *claim) (int, error) {
+	q := &kv.Query{Range: kv.Prefix([]byte(c.site.queue())), KeysOnly: true}
+	if c.queued > 0 {
+		q.MaxCreateRevision = c.queued - 1
+	}
+	l, err := v.List(ctx, q)
+	if err != nil {
+		return 0, err
+	}
+	return len(l.Entries), nil
+}
+
+// take tries to make the claim the holder. The store decides whether what was
+// seen still holds. Without a holder it returns the revision at which it did not.
+//
+// A crash before the transaction leaves the waiter in the queue, one after it
+// leaves the holder; both have leases.
+func (r *Recipes) take(ctx context.Context, c *claim, s *sight) (holder *kv.Entry, revision uint64, err error) {
+	key := c.seat(c.kind, c.lease, s.slot)
+	txn := &kv.Txn{If: []kv.Compare{missing(kv.SingleKey(c.site.alone()))}}
+	for _, part := range c.site.excluding(c.kind) {
+		txn.If = append(txn.If, missing(part))
+	}
+	if c.kind != (Kind{}) {
+		txn.If = append(txn.If, missing(kv.SingleKey(key)))
+	}
+	if c.kind.Limit > 0 {
+		// Once is enough for a lease, whatever became of an earlier try.
+		txn.If = append(txn.If, kv.Compare{Range: c.site.slots(), Target: kv.TargetLease, Operator: kv.NotEqual, Lease: c.lease})
+	}
+	if c.queued > 0 {
+		waiter := c.site.waiter(c.kind, c.lease)
+		txn.If = append(txn.If, created(waiter, c.queued))
+		txn.Then = append(txn.Then, remove(waiter))
+	} else {
+		for _, part := range c.site.ahead(c.kind) {
+			txn.If = append(txn.If, missing(part))
+		}
+	}
+	put := kv.Op{Type: kv.OpPut, Key: key, Value: c.value, ContentType: c.contentType, Lease: c.lease, OwnTTLMillis: c.ttl}
+	txn.Then = append(txn.Then, put)
+	result, err := r.transact(ctx, txn)
+	if err != nil {
+		c.stray = c.stray || c.queued == 0 && errors.Is(err, &kv.Error{Code: kv.OutcomeUnknown})
+		return nil, 0, err
+	}
+	if !result.Succeeded {
+		return nil, result.Revision, nil
+	}
+	return &kv.Entry{
+		Key: key, Value: c.value, ContentType: c.contentType, Lease: c.lease, Version: 1,
+		CreateRevision: result.Revision, ModRevision: result.Revision,
+	}, result.Revision, nil
+}
+
+// enqueue puts the waiter's key. One that the same lease has already, from an
+// earlier request, is taken over with its place.
+func (r *Recipes) enqueue(ctx context.Context, c *claim) (revision uint64, err error) {
+	key := c.site.waiter(c.kind, c.lease)
+	result, err := r.transact(ctx, &kv.Txn{
+		If: []kv.Compare{missing(kv.SingleKey(key))},
+		Then: []kv.Op{{
+			Type: kv.OpPut, Key: key, Value: c.value, ContentType: c.contentType,
+			Lease: r.newID(), OwnTTLMillis: waiterTTLMillis,
+		}},
+	})
+	if err != nil {
+		// If it was applied nevertheless, the key is found at the next look.
+		c.doubt = c.doubt || errors.Is(err, &kv.Error{Code: kv.OutcomeUnknown})
+		return 0, err
+	}
+	c.queued = result.Revision // until the next look says it exactly
+	if c.renewEvery == 0 {
+		c.renewEvery = waiterTTLMillis * time.Millisecond / 3
+	}
+	c.renewAt = time.Now().Add(c.renewEvery)
+	return result.Revision, nil
+}
+
+// idle waits for what must change, and renews the leases meanwhile. It returns
+// the revision to look at next.
+func (r *Recipes) idle(ctx, waiting context.Context, c *claim, s *sight) (revision uint64, err error) {
+	if c.progress != nil {
+		c.progress(s.before)
+	}
+	until := c.renewAt
+	if !s.opens.IsZero() {
+		if opens := time.Now().Add(s.opens.Sub(r.now())); opens.Before(until) {
+			until = opens
+		}
+	}
+	changed, cancel := context.WithDeadline(waiting, until)
+	defer cancel()
+	revision, err = r.store.WaitChange(changed, s.watch, s.revision)
+	switch {
+	case ctx.Err() != nil:
+		return 0, ctx.Err()
+	case err != nil && changed.Err() == nil:
+		return 0, err
+	case err != nil:
+		revision = s.revision // it is time for something else
+	}
+	if !time.Now().Before(c.renewAt) {
+		return revision, r.keepAlive(ctx, c)
+	}
+	return revision, nil
+}
+
+// keepAlive renews the lease of the waiter's key, and a client's own.
+func (r *Recipes) keepAlive(ctx context.Context, c *claim) error {
+	var ids []kv.LeaseID
+	if c.waiter != (kv.LeaseID{}) {
+		ids = append(ids, c.waiter)
+	}
+	if c.ttl == 0 {
+		ids = append(ids, c.lease)
+	}
+	c.renewEvery = waiterTTLMillis * time.Millisecond / 3
+	if len(ids) > 0 {
+		leases, err := r.renew(ctx, ids...)
+		if err != nil {
+			return err
+		}
+		for i := range leases {
+			switch l := &leases[i]; {
+			case l.ID != c.lease: // the waiter's; if it is gone, the next look says so
+			case l.Code != kv.OK:
+				return kv.Errorf(kv.LeaseNotFound, "there is no lease %s", c.lease)
+			default:
+				c.renewEvery = min(c.renewEvery, time.Duration(l.TTLMillis)*time.Millisecond/3)
+			}
+		}
+	}
+	c.renewAt = time.Now().Add(c.renewEvery)
+	return nil
+}
+
+// settle renews a client's own lease before the answer to a claim that has
+// waited: the time to live of what it got starts with the answer.
+func (r *Recipes) settle(ctx context.Context, c *claim) error {
+	if c.ttl > 0 || c.wait == 0 {
+		return nil
+	}
+	if err := r.keepAlive(ctx, c); errors.Is(err, &kv.Error{Code: kv.LeaseNotFound}) {
+		return err
+	}
+	return nil // what was renewed last counts
+}
+
+// pause waits a moment before a claim tries again what failed, if that may
+// succeed within its wait; else it returns the failure. An unknown outcome shows
+// at the next look.
+func (r *Recipes) pause(waiting context.Context, c *claim, failure error) error {
+	var e *kv.Error
+	if c.wait == 0 || !errors.As(failure, &e) {
+		return failure
+	}
+	switch e.Code {
+	case kv.NoLeader, kv.Busy, kv.Unavailable, kv.NotCaughtUp, kv.ReadTimeout, kv.OutcomeUnknown:
+	default:
+		return failure
+	}
+	timer := time.NewTimer(retryPause)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-waiting.Done():
+		return failure
+	}
+}
+
+// withdraw ends a claim that was not granted: its place in the queue goes, and
+// with it whatever might have been granted through it later. It returns the
+// holder's key if the claim was granted before.
+func (r *Recipes) withdraw(ctx context.Context, c *claim) (*kv.Entry, error) {
+	result, err := r.transact(ctx, &kv.Txn{Then: []kv.Op{
+		remove(c.site.waiter(c.kind, c.lease)),
+		get(&kv.Query{Range: kv.SingleKey(c.site.alone())}),
+		get(&kv.Query{Range: kv.SingleKey(c.seat(Kind{Read: true}, c.lease, 0))}),
+		get(&kv.Query{Range: c.site.slots(), Limit: MaxSlots}),
+	}})
+	if err != nil {
+		return nil, err
+	}
+	for i := range result.Ops[1:] {
+		for _, e := range entries(&result.Ops[1+i]) {
+			if kind, _ := c.kindOf(e.Key); e.Lease == c.lease && kind == c.kind {
+				return &e, nil
+			}
+		}
+	}
+	return nil, nil
+}
+
+// abandon gives up what was granted to a client that is gone, unless that client
+// has a lease by which it can ask again.
+func (r *Recipes) abandon(ctx context.Context, c *claim, holder kv.Entry) {
+	if c.ttl == 0 {
+		return
+	}
+	// If it fails, the lease ends it.
+	_, _ = r.transact(ctx, &kv.Txn{
+		If:   []kv.Compare{created(holder.Key, holder.CreateRevision)},
+		Then: []kv.Op{remove(holder.Key)},
+	})
+}
+
+// release ends a holder by its token.
+func (r *Recipes) release(ctx context.Context, s site, token uint64) (revision uint64, err error) {
+	key := s.alone()
+	for {
+		result, err := r.transact(ctx, &kv.Txn{
+			If:   []kv.Compare{created(key, token)},
+			Then: []kv.Op{remove(key)},
+			Else: []kv.Op{get(&kv.Query{
+				Range: kv.Prefix([]byte(s.shared())), MinCreateRevision: token, MaxCreateRevision: token, KeysOnly: true, Limit: 1,
+			})},
+		})
+		if err != nil {
+			return 0, err
+		}
+		if result.Succeeded {
+			return result.Revision, nil
+		}
+		found := entries(&result.Ops[0])
+		if len(found) == 0 || string(found[0].Key) == string(key) {
+			return 0, notHolder(s, token)
+		}
+		key = found[0].Key
+	}
+}
+
+func notHolder(s site, token uint64) error {
+	return kv.Errorf(kv.NotHolder, "nobody holds %.100q with the token %d", s.name, token)
+}
+
+// delayedUntil is when a lock opens again that was lost: its holder's lease ended
+// and it had asked for a delay. It is measured by wall clocks, from when the store
+// ended the lease; what must not happen meanwhile is for the fence to prevent.
+func delayedUntil(v View, s site) (time.Time, error) {
+	events, _, err := v.History(s.alone(), 0, 2)
+	if err != nil || len(events) < 2 {
+		return time.Time{}, err
+	}
+	lost, held := &events[0], &events[1]
+	if lost.Type != kv.EventDelete || lost.Reason != kv.ReasonExpired || held.Entry.ContentType != contentTypeJSON {
+		return time.Time{}, nil
+	}
+	var value lockValue
+	if err := json.Unmarshal(held.Entry.Value, &value); err != nil || value.LockDelaySeconds <= 0 {
+		return time.Time{}, nil
+	}
+	delay := time.Duration(value.LockDelaySeconds * float64(time.Second))
+	return time.UnixMilli(lost.Entry.ModifiedAt).Add(delay), nil
+}

@@ -1,0 +1,115 @@
+package coordination
+
+import (
+	"context"
+	"time"
+
+	"github.com/cairnkv/cairn/kv"
+)
+
+// maxShown bounds the holders and the waiters that a state shows.
+const maxShown = 1_000
+
+// A Holder is who holds a lock or leads.
+type Holder struct {
+	Name string
+	Kind Kind
+	// Token is the create revision of the holder's key, Fence the text by which a
+	// write is bound to it.
+	Token uint64
+	Fence string
+	Lease kv.LeaseID
+	// Value is what an election's leader proclaims, Owner what a lock's holder
+	// calls itself.
+	Value []byte
+	Owner string
+	// ModRevision is when Value was proclaimed, At the same as the wall clock of
+	// the member that proposed it.
+	ModRevision uint64
+	At          time.Time
+}
+
+// A Waiter is who waits for its turn.
+type Waiter struct {
+	Kind  Kind
+	Lease kv.LeaseID
+	Value []byte
+	Owner string
+	// Since is the revision that orders the waiters.
+	Since uint64
+	At    time.Time
+}
+
+// State is a lock or an election at a revision.
+type State struct {
+	Name     string
+	Revision uint64
+	// Holders are at most maxShown.
+	Holders []Holder
+	// Queue is the first waiters in order, at most maxShown; Waiting counts all.
+	Queue   []Waiter
+	Waiting int
+}
+
+// Lock is the state of a lock in a view.
+func (r *Recipes) Lock(ctx context.Context, v View, name string) (State, error) {
+	return readState(ctx, v, lockSite(name))
+}
+
+// Election is the state of an election in a view. It has one holder or none.
+func (r *Recipes) Election(ctx context.Context, v View, name string) (State, error) {
+	return readState(ctx, v, electionSite(name))
+}
+
+func readState(ctx context.Context, v View, s site) (State, error) {
+	state := State{Name: s.name, Revision: v.Revision()}
+	held, err := v.List(ctx, &kv.Query{Range: s.held(), Limit: maxShown})
+	if err != nil {
+		return state, err
+	}
+	for i := range held.Entries {
+		if e := &held.Entries[i]; s.holds(e.Key) {
+			state.Holders = append(state.Holders, s.holderOf(e))
+		}
+	}
+	queue, err := v.List(ctx, &kv.Query{Range: kv.Prefix([]byte(s.queue())), Limit: maxShown, Sort: kv.SortByCreate, Count: true})
+	if err != nil {
+		return state, err
+	}
+	for i := range queue.Entries {
+		state.Queue = append(state.Queue, s.waiterOf(&queue.Entries[i]))
+	}
+	state.Waiting = int(queue.Count)
+	return state, nil
+}
+
+// holds reports whether a key is a holder's.
+func (s site) holds(key []byte) bool {
+	return string(key) == string(s.alone()) || len(key) > len(s.shared()) && string(key[:len(s.shared())]) == s.shared()
+}
+
+func (s site) holderOf(e *kv.Entry) Holder {
+	kind, _ := s.kindOf(e.Key)
+	return Holder{
+		Name: s.name, Kind: kind, Token: e.CreateRevision, Fence: s.fence(e.Key, e.CreateRevision), Lease: e.Lease,
+		Value: e.Value, Owner: ownerOf(e), ModRevision: e.ModRevision, At: time.UnixMilli(e.ModifiedAt),
+	}
+}
+
+func (s site) waiterOf(e *kv.Entry) Waiter {
+	kind, id := s.kindOf(e.Key)
+	w := Waiter{Kind: kind, Value: e.Value, Owner: ownerOf(e), Since: e.CreateRevision, At: time.UnixMilli(e.ModifiedAt)}
+	_ = w.Lease.UnmarshalText([]byte(id)) // as waiter wrote it
+	return w
+}
+
+// Held is the error of a claim that was not granted.
+type Held struct {
+	// Code is LockHeld or NotElected.
+	Code  kv.Code
+	State State
+	// Detail says it for people.
+	Detail string
+}
+
+func (h *Held) Error() string { return h.Code.String() + ": " + h.Detail }
