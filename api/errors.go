@@ -62,6 +62,10 @@ const (
 	CodeMemberExists        Code = "member-exists"
 	CodeNotANumber          Code = "not-a-number"
 	CodeTransactionTooLarge Code = "transaction-too-large"
+	CodeFencingTokenStale   Code = "fencing-token-stale"
+	CodeLockHeld            Code = "lock-held"
+	CodeNotElected          Code = "not-elected"
+	CodeNotHolder           Code = "not-holder"
 )
 
 // What is left.
@@ -148,6 +152,10 @@ var Table = []CodeInfo{
 	{CodeMemberExists, 409, ClassConflict, "Another member has this replica id"},
 	{CodeNotANumber, 409, ClassConflict, "The value can't be incremented"},
 	{CodeTransactionTooLarge, 413, ClassConflict, "The transaction does more than one may"},
+	{CodeFencingTokenStale, 412, ClassConflict, "The holder that the write was made for has lost its lock"},
+	{CodeLockHeld, 409, ClassConflict, "The lock is held by another"},
+	{CodeNotElected, 409, ClassConflict, "Another candidate leads"},
+	{CodeNotHolder, 403, ClassForbidden, "The token is not that of a holder"},
 
 	{CodeOutcomeUnknown, 504, ClassUnknown, "The write may or may not have been applied"},
 	{CodeInternal, 500, ClassInternal, "Something went wrong inside the server"},
@@ -204,6 +212,9 @@ type Problem struct {
 	Limit int64 `json:"limit,omitempty"`
 	// Leader is the member that leads, when another node had better be asked.
 	Leader string `json:"leader,omitempty"`
+	// Holder is who holds what was asked for, and Waiting how many wait for it.
+	Holder  *Holder `json:"holder,omitempty"`
+	Waiting int     `json:"waiting,omitempty"`
 }
 
 // Error makes a problem an error.

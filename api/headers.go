@@ -25,6 +25,10 @@ const (
 	// which the entries were too large to be remembered.
 	HeaderReplayed = "Idempotency-Replayed"
 	HeaderElided   = "Idempotency-Elided"
+
+	// HeaderFencing binds a write to a holder of a lock or to a leader: it is
+	// applied only as long as that one is. Of several fences all must hold.
+	HeaderFencing = "Cairn-Fencing"
 )
 
 // Media types of bodies.

@@ -74,6 +74,9 @@ func (r *Recipes) acquire(ctx context.Context, c *claim) (kv.Entry, error) {
 		return holder, nil
 	case c.queued == 0 && !c.doubt && !c.stray:
 		return kv.Entry{}, err // nothing was written
+	case c.ttl == 0 && errors.Is(context.Cause(ctx), &kv.Error{Code: kv.ShuttingDown}):
+		// The client asks another node with the same lease, and finds its place.
+		return kv.Entry{}, context.Cause(ctx)
 	}
 	held, werr := r.withdraw(ctx, c)
 	switch {

@@ -115,8 +115,10 @@ func (c *claim) whyHeld(s *State) string {
 		}
 	}
 	switch {
+	case len(s.Holders) > 0 && s.Waiting > 0:
+		return fmt.Sprintf("%.100q is held, and %d wait for it", c.name, s.Waiting)
 	case len(s.Holders) > 0:
-		return fmt.Sprintf("%.100q is held; %d wait", c.name, s.Waiting)
+		return fmt.Sprintf("%.100q is held", c.name)
 	case s.Waiting > 0:
 		return fmt.Sprintf("nobody holds %.100q, but %d wait for it", c.name, s.Waiting)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -63,7 +64,7 @@ func (r *Recipes) Register(ctx context.Context, i Instance) (registered Instance
 		if e, ok, err := r.renewSame(ctx, key, value); err != nil || ok {
 			return instanceOf(&e), false, err
 		}
-		txn.Then[0].Lease, txn.Then[0].OwnTTLMillis = r.newID(), int64(i.TTLSeconds*1000)
+		txn.Then[0].Lease, txn.Then[0].OwnTTLMillis = r.newID(), int64(math.Round(i.TTLSeconds*1000))
 	} else {
 		leases, err := r.renew(ctx, i.Lease)
 		if err != nil {

@@ -83,7 +83,7 @@ func refusal(r *kv.Result) error {
 	if r.Code == kv.OK {
 		return nil
 	}
-	return r.Err()
+	return kv.Errorf(r.Code, "%s", r.Detail)
 }
 
 // Compares of one key or of a range.

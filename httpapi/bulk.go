@@ -168,7 +168,7 @@ func (b *bulkWrite) parse(line []byte) (op lineOp, ok bool) {
 func (b *bulkWrite) propose(chunk *bulkChunk) {
 	x := b.x
 	b.chunks++
-	command := &kv.Command{Kind: kv.KindTxn, Time: x.s.cfg.Now().UnixMilli(), Txn: &kv.Txn{Then: chunk.ops}}
+	command := &kv.Command{Kind: kv.KindTxn, Time: x.s.cfg.Now().UnixMilli(), Txn: x.fences.around(&kv.Txn{Then: chunk.ops})}
 	if x.idempotency != "" {
 		command.IdempotencyKey = x.idempotency + "/" + strconv.Itoa(b.chunks)
 		command.Fingerprint = x.fingerprint(chunk.digest[:])
@@ -190,6 +190,8 @@ func (b *bulkWrite) settle(chunk *bulkChunk) bool {
 		x.fault = writeFault(answer.err)
 	case answer.result.Code != kv.OK:
 		x.fault = resultFault(answer.result)
+	case !x.fences.held(answer.result):
+		x.fault = staleFault()
 	default:
 		b.applied, b.revision = last, answer.result.Revision
 		if now := x.s.cfg.Now(); now.Sub(b.report) >= reportEvery {

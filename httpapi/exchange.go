@@ -31,6 +31,8 @@ type exchange struct {
 	sent      int
 	// idempotency is the Idempotency-Key of a write, or empty.
 	idempotency string
+	// fences are those of the Cairn-Fencing header of a write.
+	fences fences
 	// bodyFailed says that the body could not be read, so that there is nothing
 	// to say about its content.
 	bodyFailed bool
@@ -77,7 +79,7 @@ func (x *exchange) end() {
 	x.q.reset()
 	x.s, x.w, x.r, x.route = nil, nil, nil, nil
 	x.fault = fault{}
-	x.requestID, x.sent, x.idempotency, x.bodyFailed = "", 0, "", false
+	x.requestID, x.sent, x.idempotency, x.fences, x.bodyFailed = "", 0, "", nil, false
 	x.text, x.lines = keep(x.text), x.lines[:0]
 	x.body, x.out, x.keyBuf, x.single = keep(x.body), keep(x.out), keep(x.keyBuf), keep(x.single)
 	x.command, x.txn, x.query, x.entry = kv.Command{}, kv.Txn{}, kv.Query{}, kv.Entry{}

@@ -27,4 +27,4 @@ func RunTranscript(t *testing.T, path, addr string) {
 	})
 }
 
-var ownWords = regexp.MustCompile(`"detail":"(\\.|[^"\\])*"|"modified_at":"[^"]*"|"remaining_seconds":[0-9.]+|"leader":"[^"]*"|Cairn-Member: \S+|Retry-After: \d+|"retry_after_seconds":\d+`)
+var ownWords = regexp.MustCompile(`"detail":"(\\.|[^"\\])*"|"(?:modified_at|since)":"[^"]*"|"remaining_seconds":[0-9.]+|"leader":"[^"]*"|Cairn-Member: \S+|Retry-After: \d+|"retry_after_seconds":\d+`)

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
@@ -25,6 +26,9 @@ type fault struct {
 	limit      int64
 	leader     string
 	allow      string
+	// holder is who holds what was asked for, waiting how many wait for it.
+	holder  *api.Holder
+	waiting int
 }
 
 // fail reports a fault. Of several the one that stands first in api.Table is
@@ -204,6 +208,15 @@ func appendProblem(b []byte, f *fault, info api.CodeInfo, requestID string) []by
 	if f.leader != "" {
 		b = append(b, `,"leader":`...)
 		b = appendQuoted(b, f.leader)
+	}
+	if f.holder != nil {
+		if holder, err := json.Marshal(f.holder); err == nil {
+			b = append(append(b, `,"holder":`...), holder...)
+		}
+	}
+	if f.waiting != 0 {
+		b = append(b, `,"waiting":`...)
+		b = strconv.AppendInt(b, int64(f.waiting), 10)
 	}
 	b = append(b, `,"request_id":`...)
 	b = appendQuoted(b, requestID)

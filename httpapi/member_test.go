@@ -32,6 +32,14 @@ type member struct {
 
 	// scanning, when set, is called for each entry of a Scan and may fail it.
 	scanning func(*kv.Entry) error
+	// changed is closed at each commit, and replaced.
+	changed chan struct{}
+	// following counts the calls of WaitChange that wait.
+	following atomic.Int64
+	// changing, when set, may end a WaitChange.
+	changing func() error
+	// seen is the newest revision after which a call of WaitChange has waited.
+	seen atomic.Uint64
 	// views counts the views that are open; closed, when set, is told of each
 	// that is closed.
 	views  atomic.Int64
@@ -54,7 +62,7 @@ func newMember(t testing.TB) *member {
 			t.Error(err)
 		}
 	})
-	return &member{store: store, status: kv.Status{
+	return &member{store: store, changed: make(chan struct{}), status: kv.Status{
 		ClusterID: testCluster, MemberID: testMember, Name: "n1", Replica: 1, Leader: 1, Term: 2,
 		QuotaBytes: 16 << 30, DiskBytes: 4096, DiskFreeBytes: 1 << 40, ClusterVersion: kv.Version,
 		StartedAt: testStart,
@@ -90,6 +98,8 @@ func (m *member) Propose(_ context.Context, c *kv.Command) (*kv.Result, error) {
 	if _, err := b.Commit(); err != nil {
 		return nil, err
 	}
+	close(m.changed)
+	m.changed = make(chan struct{})
 	if m.proposing != nil && m.afterwards {
 		if err := m.proposing(c); err != nil {
 			return nil, err
@@ -110,6 +120,32 @@ func (m *member) Wait(_ context.Context, c kv.Consistency) error {
 		return e
 	}
 	return nil
+}
+
+// WaitChange returns after any change.
+func (m *member) WaitChange(ctx context.Context, _ kv.Range, after uint64) (uint64, error) {
+	if m.changing != nil {
+		if err := m.changing(); err != nil {
+			return 0, err
+		}
+	}
+	m.following.Add(1)
+	defer m.following.Add(-1)
+	for seen := m.seen.Load(); after > seen && !m.seen.CompareAndSwap(seen, after); seen = m.seen.Load() {
+	}
+	for {
+		m.mu.Lock()
+		changed := m.changed
+		m.mu.Unlock()
+		if current, _ := m.store.Revisions(); current > after {
+			return current, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		}
+	}
 }
 
 func (m *member) Get(key []byte) (kv.Entry, bool, uint64, error) { return m.store.Get(key) }

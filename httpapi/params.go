@@ -44,6 +44,9 @@ const (
 	pIgnoreLease
 	pKeys
 	pSequence
+	pToken
+	pTag
+	pAfter
 	pVerbose
 	numParams
 )
@@ -53,7 +56,7 @@ var paramNames = [numParams]string{
 	"all", "limit", "cursor", "order", "sort", "keys_only", "count", "count_only", "delimiter",
 	"min_mod_revision", "max_mod_revision", "min_create_revision", "max_create_revision",
 	"revision", "consistency", "min_revision", "max_staleness", "encoding",
-	"lease", "ttl", "prev", "if_revision", "ignore_value", "ignore_lease", "keys", "sequence", "verbose",
+	"lease", "ttl", "prev", "if_revision", "ignore_value", "ignore_lease", "keys", "sequence", "token", "tag", "after", "verbose",
 }
 
 var paramByName = func() map[string]param {

@@ -20,6 +20,12 @@ type route struct {
 	// keyBytes.
 	write    bool
 	keyBytes int
+	// fenced says that it is a transaction, or several, that can be bound to a
+	// holder by a Cairn-Fencing header.
+	fenced bool
+	// unkeyed says that it changes state and may be repeated as it is: it refuses
+	// an Idempotency-Key, under which a remembered answer could be out of date.
+	unkeyed bool
 	// types are the media types of its answer, if the request may choose among
 	// them only. The value of a key has its own.
 	types  []string
@@ -46,7 +52,8 @@ var (
 	typesList = []string{api.TypeJSON, api.TypeNDJSON}
 	typesBulk = []string{api.TypeNDJSON}
 
-	typesStream = []string{sse.ContentType}
+	typesStream   = []string{sse.ContentType}
+	typesCampaign = []string{api.TypeJSON, sse.ContentType}
 )
 
 // routes is everything that this face answers.
@@ -63,6 +70,11 @@ func routes() []route {
 		return route{method: "POST", pattern: pattern, body: body, types: types, handle: handle}
 	}
 	several := func(r route) route { r.keyBytes = bulkKeyBytes; return r }
+	fenced := func(r route) route { r.fenced = true; return r }
+	// What the recipes do is safe to repeat: see package coordination.
+	recipe := func(method, pattern string, p paramSet, body bodyKind, types []string, handle func(*exchange)) route {
+		return route{method: method, pattern: pattern, params: p, body: body, types: types, handle: handle, unkeyed: true}
+	}
 
 	// A key in the path, and the same key in the query.
 	inPath := func(prefix string, handle func(*exchange, []byte)) func(*exchange) {
@@ -75,21 +87,21 @@ func routes() []route {
 	return []route{
 		read("GET", keyPath+"*", getParams, nil, inPath(keyPath, (*exchange).getKey)),
 		read("HEAD", keyPath+"*", getParams, nil, inPath(keyPath, (*exchange).getKey)),
-		write("PUT", keyPath+"*", putParams, rawBody, typesJSON, inPath(keyPath, (*exchange).putKey)),
-		write("DELETE", keyPath+"*", deleteParams, noBody, typesJSON, inPath(keyPath, (*exchange).deleteKey)),
-		write("POST", keyPath+"*", sequenceParams, rawBody, typesJSON, inPath(keyPath, (*exchange).postSequence)),
+		fenced(write("PUT", keyPath+"*", putParams, rawBody, typesJSON, inPath(keyPath, (*exchange).putKey))),
+		fenced(write("DELETE", keyPath+"*", deleteParams, noBody, typesJSON, inPath(keyPath, (*exchange).deleteKey))),
+		fenced(write("POST", keyPath+"*", sequenceParams, rawBody, typesJSON, inPath(keyPath, (*exchange).postSequence))),
 
 		read("GET", "/v1/key", keyParams|getParams, nil, inQuery((*exchange).getKey)),
 		read("HEAD", "/v1/key", keyParams|getParams, nil, inQuery((*exchange).getKey)),
-		write("PUT", "/v1/key", keyParams|putParams, rawBody, typesJSON, inQuery((*exchange).putKey)),
-		write("DELETE", "/v1/key", keyParams|deleteParams, noBody, typesJSON, inQuery((*exchange).deleteKey)),
-		write("POST", "/v1/key", keyParams|sequenceParams, rawBody, typesJSON, inQuery((*exchange).postSequence)),
+		fenced(write("PUT", "/v1/key", keyParams|putParams, rawBody, typesJSON, inQuery((*exchange).putKey))),
+		fenced(write("DELETE", "/v1/key", keyParams|deleteParams, noBody, typesJSON, inQuery((*exchange).deleteKey))),
+		fenced(write("POST", "/v1/key", keyParams|sequenceParams, rawBody, typesJSON, inQuery((*exchange).postSequence))),
 
 		read("GET", "/v1/kv", listParams, typesList, (*exchange).list),
-		write("DELETE", "/v1/kv", rangeParams|params(pAll, pPrev, pEncoding), noBody, typesJSON, (*exchange).deleteRange),
-		several(write("POST", "/v1/kv", 0, ndjsonBody, typesBulk, (*exchange).bulk)),
+		fenced(write("DELETE", "/v1/kv", rangeParams|params(pAll, pPrev, pEncoding), noBody, typesJSON, (*exchange).deleteRange)),
+		fenced(several(write("POST", "/v1/kv", 0, ndjsonBody, typesBulk, (*exchange).bulk))),
 
-		write("POST", "/v1/txn", params(pEncoding), jsonBody, typesJSON, (*exchange).postTxn),
+		fenced(write("POST", "/v1/txn", params(pEncoding), jsonBody, typesJSON, (*exchange).postTxn)),
 
 		read("GET", historyPath+"*", historyParams, typesJSON, inPath(historyPath, (*exchange).history)),
 		read("GET", "/v1/history", keyParams|historyParams, typesJSON, inQuery((*exchange).history)),
@@ -101,6 +113,22 @@ func routes() []route {
 		renewal(leasesPath+"{id}/keepalive", noBody, typesJSON, (*exchange).renewLease),
 		renewal(leasesPath+"{id}/hold", noBody, typesStream, (*exchange).holdLease),
 		renewal(leasesPath+"keepalive", jsonBody, typesJSON, (*exchange).renewLeases),
+
+		recipe("POST", locksPath+"{name}", 0, jsonBody, typesJSON, (*exchange).acquireLock),
+		read("GET", locksPath+"{name}", readModeParams, typesJSON, (*exchange).getLock),
+		recipe("DELETE", locksPath+"{name}", params(pToken), noBody, typesJSON, (*exchange).releaseLock),
+
+		recipe("POST", electionsPath+"{name}", 0, jsonBody, typesCampaign, (*exchange).campaign),
+		read("GET", electionsPath+"{name}", readModeParams, typesJSON, (*exchange).getElection),
+		recipe("PUT", electionsPath+"{name}", 0, jsonBody, typesJSON, (*exchange).proclaim),
+		recipe("DELETE", electionsPath+"{name}", params(pToken), noBody, typesJSON, (*exchange).resign),
+		read("GET", electionsPath+"{name}/observe", 0, typesStream, (*exchange).observe),
+
+		read("GET", "/v1/services", readModeParams|params(pLimit, pAfter), typesJSON, (*exchange).listServices),
+		read("GET", servicesPath+"{service}", readModeParams|params(pTag, pLimit, pAfter), typesJSON, (*exchange).listInstances),
+		recipe("PUT", servicesPath+"{service}/{instance}", 0, jsonBody, typesJSON, (*exchange).register),
+		read("GET", servicesPath+"{service}/{instance}", readModeParams, typesJSON, (*exchange).getInstance),
+		recipe("DELETE", servicesPath+"{service}/{instance}", 0, noBody, typesJSON, (*exchange).deregister),
 
 		write("POST", "/v1/compact", 0, jsonBody, typesJSON, (*exchange).postCompact),
 		read("GET", "/v1/hash", readModeParams|params(pRevision), typesJSON, (*exchange).hash),
@@ -201,6 +229,12 @@ func (x *exchange) run(rt *route) {
 	}
 	if rt.write {
 		x.readIdempotencyKey(rt.keyBytes)
+	}
+	if rt.unkeyed && len(x.r.Header[api.HeaderIdempotencyKey]) > 0 {
+		x.fail(api.CodeInvalidArgument, "this route takes no Idempotency-Key: it may be repeated as it is")
+	}
+	if given := x.r.Header[api.HeaderFencing]; len(given) > 0 {
+		x.readFences(given, rt.fenced)
 	}
 	if x.r.URL.RawQuery != "" {
 		x.parseQuery(x.r.URL.RawQuery, rt.params)

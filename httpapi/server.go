@@ -11,6 +11,7 @@ import (
 	"github.com/go-chi/chi/v5"
 
 	"github.com/cairnkv/cairn/api"
+	"github.com/cairnkv/cairn/coordination"
 )
 
 // Server answers HTTP requests. Its methods are safe for concurrent use.
@@ -24,6 +25,7 @@ type Server struct {
 	valueMember []string
 	meters      *meters
 	exchanges   sync.Pool
+	recipes     *coordination.Recipes
 	openAPI     func() ([]byte, error) // the contract as JSON
 
 	// draining is closed when Shutdown begins, which is when streams end.
@@ -45,6 +47,7 @@ func New(cfg Config) *Server {
 		draining: make(chan struct{}),
 		silence:  peerSilence,
 	}
+	s.recipes = coordination.New(recipeStore{s.cfg.Store}, s.cfg.Now)
 	s.valueMember = []string{s.cfg.MemberID}
 	s.exchanges.New = func() any { return &exchange{} }
 	s.meters = newMeters(s.cfg.Registerer, s.routes)

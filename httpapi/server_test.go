@@ -14,6 +14,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -50,8 +51,26 @@ var sample = map[string]struct {
 	"POST /v1/leases/{id}/hold":      {target: "/v1/leases/3/hold"},
 	"POST /v1/leases/keepalive":      {target: "/v1/leases/keepalive", body: `{"ids":["1"]}`, headers: []string{"Content-Type: application/json"}},
 
+	"POST /v1/locks/{name}":                    {target: "/v1/locks/l", body: `{"ttl_seconds":60}`, headers: []string{"Content-Type: application/json"}},
+	"GET /v1/locks/{name}":                     {target: "/v1/locks/l"},
+	"DELETE /v1/locks/{name}":                  {target: "/v1/locks/l?token=LAST"},
+	"POST /v1/elections/{name}":                {target: "/v1/elections/e", body: `{"ttl_seconds":60}`, headers: []string{"Content-Type: application/json"}},
+	"GET /v1/elections/{name}":                 {target: "/v1/elections/e"},
+	"PUT /v1/elections/{name}":                 {target: "/v1/elections/e", body: `{"token":LAST,"value":"v"}`, headers: []string{"Content-Type: application/json"}},
+	"DELETE /v1/elections/{name}":              {target: "/v1/elections/e?token=LAST"},
+	"GET /v1/elections/{name}/observe":         {target: "/v1/elections/e/observe"},
+	"GET /v1/services":                         {target: "/v1/services"},
+	"GET /v1/services/{service}":               {target: "/v1/services/s"},
+	"PUT /v1/services/{service}/{instance}":    {target: "/v1/services/s/i", body: `{"ttl_seconds":60}`, headers: []string{"Content-Type: application/json"}},
+	"GET /v1/services/{service}/{instance}":    {target: "/v1/services/s/i"},
+	"DELETE /v1/services/{service}/{instance}": {target: "/v1/services/s/i"},
+
 	"POST /v1/compact": {target: "/v1/compact", body: `{"revision":2}`, headers: []string{"Content-Type: application/json"}},
 }
+
+// tokenPattern finds the token of a holder; LAST stands for the last one in what is
+// sent.
+var tokenPattern = regexp.MustCompile(`"token":(\d+)`)
 
 // each sends a good request to every route.
 func (k *kit) each(fn func(rt *route, a *answer), headers ...string) {
@@ -60,6 +79,7 @@ func (k *kit) each(fn func(rt *route, a *answer), headers ...string) {
 	for n := range int64(3) {
 		k.member.apply(k.t, &kv.Command{Kind: kv.KindLeaseGrant, Lease: kv.Lease{ID: kv.LeaseID{1, byte(n + 1)}, Number: n + 1, TTLMillis: 1_000}})
 	}
+	token := ""
 	for i := range k.server.routes {
 		rt := &k.server.routes[i]
 		s, ok := sample[rt.method+" "+rt.pattern]
@@ -73,9 +93,18 @@ func (k *kit) each(fn func(rt *route, a *answer), headers ...string) {
 		if strings.HasSuffix(rt.pattern, "/hold") {
 			k.revokeAfterRenewal(kv.LeaseID{1, 3})
 		}
-		a := k.do(rt.method, s.target, body, append(s.headers, headers...)...)
+		// Streams end with their server.
+		k.member.changing = nil
+		if strings.HasSuffix(rt.pattern, "/observe") {
+			k.member.changing = func() error { return kv.Errorf(kv.ShuttingDown, "the node is about to stop") }
+		}
+		body = bytes.ReplaceAll(body, []byte("LAST"), []byte(token))
+		a := k.do(rt.method, strings.ReplaceAll(s.target, "LAST", token), body, append(s.headers, headers...)...)
 		if a.StatusCode >= 300 {
 			k.t.Errorf("%s %s: %d %.300s", rt.method, s.target, a.StatusCode, a.body)
+		}
+		if found := tokenPattern.FindSubmatch(a.body); rt.method == "POST" && found != nil {
+			token = string(found[1])
 		}
 		fn(rt, a)
 	}

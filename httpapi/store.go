@@ -26,6 +26,10 @@ type Store interface {
 	Get(key []byte) (entry kv.Entry, found bool, revision uint64, err error)
 	// View pins this node's state at this moment.
 	View() (View, error)
+	// WaitChange returns once a revision above after has changed something in
+	// keys, with that revision or a later one, or when ctx is done, with its
+	// error. It may return without a change.
+	WaitChange(ctx context.Context, keys kv.Range, after uint64) (revision uint64, err error)
 	// Revisions returns the store's revision and the compacted one.
 	Revisions() (current, compacted uint64)
 	// RevisionAt returns the newest revision that was made at t or before, in

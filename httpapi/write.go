@@ -154,10 +154,20 @@ func (x *exchange) conditionFailed(r *kv.Result) {
 	x.sendProblem(r.Revision)
 }
 
-// proposeTxn proposes x.txn. It returns nil when it has answered why not.
+// proposeTxn proposes x.txn, behind the fences of the request. It returns nil when
+// it has answered why not.
 func (x *exchange) proposeTxn(body []byte) *kv.Result {
-	x.command.Kind, x.command.Txn = kv.KindTxn, &x.txn
-	return x.propose(body)
+	x.command.Kind, x.command.Txn = kv.KindTxn, x.fences.around(&x.txn)
+	r := x.propose(body)
+	if r == nil {
+		return nil
+	}
+	inner, held := x.fences.inside(r)
+	if !held {
+		x.refuseStale(r.Revision)
+		return nil
+	}
+	return inner
 }
 
 // propose proposes x.command and marks a remembered answer. It returns nil when
@@ -228,7 +238,7 @@ func (x *exchange) fingerprint(body []byte) (f [16]byte) {
 		_, _ = io.WriteString(h, part)
 		_, _ = h.Write([]byte{0})
 	}
-	for _, name := range [...]string{"If-Match", "If-None-Match", "Content-Type"} {
+	for _, name := range [...]string{"If-Match", "If-None-Match", "Content-Type", api.HeaderFencing} {
 		for _, value := range x.r.Header[name] {
 			_, _ = io.WriteString(h, value)
 			_, _ = h.Write([]byte{0})

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 
 	"github.com/cairnkv/cairn/httpapi"
 	"github.com/cairnkv/cairn/kv"
@@ -31,6 +32,22 @@ func (f face) View() (httpapi.View, error) {
 		return nil, err
 	}
 	return v, nil
+}
+
+// WaitChange returns after any change: those who wait look for themselves.
+func (f face) WaitChange(ctx context.Context, _ kv.Range, after uint64) (uint64, error) {
+	for {
+		err := f.n.shard.Wait(ctx, kv.Consistency{MinRevision: after + 1})
+		switch {
+		case err == nil:
+			revision, _ := f.n.shard.Store().Revisions()
+			return revision, nil
+		case ctx.Err() != nil:
+			return 0, ctx.Err()
+		case !errors.Is(err, &kv.Error{Code: kv.NotCaughtUp}):
+			return 0, err
+		}
+	}
 }
 
 func (f face) Revisions() (current, compacted uint64) { return f.n.shard.Store().Revisions() }

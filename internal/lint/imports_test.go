@@ -31,7 +31,7 @@ var ours = map[string]rule{
 	"raftsm/raftlog": {},
 	"raftsm":         {may: []string{"kv", "storage", "raftsm/raftlog"}},
 	// The tests of the HTTP face speak to a store that is real, and to a node.
-	"httpapi":       {may: []string{"api", "kv", "internal/sse"}, tests: []string{"storage", "node"}},
+	"httpapi":       {may: []string{"api", "kv", "coordination", "internal/sse"}, tests: []string{"storage", "node"}},
 	"client":        {may: []string{"api", "internal/sse"}, tests: []string{"kv", "httpapi", "node", "storage"}},
 	"node":          {may: []string{"kv", "api", "storage", "leases", "raftsm", "httpapi"}, tests: []string{"client"}},
 	"cli":           {may: []string{"api", "client", "node"}, tests: anything},

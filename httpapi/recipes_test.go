@@ -1,0 +1,215 @@
+package httpapi
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cairnkv/cairn/api"
+	"github.com/cairnkv/cairn/internal/sse"
+)
+
+const sendsJSON = "Content-Type: application/json"
+
+// await waits until what a test wants to see is there.
+func (k *kit) await(what string, holds func() bool) {
+	k.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for !holds() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			k.t.Fatalf("never: %s", what)
+		}
+	}
+}
+
+func (k *kit) awaitFollowers(n int64) {
+	k.t.Helper()
+	k.await(fmt.Sprintf("%d wait", n), func() bool { return k.member.following.Load() == n })
+}
+
+// background sends a request whose answer arrives later.
+func (k *kit) background(method, target, body string, headers ...string) <-chan *answer {
+	answers := make(chan *answer, 1)
+	var sent []byte
+	if body != "" {
+		sent = []byte(body)
+	}
+	go func() { answers <- k.do(method, target, sent, headers...) }()
+	return answers
+}
+
+// A lock goes from hand to hand: who waits sees its place, and gets the lock when
+// its turn has come.
+func TestLockQueue(t *testing.T) {
+	k := newKit(t)
+	var first, second api.Lock
+	k.do("POST", "/v1/locks/l", []byte(`{"ttl_seconds":60,"owner":"a"}`), sendsJSON).read(t, &first)
+	b := k.background("POST", "/v1/locks/l", `{"ttl_seconds":60,"wait_seconds":60,"owner":"b"}`, sendsJSON)
+	k.awaitFollowers(1)
+	c := k.background("POST", "/v1/locks/l", `{"ttl_seconds":60,"wait_seconds":60,"owner":"c","mode":"read"}`, sendsJSON)
+	k.awaitFollowers(2)
+	var s api.LockState
+	k.do("GET", "/v1/locks/l", nil).read(t, &s)
+	if len(s.Holders) != 1 || s.Holders[0].Owner != "a" || s.Waiting != 2 || len(s.Queue) != 2 ||
+		s.Queue[0].Owner != "b" || s.Queue[0].Place != 1 || s.Queue[1].Owner != "c" || s.Queue[1].Mode != api.ModeRead || s.Queue[1].Place != 2 {
+		t.Errorf("state %+v", s)
+	}
+	p := k.do("POST", "/v1/locks/l", []byte(`{"ttl_seconds":60}`), sendsJSON).problem(t)
+	if p.Code != api.CodeLockHeld || p.Waiting != 2 || p.Holder == nil || p.Holder.Owner != "a" || p.Holder.Token != first.Token {
+		t.Errorf("problem %+v", p)
+	}
+	k.do("DELETE", fmt.Sprint("/v1/locks/l?token=", first.Token), nil).want(t, 200, "")
+	(<-b).read(t, &second)
+	if second.Owner != "b" || second.Token <= first.Token {
+		t.Errorf("got %+v", second)
+	}
+	k.do("PUT", "/v1/kv/k", []byte("late"), "Cairn-Fencing: "+first.Fence).want(t, 412, api.CodeFencingTokenStale)
+	k.do("PUT", "/v1/kv/k", []byte("in time"), "Cairn-Fencing: "+second.Fence).want(t, 201, "")
+	k.do("DELETE", fmt.Sprint("/v1/locks/l?token=", second.Token), nil).want(t, 200, "")
+	(<-c).want(t, 200, "")
+}
+
+// A client that goes away while it waits leaves nothing, and one that is told of
+// the end of its server has nothing either.
+func TestWaitCutOff(t *testing.T) {
+	k := newKit(t)
+	k.do("POST", "/v1/locks/l", []byte(`{"ttl_seconds":60}`), sendsJSON).want(t, 200, "")
+	ctx, cancel := context.WithCancel(context.Background())
+	r, err := http.NewRequestWithContext(ctx, "POST", "http://"+k.addr+"/v1/locks/l", strings.NewReader(`{"ttl_seconds":60,"wait_seconds":60}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Content-Type", api.TypeJSON)
+	done := make(chan error, 1)
+	go func() {
+		resp, err := k.contract.next.RoundTrip(r)
+		if err == nil {
+			_ = resp.Body.Close()
+		}
+		done <- err
+	}()
+	k.awaitFollowers(1)
+	waiting := func() int {
+		var s api.LockState
+		k.do("GET", "/v1/locks/l", nil).read(t, &s)
+		return s.Waiting
+	}
+	if n := waiting(); n != 1 {
+		t.Errorf("%d wait", n)
+	}
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	k.await("the queue is empty", func() bool { return waiting() == 0 })
+
+	b := k.background("POST", "/v1/locks/l", `{"ttl_seconds":60,"wait_seconds":60}`, sendsJSON)
+	k.awaitFollowers(1)
+	events := k.background("POST", "/v1/elections/e", `{"ttl_seconds":60}`, sendsJSON)
+	(<-events).want(t, 200, "")
+	events = k.background("POST", "/v1/elections/e", `{"ttl_seconds":60}`, sendsJSON, "Accept: text/event-stream")
+	k.awaitFollowers(2)
+	if err := k.server.Shutdown(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	(<-b).want(t, 503, api.CodeShuttingDown)
+	stream := (<-events).body
+	if !strings.Contains(string(stream), "event: waiting\ndata: {\"before\":0}\n\nevent: error\ndata: {") || !strings.Contains(string(stream), `"code":"shutting-down"`) {
+		t.Errorf("the stream ends with %s", stream)
+	}
+	v, err := k.member.View()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer v.Close()
+	if s, err := k.server.recipes.Lock(context.Background(), v, "l"); err != nil || s.Waiting > 0 {
+		t.Errorf("%d are left in the queue, %v", s.Waiting, err)
+	}
+}
+
+// An observer is told who leads, at first and after each change, and not again
+// after a reconnect.
+func TestObserve(t *testing.T) {
+	k := newKit(t)
+	first := k.background("GET", "/v1/elections/e/observe", "")
+	k.awaitFollowers(1)
+	step := func(method, target, body string) *answer {
+		t.Helper()
+		before, _ := k.member.store.Revisions()
+		var sent []byte
+		if body != "" {
+			sent = []byte(body)
+		}
+		a := k.do(method, target, sent, sendsJSON)
+		a.want(t, 200, "")
+		// The observers have looked at it when they wait again.
+		k.await("the observers have seen it", func() bool {
+			after, _ := k.member.store.Revisions()
+			return after > before && k.member.seen.Load() >= after && k.member.following.Load() > 0
+		})
+		return a
+	}
+	var a api.Leader
+	step("POST", "/v1/elections/e", `{"ttl_seconds":60,"value":"a"}`).read(t, &a)
+	step("PUT", "/v1/elections/e", fmt.Sprintf(`{"token":%d,"value":"a2"}`, a.Token))
+	known := a.Token + 1
+	again := k.background("GET", "/v1/elections/e/observe", "", fmt.Sprint("Last-Event-ID: ", known))
+	k.awaitFollowers(2)
+	step("DELETE", fmt.Sprint("/v1/elections/e?token=", a.Token), "")
+	k.awaitFollowers(2)
+	if err := k.server.Shutdown(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		answer *answer
+		want   string
+	}{
+		{<-first, fmt.Sprintf("1 vacant \n%d leader a\n%d leader a2\n%d vacant \n%d draining \n", a.Token, known, known+1, known+1)},
+		{<-again, fmt.Sprintf("%d vacant \n%d draining \n", known+1, known+1)},
+	} {
+		var got strings.Builder
+		for r := sse.NewReader(bytes.NewReader(c.answer.body), 1<<20); ; {
+			e, err := r.Next()
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			var l api.Leader
+			if err := json.Unmarshal(e.Data, &l); err != nil || l.Name != "e" {
+				t.Errorf("data %s: %v", e.Data, err)
+			}
+			fmt.Fprintf(&got, "%s %s %s\n", e.ID, e.Type, l.Value)
+		}
+		if got.String() != c.want {
+			t.Errorf("got\n%swant\n%s", &got, c.want)
+		}
+	}
+}
+
+// What is too large is refused before anything is asked of the store.
+func TestRecipesBound(t *testing.T) {
+	k := newKit(t)
+	value := strings.Repeat("v", 1<<20+1)
+	k.do("POST", "/v1/elections/e", fmt.Appendf(nil, `{"ttl_seconds":60,"value":"%s"}`, value), sendsJSON).want(t, 413, api.CodeValueTooLarge)
+	k.do("PUT", "/v1/elections/e", fmt.Appendf(nil, `{"token":5,"value":"%s"}`, value), sendsJSON).want(t, 413, api.CodeValueTooLarge)
+	k.do("PUT", "/v1/services/s/i", fmt.Appendf(nil, `{"ttl_seconds":60,"metadata":{"a":"%s"}}`, value[:1<<16]), sendsJSON).want(t, 413, api.CodeRequestTooLarge)
+	many := strings.Repeat(`"t",`, 64) + `"t"`
+	k.do("PUT", "/v1/services/s/i", fmt.Appendf(nil, `{"ttl_seconds":60,"tags":[%s]}`, many), sendsJSON).want(t, 400, api.CodeInvalidArgument)
+	if current, _ := k.member.store.Revisions(); current != 1 {
+		t.Errorf("something was written: revision %d", current)
+	}
+}
