@@ -34,12 +34,11 @@ type member struct {
 	scanning func(*kv.Entry) error
 	// changed is closed at each commit, and replaced.
 	changed chan struct{}
-	// following counts the calls of WaitChange that wait.
-	following atomic.Int64
+	// followers counts the calls of WaitChange that wait, by the revision after
+	// which they do.
+	followers map[uint64]int
 	// changing, when set, may end a WaitChange.
 	changing func() error
-	// seen is the newest revision after which a call of WaitChange has waited.
-	seen atomic.Uint64
 	// views counts the views that are open; closed, when set, is told of each
 	// that is closed.
 	views  atomic.Int64
@@ -62,7 +61,7 @@ func newMember(t testing.TB) *member {
 			t.Error(err)
 		}
 	})
-	return &member{store: store, changed: make(chan struct{}), status: kv.Status{
+	return &member{store: store, changed: make(chan struct{}), followers: map[uint64]int{}, status: kv.Status{
 		ClusterID: testCluster, MemberID: testMember, Name: "n1", Replica: 1, Leader: 1, Term: 2,
 		QuotaBytes: 16 << 30, DiskBytes: 4096, DiskFreeBytes: 1 << 40, ClusterVersion: kv.Version,
 		StartedAt: testStart,
@@ -129,10 +128,16 @@ func (m *member) WaitChange(ctx context.Context, _ kv.Range, after uint64) (uint
 			return 0, err
 		}
 	}
-	m.following.Add(1)
-	defer m.following.Add(-1)
-	for seen := m.seen.Load(); after > seen && !m.seen.CompareAndSwap(seen, after); seen = m.seen.Load() {
-	}
+	m.mu.Lock()
+	m.followers[after]++
+	m.mu.Unlock()
+	defer func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if m.followers[after]--; m.followers[after] == 0 {
+			delete(m.followers, after)
+		}
+	}()
 	for {
 		m.mu.Lock()
 		changed := m.changed
@@ -146,6 +151,18 @@ func (m *member) WaitChange(ctx context.Context, _ kv.Range, after uint64) (uint
 			return 0, ctx.Err()
 		}
 	}
+}
+
+// following counts the calls of WaitChange that wait, and have seen the revision.
+func (m *member) following(revision uint64) (n int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for after, count := range m.followers {
+		if after >= revision {
+			n += count
+		}
+	}
+	return n
 }
 
 func (m *member) Get(key []byte) (kv.Entry, bool, uint64, error) { return m.store.Get(key) }

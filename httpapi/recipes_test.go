@@ -34,9 +34,13 @@ func (k *kit) await(what string, holds func() bool) {
 	}
 }
 
-func (k *kit) awaitFollowers(n int64) {
+// awaitFollowers waits until so many wait for a change, and have seen all before.
+func (k *kit) awaitFollowers(n int) {
 	k.t.Helper()
-	k.await(fmt.Sprintf("%d wait", n), func() bool { return k.member.following.Load() == n })
+	k.await(fmt.Sprintf("%d wait", n), func() bool {
+		current, _ := k.member.store.Revisions()
+		return k.member.following(0) == n && k.member.following(current) == n
+	})
 }
 
 // background sends a request whose answer arrives later.
@@ -145,30 +149,24 @@ func TestObserve(t *testing.T) {
 	k := newKit(t)
 	first := k.background("GET", "/v1/elections/e/observe", "")
 	k.awaitFollowers(1)
-	step := func(method, target, body string) *answer {
+	step := func(observers int, method, target, body string) *answer {
 		t.Helper()
-		before, _ := k.member.store.Revisions()
 		var sent []byte
 		if body != "" {
 			sent = []byte(body)
 		}
 		a := k.do(method, target, sent, sendsJSON)
 		a.want(t, 200, "")
-		// The observers have looked at it when they wait again.
-		k.await("the observers have seen it", func() bool {
-			after, _ := k.member.store.Revisions()
-			return after > before && k.member.seen.Load() >= after && k.member.following.Load() > 0
-		})
+		k.awaitFollowers(observers)
 		return a
 	}
 	var a api.Leader
-	step("POST", "/v1/elections/e", `{"ttl_seconds":60,"value":"a"}`).read(t, &a)
-	step("PUT", "/v1/elections/e", fmt.Sprintf(`{"token":%d,"value":"a2"}`, a.Token))
+	step(1, "POST", "/v1/elections/e", `{"ttl_seconds":60,"value":"a"}`).read(t, &a)
+	step(1, "PUT", "/v1/elections/e", fmt.Sprintf(`{"token":%d,"value":"a2"}`, a.Token))
 	known := a.Token + 1
 	again := k.background("GET", "/v1/elections/e/observe", "", fmt.Sprint("Last-Event-ID: ", known))
 	k.awaitFollowers(2)
-	step("DELETE", fmt.Sprint("/v1/elections/e?token=", a.Token), "")
-	k.awaitFollowers(2)
+	step(2, "DELETE", fmt.Sprint("/v1/elections/e?token=", a.Token), "")
 	if err := k.server.Shutdown(context.Background()); err != nil {
 		t.Fatal(err)
 	}
