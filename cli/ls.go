@@ -23,12 +23,38 @@ const lsExample = `  cairn ls
   cairn ls config/
   cairn ls --delimiter : user:`
 
+// levelFlags are the flags of the commands that show keys as levels.
+type levelFlags struct {
+	delimiter string
+	revision  uint64
+	read      readFlags
+}
+
+func (f *levelFlags) register(cmd *cobra.Command) {
+	cmd.Flags().StringVarP(&f.delimiter, "delimiter", "d", "/", "what ends a level")
+	cmd.Flags().Uint64Var(&f.revision, "revision", 0, "as it was at this `revision`")
+	f.read.register(cmd)
+}
+
+// list gives the keys of the prefix that the arguments name, and the options of
+// a list of them without values.
+func (f *levelFlags) list(args []string) (client.Keys, []client.ListOption, error) {
+	if f.delimiter == "" {
+		return client.Keys{}, nil, usagef("--delimiter is empty; list prints every key")
+	}
+	keys, err := (&rangeFlags{}).keys(args)
+	opts := []client.ListOption{client.KeysOnly()}
+	for _, o := range f.read.options() {
+		opts = append(opts, o)
+	}
+	if f.revision > 0 {
+		opts = append(opts, client.AtRevision(f.revision))
+	}
+	return keys, opts, err
+}
+
 func (a *app) ls() *cobra.Command {
-	var (
-		delimiter string
-		revision  uint64
-		read      readFlags
-	)
+	var f levelFlags
 	cmd := &cobra.Command{
 		Use:               "ls [PREFIX]",
 		Short:             "List one level of keys",
@@ -37,28 +63,17 @@ func (a *app) ls() *cobra.Command {
 		Args:              arguments(0, 1),
 		ValidArgsFunction: a.completePrefix,
 	}
-	cmd.Flags().StringVarP(&delimiter, "delimiter", "d", "/", "what ends a level")
-	cmd.Flags().Uint64Var(&revision, "revision", 0, "as it was at this `revision`")
-	read.register(cmd)
+	f.register(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if delimiter == "" {
-			return usagef("--delimiter is empty; list prints every key")
+		keys, opts, err := f.list(args)
+		if err != nil {
+			return err
 		}
 		c, err := a.client()
 		if err != nil {
 			return err
 		}
-		keys, err := (&rangeFlags{}).keys(args)
-		if err != nil {
-			return err
-		}
-		opts := []client.ListOption{client.Delimiter(delimiter), client.KeysOnly(), client.Limit(1000)}
-		for _, o := range read.options() {
-			opts = append(opts, o)
-		}
-		if revision > 0 {
-			opts = append(opts, client.AtRevision(revision))
-		}
+		opts = append(opts, client.Delimiter(f.delimiter), client.Limit(1000))
 		w := bufio.NewWriter(a.stdout)
 		defer w.Flush()
 		for page, err := range c.Pages(cmd.Context(), keys, opts...) {

@@ -7,8 +7,6 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-
-	"github.com/cairnkv/cairn/client"
 )
 
 const treeHelp = `Draw the keys as a tree, as if each delimiter began a directory.
@@ -22,10 +20,8 @@ const treeExample = `  cairn tree
 
 func (a *app) tree() *cobra.Command {
 	var (
-		delimiter string
-		depth     int
-		revision  uint64
-		read      readFlags
+		depth int
+		f     levelFlags
 	)
 	cmd := &cobra.Command{
 		Use:               "tree [PREFIX]",
@@ -35,13 +31,12 @@ func (a *app) tree() *cobra.Command {
 		Args:              arguments(0, 1),
 		ValidArgsFunction: a.completePrefix,
 	}
-	cmd.Flags().StringVarP(&delimiter, "delimiter", "d", "/", "what ends a level")
 	cmd.Flags().IntVar(&depth, "depth", 0, "draw this many `levels` and count what lies below them; 0 draws all")
-	cmd.Flags().Uint64Var(&revision, "revision", 0, "as it was at this `revision`")
-	read.register(cmd)
+	f.register(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if delimiter == "" {
-			return usagef("--delimiter is empty; list prints every key")
+		keys, opts, err := f.list(args)
+		if err != nil {
+			return err
 		}
 		c, err := a.client()
 		if err != nil {
@@ -50,17 +45,6 @@ func (a *app) tree() *cobra.Command {
 		prefix := ""
 		if len(args) == 1 {
 			prefix = args[0]
-		}
-		keys, err := (&rangeFlags{}).keys(args)
-		if err != nil {
-			return err
-		}
-		opts := []client.ListOption{client.KeysOnly()}
-		for _, o := range read.options() {
-			opts = append(opts, o)
-		}
-		if revision > 0 {
-			opts = append(opts, client.AtRevision(revision))
 		}
 		root := &branch{}
 		for e, err := range c.All(cmd.Context(), keys, opts...) {
@@ -73,7 +57,7 @@ func (a *app) tree() *cobra.Command {
 				}
 				continue
 			}
-			root.add(strings.TrimPrefix(string(e.Key), prefix), delimiter, depth)
+			root.add(strings.TrimPrefix(string(e.Key), prefix), f.delimiter, depth)
 		}
 		if a.output == outputJSON {
 			return nil
