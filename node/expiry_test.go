@@ -18,14 +18,13 @@ import (
 // revision of its own, and no put waits for the end of them. With CAIRN_LONG they
 // are 100,000; the figures are logged, not judged.
 func TestManyLeasesEndTogether(t *testing.T) {
-	many := 5_000
+	many, ttl := 5_000, int64(3_000)
 	if os.Getenv("CAIRN_LONG") != "" {
-		many = 100_000
+		many, ttl = 100_000, 20_000
 	}
 	n := ready(t, config(t))
 	u := newUser(t, n)
 	ctx := context.Background()
-	const ttl = 20_000
 	id := func(i int) (id kv.LeaseID) {
 		id[0] = 1
 		binary.BigEndian.PutUint64(id[8:], uint64(i))
@@ -100,7 +99,7 @@ func TestManyLeasesEndTogether(t *testing.T) {
 			t.Fatalf("%d leases are left", s.Leases)
 		}
 	}
-	if first.Before(renewed.Add(ttl * time.Millisecond)) {
+	if first.Before(renewed.Add(time.Duration(ttl) * time.Millisecond)) {
 		t.Errorf("the first lease had ended after %v", first.Sub(renewed))
 	}
 	after := n.Status()

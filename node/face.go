@@ -19,7 +19,11 @@ func (f face) Propose(ctx context.Context, c *kv.Command) (*kv.Result, error) {
 	if err := f.n.guard.admit(c); err != nil {
 		return nil, err
 	}
-	return f.n.shard.Propose(ctx, c)
+	r, err := f.n.shard.Propose(ctx, c)
+	if err == nil && c.Kind == kv.KindLeaseRenew {
+		f.n.countRenewals(r)
+	}
+	return r, err
 }
 
 func (f face) Wait(ctx context.Context, c kv.Consistency) error { return f.n.shard.Wait(ctx, c) }

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cairnkv/cairn/httpapi"
@@ -99,6 +100,7 @@ type Node struct {
 	server   *httpapi.Server
 	listener net.Listener
 	started  time.Time
+	renewals atomic.Uint64 // leases that were renewed through this member
 
 	background context.CancelFunc // ends the node's own goroutines
 	wg         sync.WaitGroup     // of them

@@ -32,6 +32,17 @@ func (n *Node) Status() kv.Status {
 	return s
 }
 
+// countRenewals counts the leases that a renewal found.
+func (n *Node) countRenewals(r *kv.Result) {
+	renewed := uint64(0)
+	for i := range r.Leases {
+		if r.Leases[i].Code == kv.OK {
+			renewed++
+		}
+	}
+	n.renewals.Add(renewed)
+}
+
 // registerMetrics makes the node's figures visible.
 func registerMetrics(r prometheus.Registerer, n *Node) {
 	gauge := func(name, help string, value func(*kv.Status) float64) {
@@ -53,6 +64,13 @@ func registerMetrics(r prometheus.Registerer, n *Node) {
 	gauge("has_leader", "1 if this member knows a leader.", func(s *kv.Status) float64 { return oneIf(s.Leader != 0) })
 	gauge("is_leader", "1 if this member leads.", func(s *kv.Status) float64 { return oneIf(s.Leader == s.Replica) })
 	gauge("ready", "1 while linearizable rounds succeed.", func(*kv.Status) float64 { return oneIf(n.Ready() == nil) })
+	counter := func(name, help string, value func() uint64) {
+		r.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: "cairn", Name: name, Help: help}, func() float64 {
+			return float64(value())
+		}))
+	}
+	counter("lease_renewals_total", "Leases that were renewed through this member.", n.renewals.Load)
+	counter("leases_expired_total", "Leases that this member has ended as the leader.", n.clock.Expired)
 	gauge("alarms", "Active alarms of all members.", func(s *kv.Status) float64 { return float64(len(s.Alarms)) })
 }
 
