@@ -84,6 +84,14 @@ var (
 	ErrNoSpace error = &sentinel{text: "the storage quota is used up", code: api.CodeNoSpace}
 	// ErrReserved: keys under _cairn/ are written by Cairn alone.
 	ErrReserved error = &sentinel{text: "the key is reserved", code: api.CodeReserved}
+	// ErrLockHeld: another holds the lock. Problem.Holder says who.
+	ErrLockHeld error = &sentinel{text: "the lock is held", code: api.CodeLockHeld}
+	// ErrNotElected: another candidate leads.
+	ErrNotElected error = &sentinel{text: "another candidate leads", code: api.CodeNotElected}
+	// ErrNotHolder: the lock or the lead was lost, or never held.
+	ErrNotHolder error = &sentinel{text: "the token is not that of a holder", code: api.CodeNotHolder}
+	// ErrFenced: the holder for whom the write was made has lost its lock.
+	ErrFenced error = &sentinel{text: "the holder has lost its lock", code: api.CodeFencingTokenStale}
 
 	// ErrInvalid: the request is wrong, and sending it again can't help.
 	ErrInvalid error = &sentinel{text: "the request is not valid", class: api.ClassUsage}

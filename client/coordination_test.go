@@ -1,0 +1,258 @@
+package client_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/cairnkv/cairn/api"
+	"github.com/cairnkv/cairn/client"
+)
+
+func patient(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// awaitTrue waits until what a test wants to see is there.
+func awaitTrue(ctx context.Context, t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !holds() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("never: %s", what)
+		}
+	}
+}
+
+func noError(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A lock goes from hand to hand, and its fence with it.
+func TestLock(t *testing.T) {
+	ctx := patient(t)
+	url := newNode(t)
+	a, b := newClient(t, url), newClient(t, url)
+	const name = "a lock: ü"
+	first, err := a.Lock(ctx, name, client.LockOptions{Owner: "a"})
+	noError(t, err)
+	if _, err := b.TryLock(ctx, name, client.LockOptions{}); !errors.Is(err, client.ErrLockHeld) {
+		t.Errorf("a second holder: %v", err)
+	} else if e := new(client.Error); !errors.As(err, &e) || e.Problem.Holder == nil || e.Problem.Holder.Owner != "a" {
+		t.Errorf("got %+v", e)
+	}
+	_, err = a.Put(ctx, "k", []byte("1"), client.Fenced(first.Fence))
+	noError(t, err)
+	got := make(chan *client.Lock, 1)
+	go func() {
+		l, err := b.Lock(ctx, name, client.LockOptions{Owner: "b"})
+		if err != nil {
+			t.Error(err)
+		}
+		got <- l
+	}()
+	awaitTrue(ctx, t, "b waits", func() bool {
+		s, err := a.LockState(ctx, name)
+		return err == nil && s.Waiting == 1 && s.Queue[0].Owner == "b" && s.Holders[0].Token == first.Token
+	})
+	noError(t, first.Release(ctx))
+	second := <-got
+	if second.Token <= first.Token || second.Name != name {
+		t.Errorf("got %+v after %+v", second.Lock, first.Lock)
+	}
+	if _, err := a.Put(ctx, "k", []byte("2"), client.Fenced(first.Fence)); !errors.Is(err, client.ErrFenced) {
+		t.Errorf("a late write: %v", err)
+	}
+	_, err = b.Put(ctx, "k", []byte("2"), client.Fenced(second.Fence))
+	noError(t, err)
+
+	// Behind its back.
+	_, err = a.Leases().Revoke(ctx, second.Lease)
+	noError(t, err)
+	select {
+	case <-second.Lost():
+	case <-ctx.Done():
+		t.Fatal("the loss was never noticed")
+	}
+	if !errors.Is(second.Err(), client.ErrLeaseNotFound) || !errors.Is(second.Release(ctx), client.ErrLeaseNotFound) {
+		t.Errorf("lost: %v", second.Err())
+	}
+
+	// Shared.
+	for range 2 {
+		r, err := a.TryLock(ctx, name, client.LockOptions{Read: true})
+		noError(t, err)
+		defer func() { noError(t, r.Release(ctx)) }()
+	}
+	if _, err := a.TryLock(ctx, name, client.LockOptions{Limit: 3}); !errors.Is(err, client.ErrLockHeld) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// Who gives up waiting leaves nothing behind.
+func TestLockGivenUp(t *testing.T) {
+	ctx := patient(t)
+	url := newNode(t)
+	a, b := newClient(t, url), newClient(t, url)
+	held, err := a.Lock(ctx, "l", client.LockOptions{})
+	noError(t, err)
+	short, cancel := context.WithCancel(ctx)
+	done := make(chan error, 1)
+	go func() {
+		_, err := b.Lock(short, "l", client.LockOptions{})
+		done <- err
+	}()
+	waiting := func() int {
+		s, err := a.LockState(ctx, "l")
+		noError(t, err)
+		return s.Waiting
+	}
+	awaitTrue(ctx, t, "b waits", func() bool { return waiting() == 1 })
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	awaitTrue(ctx, t, "nobody waits", func() bool { return waiting() == 0 })
+	leases := 0
+	for _, err := range a.Leases().List(ctx) {
+		noError(t, err)
+		leases++
+	}
+	if leases != 1 {
+		t.Errorf("%d leases, want the holder's", leases)
+	}
+	noError(t, held.Release(ctx))
+}
+
+// A lock that can't be taken as it was asked for is refused, and its lease goes.
+func TestLockRefused(t *testing.T) {
+	ctx := patient(t)
+	c := newClient(t, newNode(t))
+	if _, err := c.Lock(ctx, "l", client.LockOptions{Read: true, Limit: 2}); !errors.Is(err, client.ErrInvalid) {
+		t.Errorf("got %v", err)
+	}
+	for l, err := range c.Leases().List(ctx) {
+		t.Errorf("left behind: %+v, %v", l, err)
+	}
+}
+
+// A leader is followed, proclaims, and is taken over from.
+func TestElection(t *testing.T) {
+	ctx := patient(t)
+	url := newNode(t)
+	c := newClient(t, url)
+	following, stop := context.WithCancel(ctx)
+	values := make(chan string, 100)
+	followed := make(chan error, 1)
+	go func() {
+		for l, err := range newClient(t, url).Observe(following, "e") {
+			switch {
+			case err != nil:
+				followed <- err
+			case l == nil:
+				values <- "nobody"
+			default:
+				values <- string(l.Value)
+			}
+		}
+		close(followed)
+	}()
+	next := func(want string) {
+		t.Helper()
+		select {
+		case got := <-values:
+			if got != want {
+				t.Fatalf("the observer sees %q, want %q", got, want)
+			}
+		case <-ctx.Done():
+			t.Fatalf("the observer never sees %q", want)
+		}
+	}
+	next("nobody")
+	a, err := c.Campaign(ctx, "e", []byte("a"), time.Second)
+	noError(t, err)
+	next("a")
+	noError(t, a.Proclaim(ctx, []byte("a2")))
+	next("a2")
+	elected := make(chan *client.Leadership, 1)
+	go func() {
+		b, err := newClient(t, url).Campaign(ctx, "e", []byte("b"), 0)
+		if err != nil {
+			t.Error(err)
+		}
+		elected <- b
+	}()
+	awaitTrue(ctx, t, "b waits", func() bool {
+		s, err := c.Election(ctx, "e")
+		return err == nil && s.Waiting == 1 && s.Leader != nil && s.Leader.Token == a.Token
+	})
+	noError(t, a.Resign(ctx))
+	b := <-elected
+	if b.Token <= a.Token || string(b.Value) != "b" {
+		t.Errorf("got %+v", b.Leader)
+	}
+	if err := a.Proclaim(ctx, []byte("a3")); !errors.Is(err, client.ErrNotHolder) {
+		t.Errorf("who has resigned proclaims: %v", err)
+	}
+	if _, err := c.Delete(ctx, "k", client.Fenced(b.Fence), client.Fenced(a.Fence)); !errors.Is(err, client.ErrFenced) {
+		t.Errorf("one fence of two: %v", err)
+	}
+	noError(t, b.Resign(ctx))
+	stop()
+	if err := <-followed; !errors.Is(err, context.Canceled) {
+		t.Errorf("the observer ends with %v", err)
+	}
+}
+
+// An instance is renewed, made anew when it was lost, and deregistered.
+func TestRegistration(t *testing.T) {
+	ctx := patient(t)
+	c := newClient(t, newNode(t))
+	want := api.Registration{Address: "10.0.0.1", Port: 80, Tags: []string{"blue"}, TTLSeconds: 1}
+	g, err := c.Register(ctx, "web", "1", want)
+	noError(t, err)
+	i, err := c.Instance(ctx, "web", "1")
+	noError(t, err)
+	if i.Address != want.Address || i.Port != want.Port || len(i.Tags) != 1 || i.Service != "web" || i.Instance != "1" {
+		t.Errorf("got %+v", i)
+	}
+	other, err := c.Register(ctx, "web", "2", api.Registration{})
+	noError(t, err)
+	var names []string
+	for i, err := range c.Instances(ctx, "web", "blue") {
+		noError(t, err)
+		names = append(names, i.Instance)
+	}
+	for name, err := range c.Services(ctx) {
+		noError(t, err)
+		names = append(names, name)
+	}
+	if len(names) != 2 || names[0] != "1" || names[1] != "web" {
+		t.Errorf("got %q", names)
+	}
+	_, err = c.Leases().Revoke(ctx, i.Lease)
+	noError(t, err)
+	awaitTrue(ctx, t, "it is registered again", func() bool {
+		again, err := c.Instance(ctx, "web", "1")
+		return err == nil && again.Lease != i.Lease
+	})
+	noError(t, g.Deregister(ctx))
+	if _, err := c.Instance(ctx, "web", "1"); !errors.Is(err, client.ErrNotFound) {
+		t.Errorf("got %v", err)
+	}
+	noError(t, g.Err())
+	noError(t, other.Deregister(ctx))
+	if deleted, err := c.Deregister(ctx, "web", "2"); err != nil || deleted {
+		t.Errorf("deleted %v, %v", deleted, err)
+	}
+}

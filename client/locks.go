@@ -1,0 +1,191 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+
+	"github.com/cairnkv/cairn/api"
+)
+
+// LockOptions say how a lock is taken. The zero value takes it alone.
+type LockOptions struct {
+	// TTL is how long the lock outlives a holder that is gone; 10 s if it is 0, a
+	// second at least.
+	TTL time.Duration
+	// Owner is shown to others.
+	Owner string
+	// Read shares the lock with other readers, Limit with so many others that ask
+	// with the same limit.
+	Read  bool
+	Limit int
+	// Delay is how long the lock stays closed if it is lost and not released. It is
+	// for a lock that is held alone.
+	Delay time.Duration
+}
+
+const (
+	defaultLockTTL = 10 * time.Second
+	// waitForTurn is how long a request waits for its turn, the longest that a node
+	// allows. Beyond it the wait begins again, at the end of the queue.
+	waitForTurn = time.Hour
+)
+
+// A Lock is a lock that this process holds. It is safe for concurrent use.
+type Lock struct {
+	api.Lock
+	*session
+}
+
+// Lock takes a lock, waiting for its turn until ctx ends, and keeps it until
+// Release, or until it is lost. That it is held does not depend on ctx.
+//
+// The lock alone does not keep a process that was paused from acting too late.
+// Give [Fenced] with the lock's Fence to each write that the lock protects.
+func (c *Client) Lock(ctx context.Context, name string, o LockOptions) (*Lock, error) {
+	return c.lock(ctx, name, o, true)
+}
+
+// TryLock takes a lock if nobody else holds it or waits for it; else the error is
+// [ErrLockHeld].
+func (c *Client) TryLock(ctx context.Context, name string, o LockOptions) (*Lock, error) {
+	return c.lock(ctx, name, o, false)
+}
+
+func (c *Client) lock(ctx context.Context, name string, o LockOptions, wait bool) (*Lock, error) {
+	ask := api.AskLock{Owner: o.Owner, Limit: o.Limit, LockDelaySeconds: o.Delay.Seconds()}
+	if o.Read {
+		ask.Mode = api.ModeRead
+	}
+	if wait {
+		ask.WaitSeconds = waitForTurn.Seconds()
+	}
+	s, err := c.newSession(ctx, o.TTL)
+	if err != nil {
+		return nil, err
+	}
+	ask.Lease = s.lease
+	l := &Lock{session: s}
+	if err := s.claim(ctx, lockTarget(name), ask, wait, ErrLockHeld, &l.Lock); err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+// Release releases the lock. Of a lock that was lost before, the error is
+// [ErrLeaseNotFound].
+func (l *Lock) Release(ctx context.Context) error { return l.end(ctx) }
+
+// LockState is who holds a lock and who waits for it.
+func (c *Client) LockState(ctx context.Context, name string, opts ...ReadOption) (*api.LockState, error) {
+	r := newRequest(http.MethodGet, lockTarget(name))
+	for _, o := range opts {
+		o.get(r)
+	}
+	var s api.LockState
+	if err := c.do(ctx, r, into(&s)); err != nil {
+		return nil, err
+	}
+	return &s, nil
+}
+
+// Fenced binds a write to the holder of a lock or to a leader, by the Fence of a
+// [Lock] or a [Leadership]: the write is applied only as long as that one is, else
+// it is [ErrFenced]. Given twice, both must hold.
+func Fenced(fence string) WriteOption {
+	return writeOption(func(r *request) { r.header.Add(api.HeaderFencing, fence) })
+}
+
+func lockTarget(name string) string { return "/v1/locks/" + url.PathEscape(name) }
+
+// A session is the lease behind a lock or a lead: it is kept alive as long as they
+// are held.
+type session struct {
+	c     *Client
+	lease string
+	alive *KeepAlive
+	stop  context.CancelFunc
+}
+
+// newSession grants a lease and keeps it alive.
+func (c *Client) newSession(ctx context.Context, ttl time.Duration) (*session, error) {
+	if ttl == 0 {
+		ttl = defaultLockTTL
+	}
+	s := &session{c: c, lease: ulid.Make().String()}
+	if _, err := c.Leases().GrantAs(ctx, s.lease, ttl, Idempotent()); err != nil {
+		return nil, err
+	}
+	kept, stop := context.WithCancel(context.WithoutCancel(ctx))
+	s.stop = stop
+	var err error
+	if s.alive, err = c.Leases().KeepAlive(kept, s.lease); err != nil {
+		_ = s.end(context.WithoutCancel(ctx)) // the lease ends by itself as well
+		return nil, err
+	}
+	return s, nil
+}
+
+// claim asks for what is at target until it is granted to the session's lease, or
+// refused, or ctx ends. A session that gets nothing is ended.
+func (s *session) claim(ctx context.Context, target string, ask any, wait bool, held error, into any) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() { // ends with the claim
+		select {
+		case <-s.alive.Lost():
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	for n := 1; ; n++ {
+		err := s.ask(ctx, target, ask, into)
+		switch {
+		case err == nil:
+			return nil
+		case s.alive.Err() != nil:
+			err = s.alive.Err()
+		case wait && ctx.Err() == nil && (errors.Is(err, held) || errors.Is(err, ErrUnavailable) || errors.Is(err, ErrOutcomeUnknown)):
+			// The same lease finds its place again, or what it was granted.
+			if sleep(ctx, backoff(n, 0)) {
+				continue
+			}
+		}
+		// Whatever was granted without our knowledge ends with the lease.
+		_ = s.end(context.WithoutCancel(ctx))
+		return err
+	}
+}
+
+// ask sends one request. It may be open for as long as the node lets it wait.
+func (s *session) ask(ctx context.Context, target string, ask, answer any) error {
+	r := newRequest(http.MethodPost, target)
+	r.harmless, r.stream = true, true
+	if err := r.sendJSON(ask); err != nil {
+		return err
+	}
+	return s.c.do(ctx, r, func(resp *http.Response) error {
+		defer drain(resp)
+		return into(answer)(resp)
+	})
+}
+
+// end revokes the lease, which deletes what it holds.
+func (s *session) end(ctx context.Context) error {
+	s.stop()
+	if s.alive != nil {
+		<-s.alive.Done()
+	}
+	_, err := s.c.Leases().Revoke(ctx, s.lease, Idempotent())
+	return err
+}
+
+// Lost is closed when what was held is lost, or may be; see [KeepAlive.Lost].
+func (s *session) Lost() <-chan struct{} { return s.alive.Lost() }
+
+// Err says why it was lost; nil while it isn't.
+func (s *session) Err() error { return s.alive.Err() }
