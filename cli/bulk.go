@@ -56,7 +56,7 @@ func (a *app) bulk() *cobra.Command {
 	cmd.Flags().StringVar(&f.dir, "from-dir", "", "store the files below this `directory`")
 	cmd.Flags().StringVar(&f.prefix, "prefix", "", "`prefix` of the keys of --from-dir")
 	_ = cmd.MarkFlagDirname("from-dir")
-	f.write.register(cmd)
+	f.write.registerFenced(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		switch {
 		case f.dir != "" && len(args) > 0:

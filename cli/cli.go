@@ -52,6 +52,10 @@ func Main(build Build) int {
 	if !a.running {
 		err = &usageError{err}
 	}
+	var exited *exitedError
+	if errors.As(err, &exited) {
+		return exited.status // it is the command's own to say why
+	}
 	fmt.Fprintf(a.stderr, "cairn: %s\n", explain(err, cmd.CommandPath()))
 	return exitStatus(err)
 }
@@ -103,6 +107,7 @@ func (a *app) root() *cobra.Command {
 	root.AddGroup(
 		&cobra.Group{ID: groupNodes, Title: "Nodes:"},
 		&cobra.Group{ID: groupKeys, Title: "Keys:"},
+		&cobra.Group{ID: groupTogether, Title: "Working together:"},
 		&cobra.Group{ID: groupCluster, Title: "Cluster:"},
 	)
 	add := func(group string, commands ...*cobra.Command) {
@@ -113,6 +118,7 @@ func (a *app) root() *cobra.Command {
 	}
 	add(groupNodes, a.serve(), a.dev())
 	add(groupKeys, a.put(), a.get(), a.del(), a.ls(), a.tree(), a.list(), a.txn(), a.bulk(), a.history(), a.lease())
+	add(groupTogether, a.lock(), a.elect(), a.service())
 	add(groupCluster, a.status(), a.hash(), a.compact(), a.version())
 	return root
 }
@@ -141,9 +147,10 @@ func arguments(least, most int) cobra.PositionalArgs {
 
 // Groups of commands in the help.
 const (
-	groupNodes   = "nodes"
-	groupKeys    = "keys"
-	groupCluster = "cluster"
+	groupNodes    = "nodes"
+	groupKeys     = "keys"
+	groupTogether = "together"
+	groupCluster  = "cluster"
 )
 
 // noting makes the command note when it is begun.

@@ -49,7 +49,7 @@ func (a *app) del() *cobra.Command {
 	f.bounds.register(cmd)
 	flags.BoolVar(&f.all, "all", false, "every key")
 	flags.BoolVar(&f.prev, "prev", false, "show what was deleted")
-	f.write.register(cmd)
+	f.write.registerFenced(cmd)
 	cmd.MarkFlagsMutuallyExclusive("prefix", "all", "if-revision")
 	for _, bound := range []string{"start", "end"} {
 		for _, other := range []string{"prefix", "all", "if-revision"} {

@@ -17,5 +17,6 @@
 //
 // There is one command a file. What they share is in cli.go (the root), exit.go
 // (errors and exit statuses), settings.go (environment and file), requests.go
-// (flags of reads and writes), output.go and running.go (nodes of this process).
+// (flags of reads and writes), guarded.go (commands that run under a lock), output.go
+// and running.go (nodes of this process).
 package cli

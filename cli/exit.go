@@ -23,12 +23,16 @@ const (
 // exitStatus tells a script what kind of error it was.
 func exitStatus(err error) int {
 	var (
-		usage   *usageError
-		refused *client.Error
+		usage    *usageError
+		refused  *client.Error
+		lost     *lostError
+		notTaken *notTakenError
 	)
 	switch {
 	case err == nil:
 		return statusOK
+	case errors.As(err, &lost), errors.As(err, &notTaken):
+		return statusConflict
 	case errors.As(err, &usage):
 		return statusUsage
 	case errors.Is(err, errNotSucceeded):
@@ -82,7 +86,8 @@ func explain(err error, command string) string {
 		refused *client.Error
 	)
 	line := err.Error()
-	if errors.As(err, &refused) {
+	var lost *lostError
+	if errors.As(err, &refused) && !errors.As(err, &lost) {
 		line = refusal(refused)
 	}
 	if errors.As(err, &about) {

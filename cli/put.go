@@ -59,7 +59,7 @@ func (a *app) put() *cobra.Command {
 	flags.StringVar(&f.contentType, "content-type", "", "the media `type` that is kept with the value")
 	flags.BoolVar(&f.next, "next", false, "KEY is a prefix: store under the next key of its sequence, which is printed")
 	flags.BoolVar(&f.prev, "prev", false, "show what was replaced")
-	f.write.register(cmd)
+	f.write.registerFenced(cmd)
 	cmd.MarkFlagsMutuallyExclusive("if-revision", "create", "update")
 	cmd.MarkFlagsMutuallyExclusive("lease", "ttl", "keep-lease")
 	for _, other := range []string{"if-revision", "create", "update", "keep-lease", "prev"} {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -42,6 +43,8 @@ func (f *readFlags) options() (opts []client.ReadOption) {
 type writeFlags struct {
 	idempotent bool
 	key        string
+	// fencing is only for those that write keys.
+	fencing string
 }
 
 func (f *writeFlags) register(cmd *cobra.Command) {
@@ -51,14 +54,25 @@ func (f *writeFlags) register(cmd *cobra.Command) {
 	cmd.MarkFlagsMutuallyExclusive("idempotent", "idempotency-key")
 }
 
-func (f *writeFlags) options() []client.WriteOption {
+// registerFenced is register for the commands that write keys, which can be bound
+// to a holder.
+func (f *writeFlags) registerFenced(cmd *cobra.Command) {
+	f.register(cmd)
+	cmd.Flags().StringVar(&f.fencing, "fencing", os.Getenv(envFencing), "write only as long as the holder with this `fence` is one (default $"+envFencing+")")
+	cmd.Flags().Lookup("fencing").DefValue = ""
+}
+
+func (f *writeFlags) options() (opts []client.WriteOption) {
 	switch {
 	case f.key != "":
-		return []client.WriteOption{client.IdempotencyKey(f.key)}
+		opts = append(opts, client.IdempotencyKey(f.key))
 	case f.idempotent:
-		return []client.WriteOption{client.Idempotent()}
+		opts = append(opts, client.Idempotent())
 	}
-	return nil
+	if f.fencing != "" {
+		opts = append(opts, client.Fenced(f.fencing))
+	}
+	return opts
 }
 
 // rangeFlags say which keys, for the commands that take a prefix as argument or a

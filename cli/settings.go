@@ -23,6 +23,9 @@ const (
 	longTests = "CAIRN_LONG"
 )
 
+// underLock is what lock and elect tell the commands that they run.
+var underLock = []string{envFencing, envLockToken, envElectionToken}
+
 // injected are the variables that Kubernetes and Docker set in every container
 // for a service that is called cairn or cairn-…, such as CAIRN_SERVICE_HOST and
 // CAIRN_PORT_7480_TCP_ADDR. Nobody who sees them has written them.
@@ -61,7 +64,7 @@ func fromEnvironment(cmd *cobra.Command) error {
 		}
 		flag, ok := known[name]
 		switch {
-		case !ok && (name == longTests || injected.MatchString(name)):
+		case !ok && (name == longTests || slices.Contains(underLock, name) || injected.MatchString(name)):
 			continue
 		case !ok:
 			return usagef("there is no setting %s in the environment%s", name, didYouMean(name, known))

@@ -49,7 +49,7 @@ func (a *app) txn() *cobra.Command {
 		Args:    arguments(0, 1),
 	}
 	cmd.Flags().BoolVar(&must, "must-succeed", false, "exit with status 4 if the compares do not hold")
-	write.register(cmd)
+	write.registerFenced(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		name := "-"
 		if len(args) == 1 {

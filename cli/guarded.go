@@ -1,0 +1,230 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/cairnkv/cairn/client"
+)
+
+// Variables that the commands which lock and elect run under have. Whatever of
+// cairn writes keys carries the fence by itself.
+const (
+	envFencing       = "CAIRN_FENCING"
+	envLockToken     = "CAIRN_LOCK_TOKEN"
+	envElectionToken = "CAIRN_ELECTION_TOKEN"
+)
+
+// A held is what a command runs under: a lock, or the lead of an election.
+type held struct {
+	// what says it to people.
+	what        string
+	fence       string
+	token       uint64
+	tokenEnv    string
+	lost        <-chan struct{}
+	err         func() error
+	release     func(context.Context) error
+	releaseWord string
+}
+
+// An exitedError passes the exit status of a command on, or is what a shell makes of
+// a signal; there is nothing to say.
+type exitedError struct{ status int }
+
+func (e *exitedError) Error() string {
+	return fmt.Sprintf("the command ended with status %d", e.status)
+}
+
+// A lostError says that what a command ran under was lost.
+type lostError struct {
+	what string
+	why  error
+}
+
+func (e *lostError) Error() string {
+	return fmt.Sprintf("%s was lost, and the command was ended: %v", e.what, e.why)
+}
+
+func (e *lostError) Unwrap() error { return e.why }
+
+// A notTakenError says that the time to wait was over.
+type notTakenError struct{ error }
+
+// guarded takes something, runs a command under it, and releases it. It passes the
+// exit status of the command on, and ends the command when what it runs under is
+// lost: by SIGTERM, and by SIGKILL if it goes on for longer than grace.
+func (a *app) guarded(ctx context.Context, take func(context.Context) (*held, error), command []string, grace time.Duration) error {
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer signal.Stop(signals)
+	h, err := a.await(ctx, take, signals)
+	if err != nil {
+		return err
+	}
+	err = a.runUnder(h, command, signals, grace)
+	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+	defer cancel()
+	released := h.release(limited)
+	var lost *lostError
+	switch {
+	case errors.As(err, &lost):
+		return err
+	case errors.Is(released, client.ErrLeaseNotFound):
+		// It ended before the command did, and nobody has noticed.
+		return &lostError{h.what, released}
+	case released != nil:
+		fmt.Fprintf(a.stderr, "cairn: %s was not %s, it ends by itself: %s\n", h.what, h.releaseWord, explain(released, ""))
+	}
+	return err
+}
+
+// await takes something, unless a signal comes first.
+func (a *app) await(ctx context.Context, take func(context.Context) (*held, error), signals <-chan os.Signal) (*held, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	type taken struct {
+		h   *held
+		err error
+	}
+	done := make(chan taken, 1)
+	go func() {
+		h, err := take(ctx)
+		done <- taken{h, err}
+	}()
+	interrupted := &exitedError{statusOther}
+	select {
+	case t := <-done:
+		return t.h, t.err
+	case s := <-signals:
+		cancel()
+		if number, ok := s.(syscall.Signal); ok {
+			interrupted.status = 128 + int(number)
+		}
+	}
+	t := <-done
+	if t.err == nil {
+		limited, stop := context.WithTimeout(context.WithoutCancel(ctx), shutdownLimit)
+		defer stop()
+		_ = t.h.release(limited) // it ends by itself as well
+	}
+	return nil, interrupted
+}
+
+// runUnder runs the command until it ends.
+func (a *app) runUnder(h *held, command []string, signals <-chan os.Signal, grace time.Duration) error {
+	cmd := exec.Command(command[0], command[1:]...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = a.stdin, a.stdout, a.stderr
+	cmd.Env = h.environment(os.Environ())
+	// What the command has started is to be ended with it. On a terminal it stays in
+	// our group, which is the one that may read from it.
+	group := !isTerminal(a.stdin)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: group}
+	if err := cmd.Start(); err != nil {
+		return &usageError{err}
+	}
+	send := func(s os.Signal) {
+		number, ok := s.(syscall.Signal)
+		if !ok {
+			return
+		}
+		pid := cmd.Process.Pid
+		if group {
+			pid = -pid
+		}
+		_ = syscall.Kill(pid, number) // it may have ended just now
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	lost := h.lost
+	var why error
+	var kill <-chan time.Time
+	for {
+		select {
+		case s := <-signals:
+			if group || s != os.Interrupt { // the terminal has told the command already
+				send(s)
+			}
+		case <-lost:
+			lost, why = nil, h.err()
+			fmt.Fprintf(a.stderr, "cairn: %s was lost; ending the command\n", h.what)
+			send(syscall.SIGTERM)
+			timer := time.NewTimer(grace)
+			defer timer.Stop()
+			kill = timer.C
+		case <-kill:
+			send(syscall.SIGKILL)
+		case err := <-ended:
+			if why != nil {
+				if group {
+					send(syscall.SIGKILL) // what it left behind
+				}
+				return &lostError{h.what, why}
+			}
+			return exited(cmd, err)
+		}
+	}
+}
+
+// exited is the end of a command as an error that passes its status on; a shell's
+// convention for one that a signal has ended.
+func exited(cmd *exec.Cmd, err error) error {
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		return nil
+	case !errors.As(err, &exit):
+		return err
+	}
+	if status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); ok && status.Signaled() {
+		return &exitedError{128 + int(status.Signal())}
+	}
+	return &exitedError{exit.ExitCode()}
+}
+
+// environment is that of the command. Under several, all fences must hold.
+func (h *held) environment(inherited []string) (env []string) {
+	fence := h.fence
+	for _, pair := range inherited {
+		name, value, _ := strings.Cut(pair, "=")
+		if name == envFencing && value != "" {
+			fence = value + ", " + fence
+		}
+		if name != envFencing && name != h.tokenEnv {
+			env = append(env, pair)
+		}
+	}
+	return append(env, envFencing+"="+fence, fmt.Sprintf("%s=%d", h.tokenEnv, h.token))
+}
+
+// ownName is what this process calls itself to others.
+func ownName() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "?"
+	}
+	return fmt.Sprintf("%s:%d", host, os.Getpid())
+}
+
+// waiting is the context of a wait that a flag bounds; 0 is no bound.
+func waiting(ctx context.Context, wait time.Duration) (context.Context, context.CancelFunc) {
+	if wait == 0 {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, wait)
+}
+
+// notTaken says of an error that it is the end of the wait.
+func notTaken(ctx context.Context, what string, wait time.Duration, err error) error {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return &notTakenError{fmt.Errorf("%s was not to be had within %s", what, wait)}
+	}
+	return err
+}

@@ -1,0 +1,165 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cairnkv/cairn/api"
+	"github.com/cairnkv/cairn/client"
+)
+
+const lockHelp = `Run a command while holding a lock, or see who holds it.
+
+The command is run when the lock's turn has come, in the order in which it was
+asked for, and its exit status is passed on. If the lock is lost, because it could
+not be renewed in time, the command is ended: by SIGTERM, and by SIGKILL if it
+goes on. Signals are passed on to the command and what it has started.
+
+A lock alone does not keep a process that was paused from acting too late. The
+command finds in CAIRN_FENCING what a write over HTTP carries in Cairn-Fencing, so
+that it is refused once the lock is lost; 'cairn put' and the like do so by
+themselves. CAIRN_LOCK_TOKEN is a number that grows from holder to holder.
+
+Without a command it prints who holds the lock and who waits.`
+
+const lockExample = `  cairn lock backup -- ./backup.sh
+  cairn lock deploy --no-wait -- make deploy     # exit status 4 if it is held
+  cairn lock pool --limit 3 -- ./job             # at most three at a time
+  cairn lock config --read -- cat config.yaml    # together with other readers
+  cairn lock backup                              # who holds it?`
+
+// holdFlags are those of the commands that run a command under something.
+type holdFlags struct {
+	ttl, wait, grace time.Duration
+}
+
+func (f *holdFlags) register(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.DurationVar(&f.ttl, "ttl", 10*time.Second, "how long it outlives this process if that is gone without a word")
+	flags.DurationVar(&f.wait, "wait", 0, "how long to wait for the turn; 0 is no limit")
+	flags.DurationVar(&f.grace, "grace", 10*time.Second, "how long the command may take to end when it is to")
+}
+
+func (f *holdFlags) check() error {
+	switch {
+	case f.ttl < time.Second:
+		return usagef("--ttl is a second at least")
+	case f.wait < 0 || f.grace < 0:
+		return usagef("--wait and --grace can't be negative")
+	}
+	return nil
+}
+
+// nameAndCommand splits the arguments at the dashes.
+func nameAndCommand(cmd *cobra.Command, args []string) error {
+	dash := cmd.ArgsLenAtDash()
+	switch {
+	case dash < 0 && len(args) == 1, dash == 1 && len(args) > 1:
+		return nil
+	case dash < 0 && len(args) > 1:
+		return usagef("put -- before the command: '%s %s -- %s'", cmd.CommandPath(), args[0], args[1])
+	}
+	return arguments(1, 1)(cmd, nil)
+}
+
+func (a *app) lock() *cobra.Command {
+	var (
+		hold   holdFlags
+		o      client.LockOptions
+		noWait bool
+	)
+	cmd := &cobra.Command{
+		Use:     "lock NAME [-- COMMAND...]",
+		Short:   "Run a command under a lock",
+		Long:    lockHelp,
+		Example: lockExample,
+		Args:    nameAndCommand,
+	}
+	flags := cmd.Flags()
+	hold.register(cmd)
+	flags.BoolVar(&noWait, "no-wait", false, "fail if another holds it or waits for it")
+	flags.BoolVar(&o.Read, "read", false, "share it with other readers")
+	flags.IntVar(&o.Limit, "limit", 0, "share it with others, `n` of them together at most")
+	flags.StringVar(&o.Owner, "owner", "", "a `name` that others see (default host and process)")
+	flags.DurationVar(&o.Delay, "delay", 0, "how long it stays closed if it is lost")
+	cmd.MarkFlagsMutuallyExclusive("read", "limit")
+	cmd.MarkFlagsMutuallyExclusive("wait", "no-wait")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if err := hold.check(); err != nil {
+			return err
+		}
+		c, err := a.client()
+		if err != nil {
+			return err
+		}
+		name := args[0]
+		if len(args) == 1 {
+			return a.lockState(cmd.Context(), c, name)
+		}
+		o.TTL = hold.ttl
+		if o.Owner == "" {
+			o.Owner = ownName()
+		}
+		what := fmt.Sprintf("the lock %q", name)
+		return a.guarded(cmd.Context(), func(ctx context.Context) (*held, error) {
+			ctx, cancel := waiting(ctx, hold.wait)
+			defer cancel()
+			take := c.Lock
+			if noWait {
+				take = c.TryLock
+			}
+			l, err := take(ctx, name, o)
+			if err != nil {
+				return nil, notTaken(ctx, what, hold.wait, err)
+			}
+			return &held{
+				what: what, fence: l.Fence, token: l.Token, tokenEnv: envLockToken,
+				lost: l.Lost(), err: l.Err, release: l.Release, releaseWord: "released",
+			}, nil
+		}, args[1:], hold.grace)
+	}
+	return cmd
+}
+
+// lockState prints who holds a lock and who waits.
+func (a *app) lockState(ctx context.Context, c *client.Client, name string) error {
+	s, err := c.LockState(ctx, name)
+	if err != nil {
+		return err
+	}
+	return a.print(s, func(w io.Writer) {
+		if len(s.Holders) == 0 && s.Waiting == 0 {
+			fmt.Fprintln(w, "free")
+			return
+		}
+		row(w, "", "OWNER", "HOW", "TOKEN", "SINCE", "LEASE")
+		for _, h := range s.Holders {
+			row(w, "held", h.Owner, how(h.Mode, h.Limit), number(h.Token), timeText(h.Since.Time), h.Lease)
+		}
+		for _, q := range s.Queue {
+			row(w, fmt.Sprint("waits ", q.Place), q.Owner, how(q.Mode, q.Limit), "", timeText(q.Since.Time), q.Lease)
+		}
+		if more := s.Waiting - len(s.Queue); more > 0 {
+			fmt.Fprintf(w, "and %d more wait\n", more)
+		}
+	}, func(w io.Writer) {
+		for _, h := range s.Holders {
+			fmt.Fprintln(w, h.Owner)
+		}
+	})
+}
+
+// how is how a lock is held.
+func how(mode string, limit int) string {
+	switch {
+	case mode == api.ModeRead:
+		return mode
+	case limit > 0:
+		return fmt.Sprint("limit ", limit)
+	}
+	return "alone"
+}
