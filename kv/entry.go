@@ -81,3 +81,10 @@ type Event struct {
 	// or deleted, or 0 if the key did not exist.
 	PrevRevision uint64
 }
+
+// Place is where in the change log a change stands: its revision, and its number
+// among the changes of that revision, from 0.
+type Place struct {
+	Revision uint64
+	Sub      uint32
+}

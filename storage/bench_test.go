@@ -122,7 +122,7 @@ func BenchmarkHash(b *testing.B) {
 
 func BenchmarkChanges(b *testing.B) {
 	benchView(b, func(v *View) error {
-		return v.Changes(context.Background(), 2, func(uint32, *kv.Event) (bool, error) { return true, nil })
+		return v.Changes(context.Background(), kv.Place{Revision: 2}, nil, func(uint32, *kv.Event) (bool, error) { return true, nil })
 	})
 }
 

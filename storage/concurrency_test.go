@@ -65,7 +65,7 @@ func TestReadersMeanwhile(t *testing.T) {
 			return err
 		}
 		next := v.Compacted()
-		return v.Changes(context.Background(), next, func(_ uint32, e *kv.Event) (bool, error) {
+		return v.Changes(context.Background(), kv.Place{Revision: next}, nil, func(_ uint32, e *kv.Event) (bool, error) {
 			if next = max(next, 2); e.Entry.ModRevision != next {
 				return false, fmt.Errorf("change of %d, want %d", e.Entry.ModRevision, next)
 			}

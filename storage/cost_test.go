@@ -313,7 +313,7 @@ func TestCostOfCatchingUp(t *testing.T) {
 		return func() (err error) {
 			mustView(t, s, func(v *View) {
 				events = 0
-				err = v.Changes(context.Background(), v.Revision()-missed+1, func(uint32, *kv.Event) (bool, error) {
+				err = v.Changes(context.Background(), kv.Place{Revision: v.Revision() - missed + 1}, nil, func(uint32, *kv.Event) (bool, error) {
 					events++
 					return true, nil
 				})

@@ -39,7 +39,7 @@ func (v *View) Hash(ctx context.Context, revision uint64) (sum [32]byte, err err
 	if err := cur.err(); err != nil {
 		return sum, err
 	}
-	err = v.Changes(ctx, v.st.compact, func(_ uint32, e *kv.Event) (bool, error) {
+	err = v.Changes(ctx, kv.Place{Revision: v.st.compact}, nil, func(_ uint32, e *kv.Event) (bool, error) {
 		if e.Entry.ModRevision > revision {
 			return false, nil
 		}

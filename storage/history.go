@@ -65,15 +65,19 @@ func (v *View) History(key []byte, before uint64, limit int) (events []kv.Event,
 	return events, false, it.Error()
 }
 
-// Changes calls fn for the changes from revision from on, in order, with their
-// place in their revision, until fn returns false or there are no more. The
-// event is valid during the call only. History must hold from.
-func (v *View) Changes(ctx context.Context, from uint64, fn func(sub uint32, e *kv.Event) (more bool, err error)) (err error) {
-	if from < v.st.compact {
-		return compactedError(from, &v.st)
+// Changes calls fn for the changes from a place in the change log on, in order,
+// with their number in their revision, until fn says that it wants no more or
+// there are none. want, if not nil, sees each change first: what it doesn't want
+// costs little, and it may end the call too. Keys and events are valid during
+// the call only. History must hold the revision of from.
+func (v *View) Changes(ctx context.Context, from kv.Place, want func(at kv.Place, key []byte) (wanted, more bool),
+	fn func(sub uint32, e *kv.Event) (more bool, err error),
+) (err error) {
+	if from.Revision < v.st.compact {
+		return compactedError(from.Revision, &v.st)
 	}
 	it, err := v.snap.NewIter(&pebble.IterOptions{
-		LowerBound: appendChangeKey(nil, from, 0), UpperBound: []byte{spaceChange + 1},
+		LowerBound: appendChangeKey(nil, from.Revision, from.Sub), UpperBound: []byte{spaceChange + 1},
 	})
 	if err != nil {
 		return err
@@ -86,52 +90,85 @@ func (v *View) Changes(ctx context.Context, from uint64, fn func(sub uint32, e *
 		if err := visit(1); err != nil {
 			return err
 		}
-		sub, err := v.event(it, &c, &e)
+		at, value, err := changeRecord(it)
 		if err != nil {
 			return err
 		}
-		if more, err := fn(sub, &e); err != nil || !more {
+		if want != nil {
+			key, err := decodeChangedKey(it.Key(), value)
+			if err != nil {
+				return err
+			}
+			wanted, more := want(at, key)
+			if !more {
+				return nil
+			}
+			if !wanted {
+				continue
+			}
+		}
+		if err := v.event(it.Key(), value, at.Revision, &c, &e); err != nil {
+			return err
+		}
+		if more, err := fn(at.Sub, &e); err != nil || !more {
 			return err
 		}
 	}
 	return it.Error()
 }
 
-// event decodes the change under the iterator into e.
-func (v *View) event(it *pebble.Iterator, c *change, e *kv.Event) (sub uint32, err error) {
+// changeRecord returns the record under the iterator and its place.
+func changeRecord(it *pebble.Iterator) (at kv.Place, value []byte, err error) {
 	k := it.Key()
 	if len(k) != 1+8+4 {
-		return 0, corrupt(k, "change key")
+		return at, nil, corrupt(k, "change key")
 	}
-	value, err := it.ValueAndErr()
-	if err != nil {
-		return 0, err
+	at = kv.Place{Revision: changeRevision(k), Sub: binary.BigEndian.Uint32(k[1+8:])}
+	value, err = it.ValueAndErr()
+	return at, value, err
+}
+
+// event decodes the record of a change into e.
+func (v *View) event(key, record []byte, revision uint64, c *change, e *kv.Event) error {
+	if err := decodeChange(key, record, c); err != nil {
+		return err
 	}
-	if err := decodeChange(k, value, c); err != nil {
-		return 0, err
-	}
-	revision, sub := changeRevision(k), binary.BigEndian.Uint32(k[1+8:])
 	*e = kv.Event{Type: kv.EventPut, PrevRevision: c.prevRevision}
 	if c.kind == recordTombstone {
 		e.Type, e.Reason = kv.EventDelete, c.tombstone.reason
 		e.Entry = kv.Entry{Key: c.key, ModRevision: revision, ModifiedAt: c.tombstone.modifiedAt}
-		return sub, nil
+		return nil
 	}
 	if c.kind == recordElsewhere {
 		vk := appendVersionKey(nil, c.key, revision)
 		value, err := getCopy(v.snap, vk)
 		if err != nil {
-			return 0, err
+			return err
 		}
 		if value == nil {
-			return 0, corrupt(vk, "version is missing")
+			return corrupt(vk, "version is missing")
 		}
 		if _, err := decodeVersion(vk, value, &c.version); err != nil {
-			return 0, err
+			return err
 		}
 	}
 	e.Entry = c.version.entry(c.key)
-	return sub, nil
+	return nil
+}
+
+// Version returns the version of a key that a change at a revision put there, if
+// history still holds it. The entry is the caller's.
+func (v *View) Version(key []byte, revision uint64) (e kv.Entry, found bool, err error) {
+	vk := appendVersionKey(nil, key, revision)
+	value, err := getCopy(v.snap, vk)
+	if value == nil || err != nil {
+		return kv.Entry{}, false, err
+	}
+	var ver version
+	if _, err := decodeVersion(vk, value, &ver); err != nil || !ver.exists {
+		return kv.Entry{}, false, err
+	}
+	return ver.entry(key), true, nil
 }
 
 // RevisionAt returns the newest revision that was made at or before a time, in

@@ -239,6 +239,18 @@ type change struct {
 	tombstone    tombstone
 }
 
+// decodeChangedKey returns the key of an r record without looking at the rest.
+func decodeChangedKey(key, value []byte) ([]byte, error) {
+	r := reader{b: value}
+	r.byte()
+	r.uvarint()
+	changed := r.take(r.uvarint())
+	if r.bad {
+		return nil, corrupt(key, "change")
+	}
+	return changed, nil
+}
+
 func decodeChange(key, value []byte, c *change) error {
 	r := reader{b: value}
 	c.kind = r.byte()

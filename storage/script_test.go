@@ -304,7 +304,7 @@ func question(s *Store, v *View, line string) (answer string, err error) {
 		}
 		return b.String(), err
 	case "changes":
-		err := v.Changes(ctx, number(p.next()), func(sub uint32, e *kv.Event) (bool, error) {
+		err := v.Changes(ctx, kv.Place{Revision: number(p.next())}, nil, func(sub uint32, e *kv.Event) (bool, error) {
 			fmt.Fprintf(&b, "%d.%d %s\n", e.Entry.ModRevision, sub, sayEvent(e))
 			return true, nil
 		})

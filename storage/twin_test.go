@@ -423,7 +423,7 @@ func compareReads(s *Store, g *generator) error {
 		}
 		from := g.revision()
 		var changes []kv.Event
-		err = v.Changes(ctx, from, func(sub uint32, e *kv.Event) (bool, error) {
+		err = v.Changes(ctx, kv.Place{Revision: from}, nil, func(sub uint32, e *kv.Event) (bool, error) {
 			clone := *e
 			clone.Entry = e.Entry.Clone()
 			if wantSub := countOf(changes, e.Entry.ModRevision); int(sub) != wantSub {

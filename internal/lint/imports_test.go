@@ -28,12 +28,13 @@ var ours = map[string]rule{
 	"leases":  {may: []string{"kv"}},
 	// Recipes are tested on a store that is real.
 	"coordination":   {may: []string{"kv"}, tests: []string{"storage"}},
+	"watchers":       {may: []string{"kv"}, tests: []string{"storage"}},
 	"raftsm/raftlog": {},
 	"raftsm":         {may: []string{"kv", "storage", "raftsm/raftlog"}},
 	// The tests of the HTTP face speak to a store that is real, and to a node.
-	"httpapi":       {may: []string{"api", "kv", "coordination", "internal/sse"}, tests: []string{"storage", "node"}},
+	"httpapi":       {may: []string{"api", "kv", "coordination", "watchers", "internal/sse"}, tests: []string{"storage", "node"}},
 	"client":        {may: []string{"api", "internal/sse"}, tests: []string{"kv", "httpapi", "node", "storage"}},
-	"node":          {may: []string{"kv", "api", "storage", "leases", "raftsm", "httpapi"}, tests: []string{"client"}},
+	"node":          {may: []string{"kv", "api", "storage", "leases", "watchers", "raftsm", "httpapi"}, tests: []string{"client"}},
 	"cli":           {may: []string{"api", "client", "node"}, tests: anything},
 	".":             {may: []string{"cli"}},
 	"robustness":    {may: anything, tests: anything},
@@ -65,6 +66,7 @@ var owners = []owner{
 var exceptions = map[[2]string]string{
 	{"httpapi", "github.com/cockroachdb/pebble/v2/vfs"}:      "the tests keep their store in memory, and that is an option of the store",
 	{"coordination", "github.com/cockroachdb/pebble/v2/vfs"}: "the same",
+	{"watchers", "github.com/cockroachdb/pebble/v2/vfs"}:     "the same",
 }
 
 func TestImports(t *testing.T) {
@@ -81,7 +83,7 @@ func TestImportRules(t *testing.T) {
 		{"kv", "imports_ours"},
 		{"storage", "imports_heavy"},
 		{"httpapi", "imports_face"},
-		{"watchers", "imports_unknown"},
+		{"auth", "imports_unknown"},
 	} {
 		s := fixture(t, c.pkg, c.file)
 		mustFind(t, s, imports(s))

@@ -1,0 +1,110 @@
+package watchers
+
+import (
+	"bytes"
+	"slices"
+	"sync"
+
+	"github.com/cairnkv/cairn/kv"
+)
+
+// A Change is one revision, or a part of one. It is shared by all streams that
+// it concerns, so nobody may write to it.
+type Change struct {
+	Revision uint64
+	// Events are in the order of their transaction.
+	Events []kv.Event
+
+	bytes   int
+	mu      sync.Mutex
+	encoded map[Form][]byte
+}
+
+// A Form is a way to write a change down. What it means is the caller's; equal
+// forms must give equal bytes.
+type Form uint8
+
+// Encoded returns the whole change in a form. It is made once, by whoever comes
+// first, and the bytes are shared; nobody may write to them. An error is not
+// remembered.
+func (c *Change) Encoded(f Form, encode func() ([]byte, error)) ([]byte, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if b, ok := c.encoded[f]; ok {
+		return b, nil
+	}
+	b, err := encode()
+	if err != nil {
+		return nil, err
+	}
+	if c.encoded == nil {
+		c.encoded = make(map[Form][]byte, 1)
+	}
+	c.encoded[f] = b
+	return b, nil
+}
+
+// A Delivery is what a stream hands out: a change as far as it concerns the
+// stream.
+type Delivery struct {
+	*Change
+	// Subset says which of the events concern the stream; nil means all.
+	Subset []int32
+	// More says that further parts of the revision follow.
+	More bool
+}
+
+// Each calls fn for each event that concerns the stream.
+func (d *Delivery) Each(fn func(*kv.Event)) {
+	if d.Subset == nil {
+		for i := range d.Events {
+			fn(&d.Events[i])
+		}
+		return
+	}
+	for _, i := range d.Subset {
+		fn(&d.Events[i])
+	}
+}
+
+// Len is the number of events that concern the stream.
+func (d *Delivery) Len() int {
+	if d.Subset == nil {
+		return len(d.Events)
+	}
+	return len(d.Subset)
+}
+
+func eventBytes(e *kv.Event) int { return e.Entry.Size() + perEventBytes }
+
+// selection is the keys of a stream: ranges in order that don't touch, so that
+// a key is in at most one of them, found by halving.
+type selection []kv.Range
+
+func newSelection(ranges []kv.Range) selection {
+	sorted := slices.Clone(ranges)
+	slices.SortFunc(sorted, compareRanges)
+	var s selection
+	for _, r := range sorted {
+		if r.Empty() {
+			continue
+		}
+		if n := len(s); n > 0 && (isBefore(r.Start, s[n-1].End) || bytes.Equal(r.Start, s[n-1].End)) {
+			if compareEnds(r.End, s[n-1].End) > 0 {
+				s[n-1].End = r.End
+			}
+			continue
+		}
+		s = append(s, r)
+	}
+	return s
+}
+
+func (s selection) contains(key []byte) bool {
+	// The range with the last start at or before the key.
+	i, found := slices.BinarySearchFunc(s, key, func(r kv.Range, key []byte) int { return bytes.Compare(r.Start, key) })
+	if found {
+		return true
+	}
+	return i > 0 && isBefore(key, s[i-1].End)
+}
