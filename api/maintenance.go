@@ -47,9 +47,23 @@ type Status struct {
 	ClusterVersion     uint32 `json:"cluster_version"`
 	StartedAt          Time   `json:"started_at"`
 	// LastLinearizableAt is when the last completed linearizable round began.
-	LastLinearizableAt *Time    `json:"last_linearizable_at,omitempty"`
-	Members            []Member `json:"members"`
-	Alarms             []Alarm  `json:"alarms"`
+	LastLinearizableAt *Time       `json:"last_linearizable_at,omitempty"`
+	Watches            WatchStatus `json:"watches"`
+	Members            []Member    `json:"members"`
+	Alarms             []Alarm     `json:"alarms"`
+}
+
+// WatchStatus is the watches of one node.
+type WatchStatus struct {
+	// Open are there, of which Live follow what is applied and Behind read
+	// history.
+	Open   int `json:"open"`
+	Live   int `json:"live"`
+	Behind int `json:"behind"`
+	// Lag is how many revisions the slowest has before it.
+	Lag uint64 `json:"lag"`
+	// QueuedBytes wait in their queues, counted for each.
+	QueuedBytes int64 `json:"queued_bytes"`
 }
 
 // Member is one member of the cluster.

@@ -7,12 +7,16 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/cairnkv/cairn/watchers"
 )
 
-// Config is what a [Server] is made of. Store, MemberID and OpenAPI must be
-// set; everything else has a default.
+// Config is what a [Server] is made of. Store, Watchers, MemberID and OpenAPI
+// must be set; everything else has a default.
 type Config struct {
 	Store Store
+	// Watchers is told of what is applied to the store. Shutdown closes it.
+	Watchers *watchers.Hub
 	// MemberID and ClusterID are ULIDs; the first is on every answer.
 	MemberID, ClusterID string
 	// Version is the version of the binary.

@@ -20,6 +20,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/cairnkv/cairn/api"
+	"github.com/cairnkv/cairn/internal/sse"
 )
 
 // The contract is openapi.yaml. Every exchange of every test goes through
@@ -131,6 +132,10 @@ func (c *contractRoundTripper) RoundTrip(r *http.Request) (*http.Response, error
 	if err != nil {
 		return nil, err
 	}
+	if r.URL.Path == "/v1/watch" && resp.StatusCode == http.StatusOK && resp.Header.Get("Content-Type") != api.TypeJSON {
+		resp.Body = &watchedBody{ReadCloser: resp.Body, c: c, r: r, sent: sent, resp: resp}
+		return resp, nil
+	}
 	body, err := io.ReadAll(resp.Body)
 	_ = resp.Body.Close()
 	resp.Body = io.NopCloser(bytes.NewReader(body))
@@ -225,6 +230,66 @@ func (c *contractRoundTripper) check(r *http.Request, escaped string, sent []byt
 	return nil
 }
 
+// A watchedBody is the stream of a watch. What was read of it is held against the
+// contract when it is closed.
+type watchedBody struct {
+	io.ReadCloser
+	c    *contractRoundTripper
+	r    *http.Request
+	sent []byte
+	resp *http.Response
+	read bytes.Buffer
+	once sync.Once
+}
+
+func (b *watchedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.read.Write(p[:n])
+	return n, err
+}
+
+func (b *watchedBody) Close() error {
+	b.once.Do(func() {
+		// Without what was cut off.
+		body := b.read.Bytes()
+		end := "\n\n"
+		if b.resp.Header.Get("Content-Type") == api.TypeNDJSON {
+			end = "\n"
+		}
+		body = body[:bytes.LastIndex(body, []byte(end))+1]
+		if err := b.c.check(b.r, "/v1/watch", b.sent, b.resp, body); err != nil {
+			b.c.t.Errorf("%s /v1/watch: the contract does not allow this stream: %v\n%.2000s", b.r.Method, err, body)
+		}
+	})
+	return b.ReadCloser.Close()
+}
+
+// messages are the schemas of what the events of a watch carry.
+var messages = map[string]string{
+	"change": "WatchChange", "initial": "WatchInitial", "synced": "WatchMark", "bookmark": "WatchMark",
+	"compacted": "WatchEnd", "draining": "WatchEnd",
+}
+
+func (c *contractRoundTripper) checkEvents(body []byte) error {
+	r := sse.NewReader(bytes.NewReader(body), 64<<20)
+	for {
+		e, err := r.Next()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		schema := c.doc.Components.Schemas[messages[e.Type]]
+		if schema == nil {
+			return fmt.Errorf("event %q is not documented", e.Type)
+		}
+		if err := c.checkJSON(schema.Value, e.Data); err != nil {
+			return fmt.Errorf("event %s: %v", e.Type, err)
+		}
+	}
+}
+
 // maxCheckedLines bounds the work on a long stream.
 const maxCheckedLines = 1000
 
@@ -258,11 +323,18 @@ func (c *contractRoundTripper) checkBody(r *http.Request, response *openapi3.Res
 		return c.checkJSON(media.Schema.Value, body)
 	case api.TypeProblem:
 		return c.checkProblem(media.Schema.Value, resp, body)
+	case sse.ContentType:
+		if r.URL.Path == "/v1/watch" {
+			return c.checkEvents(body)
+		}
 	case api.TypeNDJSON:
 		n := 0
 		for line := range bytes.Lines(body) {
 			if n++; n > maxCheckedLines {
 				break
+			}
+			if len(line) == 1 && r.URL.Path == "/v1/watch" {
+				continue // a sign of life
 			}
 			if err := c.checkJSON(media.Schema.Value, line); err != nil {
 				return err

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"net/url"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -142,7 +143,7 @@ func FuzzQuery(f *testing.F) {
 	all := ^paramSet(0)
 	f.Fuzz(func(t *testing.T, raw string) {
 		x := &exchange{}
-		x.parseQuery(raw, all)
+		x.parseQuery(raw, all, 0)
 		if x.fault.code != "" {
 			return
 		}
@@ -163,7 +164,7 @@ func FuzzQuery(f *testing.F) {
 			t.Errorf("%q: %d parameters, want %v", raw, n, want)
 		}
 		x.q.reset()
-		if x.q != (paramValues{}) {
+		if !reflect.DeepEqual(x.q, paramValues{more: x.q.more[:0]}) {
 			t.Errorf("%q: left over: %+v", raw, x.q)
 		}
 	})

@@ -1,5 +1,7 @@
 package httpapi
 
+import "time"
+
 // Limits of this face. Each has a line in docs/limits.md.
 const (
 	// maxBodyBytes bounds a request body, and a line of a bulk write: the
@@ -21,6 +23,28 @@ const (
 	// bulkChunkBytes is where a transaction of a bulk write is closed. A line
 	// may carry it beyond that, so twice as much must fit a command.
 	bulkChunkBytes = 768 << 10
+
+	// maxWatched bounds the keys, prefixes and ranges of a watch, maxWatchName the
+	// name of one.
+	maxWatched   = 1000
+	maxWatchName = 255
+	// maxMessageBytes is where a revision is parted into several messages: clients
+	// hold a message in memory, and some bound it.
+	maxMessageBytes = 1 << 20
+	// initialEntries and initialBytes bound a message of the present state.
+	initialEntries = 1000
+	initialBytes   = 256 << 10
+	// idleStreamBytes is the buffer that a stream keeps while nothing happens.
+	idleStreamBytes = 4 << 10
+	// A bookmark that comes more often than once a second tells nothing new; one
+	// an hour is no sign of life. A long poll ends before proxies give up.
+	minBookmarkMillis = 1000
+	maxBookmarkMillis = 3600_000
+	maxPollMillis     = 300_000
+	// minRetry and maxRetry are between what clients are told to wait before they
+	// come again.
+	minRetry = time.Second
+	maxRetry = 4 * time.Second
 
 	// maxRevision is the largest revision, 2^53 - 1: what every JSON reader
 	// keeps exact.

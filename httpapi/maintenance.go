@@ -121,6 +121,10 @@ func (x *exchange) status() {
 		ClusterVersion: s.ClusterVersion, StartedAt: api.Time{Time: s.StartedAt},
 		Members: []api.Member{}, Alarms: alarmsOf(&s),
 	}
+	watches := x.s.cfg.Watchers.Stats()
+	answer.Watches = api.WatchStatus{
+		Open: watches.Streams, Live: watches.Live, Behind: watches.Behind, Lag: watches.Lag, QueuedBytes: watches.QueuedBytes,
+	}
 	if !s.LastLinearizable.IsZero() {
 		answer.LastLinearizableAt = &api.Time{Time: s.LastLinearizable}
 	}

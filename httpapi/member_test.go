@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/cairnkv/cairn/kv"
 	"github.com/cairnkv/cairn/storage"
+	"github.com/cairnkv/cairn/watchers"
 )
 
 // A member is a Store without a log: a real storage.Store in memory, to which
@@ -20,6 +22,7 @@ import (
 type member struct {
 	mu    sync.Mutex // commands are applied one after the other
 	store *storage.Store
+	hub   *watchers.Hub
 	index uint64
 
 	// proposing and waiting, when set, may fail a call instead of serving it.
@@ -30,6 +33,10 @@ type member struct {
 	notReady   error
 	status     kv.Status
 
+	// untold keeps the hub from hearing of what is applied.
+	untold bool
+	// failVersions makes a View fail to give versions.
+	failVersions atomic.Bool
 	// scanning, when set, is called for each entry of a Scan and may fail it.
 	scanning func(*kv.Entry) error
 	// changed is closed at each commit, and replaced.
@@ -61,11 +68,25 @@ func newMember(t testing.TB) *member {
 			t.Error(err)
 		}
 	})
-	return &member{store: store, changed: make(chan struct{}), followers: map[uint64]int{}, status: kv.Status{
+	revision, _ := store.Revisions()
+	hub := watchers.NewHub(past{store}, revision)
+	t.Cleanup(hub.Close)
+	return &member{store: store, hub: hub, changed: make(chan struct{}), followers: map[uint64]int{}, status: kv.Status{
 		ClusterID: testCluster, MemberID: testMember, Name: "n1", Replica: 1, Leader: 1, Term: 2,
 		QuotaBytes: 16 << 30, DiskBytes: 4096, DiskFreeBytes: 1 << 40, ClusterVersion: kv.Version,
 		StartedAt: testStart,
 	}}
+}
+
+// past is the store's history.
+type past struct{ store *storage.Store }
+
+func (p past) View() (watchers.View, error) {
+	v, err := p.store.View()
+	if err != nil {
+		return nil, err
+	}
+	return v, nil
 }
 
 // Propose applies a command. What applying gives passes through the codec, as it
@@ -87,6 +108,7 @@ func (m *member) Propose(_ context.Context, c *kv.Command) (*kv.Result, error) {
 		return nil, err
 	}
 	defer b.Close()
+	b.WantEvents = m.hub.Wanted()
 	m.index++
 	b.BeginEntry(m.index, testMember, m.index)
 	result, err := b.Apply(decoded)
@@ -94,11 +116,15 @@ func (m *member) Propose(_ context.Context, c *kv.Command) (*kv.Result, error) {
 		return nil, err
 	}
 	b.EndEntry()
-	if _, err := b.Commit(); err != nil {
+	applied, err := b.Commit()
+	if err != nil {
 		return nil, err
 	}
 	close(m.changed)
 	m.changed = make(chan struct{})
+	if applied.To > applied.From && !m.untold {
+		m.hub.Applied(applied.To, applied.Events)
+	}
 	if m.proposing != nil && m.afterwards {
 		if err := m.proposing(c); err != nil {
 			return nil, err
@@ -182,6 +208,13 @@ type memberView struct {
 	m *member
 }
 
+func (v *memberView) Version(key []byte, revision uint64) (kv.Entry, bool, error) {
+	if v.m.failVersions.Load() {
+		return kv.Entry{}, false, errors.New("the disk is broken")
+	}
+	return v.View.Version(key, revision)
+}
+
 func (v *memberView) Scan(ctx context.Context, q *kv.Query, fn func(*kv.Entry) error) error {
 	return v.View.Scan(ctx, q, func(e *kv.Entry) error {
 		if v.m.scanning != nil {
@@ -252,6 +285,16 @@ func (c *clock) advance(d time.Duration) {
 }
 
 // apply proposes a command that no route makes.
+// quietly puts n versions of a key of which the hub is not told, as after a
+// snapshot.
+func (m *member) quietly(t testing.TB, n int) {
+	m.untold = true
+	for range n {
+		m.apply(t, &kv.Command{Kind: kv.KindTxn, Txn: &kv.Txn{Then: []kv.Op{{Type: kv.OpPut, Key: []byte("q"), Value: []byte("v")}}}})
+	}
+	m.untold = false
+}
+
 func (m *member) apply(t testing.TB, c *kv.Command) *kv.Result {
 	t.Helper()
 	r, err := m.Propose(context.Background(), c)

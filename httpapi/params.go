@@ -48,6 +48,12 @@ const (
 	pTag
 	pAfter
 	pVerbose
+	pFromRevision
+	pLastEventID
+	pInitial
+	pType
+	pBookmark
+	pWait
 	numParams
 )
 
@@ -57,6 +63,7 @@ var paramNames = [numParams]string{
 	"min_mod_revision", "max_mod_revision", "min_create_revision", "max_create_revision",
 	"revision", "consistency", "min_revision", "max_staleness", "encoding",
 	"lease", "ttl", "prev", "if_revision", "ignore_value", "ignore_lease", "keys", "sequence", "token", "tag", "after", "verbose",
+	"from_revision", "last_event_id", "initial", "type", "bookmark", "wait",
 }
 
 var paramByName = func() map[string]param {
@@ -99,6 +106,13 @@ func (s paramSet) names() string {
 type paramValues struct {
 	present, bare paramSet
 	values        [numParams]string
+	// more is what is given beyond the first time, of what may be.
+	more []moreValue
+}
+
+type moreValue struct {
+	p     param
+	value string
 }
 
 func (v *paramValues) reset() {
@@ -109,10 +123,13 @@ func (v *paramValues) reset() {
 		}
 	}
 	v.bare = 0
+	clear(v.more)
+	v.more = v.more[:0]
 }
 
-// parseQuery reads a raw query that may hold the allowed parameters, each once.
-func (x *exchange) parseQuery(raw string, allowed paramSet) {
+// parseQuery reads a raw query that may hold the allowed parameters, each once
+// unless it may be repeated.
+func (x *exchange) parseQuery(raw string, allowed, repeatable paramSet) {
 	for raw != "" {
 		var pair string
 		pair, raw, _ = strings.Cut(raw, "&")
@@ -132,6 +149,9 @@ func (x *exchange) parseQuery(raw string, allowed paramSet) {
 			x.fail(api.CodeBadKeyEncoding, "parameter %s has a percent sign that no two hexadecimal digits follow, or a raw semicolon", name)
 		case !ok:
 			x.fail(api.CodeInvalidArgument, "parameter %s has a percent sign that no two hexadecimal digits follow, or a raw semicolon", name)
+		case x.q.present.has(p) && repeatable.has(p):
+			x.q.more = append(x.q.more, moreValue{p, value})
+			continue
 		case x.q.present.has(p):
 			x.fail(api.CodeInvalidArgument, "parameter %s is given twice", name)
 		}

@@ -15,7 +15,9 @@ type route struct {
 	method, pattern string
 	// params are the query parameters that it takes; all others are refused.
 	params paramSet
-	body   bodyKind
+	// repeats are those of them that may come more than once.
+	repeats paramSet
+	body    bodyKind
 	// write says that it changes state: it takes an Idempotency-Key of at most
 	// keyBytes.
 	write    bool
@@ -44,6 +46,8 @@ var (
 	deleteParams   = params(pPrev, pIfRevision, pEncoding)
 	listParams     = readModeParams | rangeParams | params(pRevision, pLimit, pCursor, pOrder, pSort, pKeysOnly, pCount, pCountOnly,
 		pDelimiter, pMinModRevision, pMaxModRevision, pMinCreateRevision, pMaxCreateRevision, pEncoding)
+	watchParams   = keyParams | rangeParams | params(pFromRevision, pLastEventID, pInitial, pPrev, pType, pKeysOnly, pBookmark, pWait, pEncoding)
+	watchRepeats  = params(pKey, pKeyBase64, pPrefix, pPrefixBase64)
 	historyParams = readModeParams | params(pLimit, pCursor, pKeysOnly, pEncoding)
 )
 
@@ -129,6 +133,9 @@ func routes() []route {
 		recipe("PUT", servicesPath+"{service}/{instance}", 0, jsonBody, typesJSON, (*exchange).register),
 		read("GET", servicesPath+"{service}/{instance}", readModeParams, typesJSON, (*exchange).getInstance),
 		recipe("DELETE", servicesPath+"{service}/{instance}", 0, noBody, typesJSON, (*exchange).deregister),
+
+		{method: "GET", pattern: "/v1/watch", params: watchParams, repeats: watchRepeats, handle: (*exchange).getWatch},
+		{method: "POST", pattern: "/v1/watch", params: params(pEncoding), body: jsonBody, handle: (*exchange).postWatch},
 
 		write("POST", "/v1/compact", 0, jsonBody, typesJSON, (*exchange).postCompact),
 		read("GET", "/v1/hash", readModeParams|params(pRevision), typesJSON, (*exchange).hash),
@@ -237,7 +244,7 @@ func (x *exchange) run(rt *route) {
 		x.readFences(given, rt.fenced)
 	}
 	if x.r.URL.RawQuery != "" {
-		x.parseQuery(x.r.URL.RawQuery, rt.params)
+		x.parseQuery(x.r.URL.RawQuery, rt.params, rt.repeats)
 	}
 	rt.handle(x)
 }

@@ -28,7 +28,7 @@ type Server struct {
 	recipes     *coordination.Recipes
 	openAPI     func() ([]byte, error) // the contract as JSON
 
-	// draining is closed when Shutdown begins, which is when streams end.
+	// draining is closed by Shutdown, which is when streams end.
 	draining  chan struct{}
 	drainOnce sync.Once
 
@@ -65,6 +65,9 @@ func New(cfg Config) *Server {
 		ErrorLog:                     netHTTPLog(s.cfg.Logger),
 		ConnContext:                  withConn,
 	}
+	// Called once the listeners are closed, so that clients that are told of the
+	// end find another member.
+	s.http.RegisterOnShutdown(s.drain)
 	s.http.Protocols.SetHTTP1(true)
 	s.http.Protocols.SetHTTP2(true)
 	s.http.Protocols.SetUnencryptedHTTP2(true)
@@ -84,11 +87,16 @@ func (s *Server) Serve(l net.Listener) error {
 	return s.http.Serve(l)
 }
 
+// drain tells the streams that they end.
+func (s *Server) drain() {
+	s.drainOnce.Do(func() { close(s.draining) })
+	s.cfg.Watchers.Close()
+}
+
 // Shutdown refuses new connections, tells the streams that they end, and waits
 // until the requests in flight are answered or ctx ends; then it closes what is
 // left.
 func (s *Server) Shutdown(ctx context.Context) error {
-	s.drainOnce.Do(func() { close(s.draining) })
 	err := s.http.Shutdown(ctx)
 	if err != nil {
 		_ = s.http.Close()

@@ -65,6 +65,8 @@ var sample = map[string]struct {
 	"GET /v1/services/{service}/{instance}":    {target: "/v1/services/s/i"},
 	"DELETE /v1/services/{service}/{instance}": {target: "/v1/services/s/i"},
 
+	"GET /v1/watch":    {target: "/v1/watch?wait=0"},
+	"POST /v1/watch":   {target: "/v1/watch", body: `{"wait_seconds":0}`, headers: []string{"Content-Type: application/json"}},
 	"POST /v1/compact": {target: "/v1/compact", body: `{"revision":2}`, headers: []string{"Content-Type: application/json"}},
 }
 

@@ -66,6 +66,9 @@ type View interface {
 	// whether there are more.
 	Leases(ctx context.Context, after kv.LeaseID, limit int) ([]kv.LeaseState, bool, error)
 	LeaseKeys(ctx context.Context, id kv.LeaseID, after []byte, limit, maxBytes int) ([][]byte, bool, error)
+	// Version gives the version that a change at a revision made, if history still
+	// holds it.
+	Version(key []byte, revision uint64) (kv.Entry, bool, error)
 	// Hash hashes all that can be read at a revision; 0 is the view's newest.
 	Hash(ctx context.Context, revision uint64) (hash [32]byte, err error)
 	Close()

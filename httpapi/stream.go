@@ -13,6 +13,8 @@ const pulse = 15 * time.Second
 
 var (
 	valueEventStream = []string{sse.ContentType}
+	// valueStreamed also keeps proxies from compressing, which would collect.
+	valueStreamed = []string{"no-store, no-transform"}
 	// valueNo keeps nginx from collecting what a stream says.
 	valueNo = []string{"no"}
 )
@@ -29,14 +31,19 @@ type stream struct {
 
 // openStream answers 200 and says so.
 func (x *exchange) openStream(revision uint64) (*stream, error) {
+	s := x.startStream(valueEventStream, revision)
+	return s, s.comment("connected")
+}
+
+// startStream answers 200; the headers leave with what is written first.
+func (x *exchange) startStream(contentType []string, revision uint64) *stream {
 	h := x.w.Header()
-	h["Content-Type"] = valueEventStream
-	h["Cache-Control"] = valueNoStore
+	h["Content-Type"] = contentType
+	h["Cache-Control"] = valueStreamed
 	h["X-Content-Type-Options"] = valueNosniff
 	h["X-Accel-Buffering"] = valueNo
 	x.writeHeader(http.StatusOK, revision)
-	s := &stream{x: x, control: http.NewResponseController(x.w)}
-	return s, s.comment("connected")
+	return &stream{x: x, control: http.NewResponseController(x.w)}
 }
 
 // event writes one event; id may be empty.

@@ -89,6 +89,33 @@ func (x *exchange) bytesParam(plain, b64 param) ([]byte, bool) {
 	return nil, true
 }
 
+// repeatedBytes reads bytes that may be given any number of times, as they are or
+// as base64.
+func (x *exchange) repeatedBytes(plain, b64 param) (all [][]byte) {
+	add := func(p param, value string) {
+		b, ok := []byte(value), true
+		if p == b64 {
+			b, ok = decodeBase64(value)
+		}
+		if !ok {
+			x.fail(api.CodeBadKeyEncoding, "%s is not base64", paramNames[b64])
+			return
+		}
+		all = append(all, b)
+	}
+	for _, p := range []param{plain, b64} {
+		if x.q.present.has(p) {
+			add(p, x.q.values[p])
+		}
+	}
+	for _, m := range x.q.more {
+		if m.p == plain || m.p == b64 {
+			add(m.p, m.value)
+		}
+	}
+	return all
+}
+
 // decodeBase64 takes the standard and the URL-safe alphabet, but not a mixture,
 // padded or not. Bits that don't reach a byte must be zero, so that each byte
 // string has one spelling in each form.
@@ -127,9 +154,7 @@ func (x *exchange) rangeParams(strict bool) keyRange {
 		x.fail(api.CodeInvalidArgument, "an empty prefix, start or end is refused here; all=true means every key")
 	}
 	for _, b := range [][]byte{prefix, start, end} {
-		if len(b) > kv.MaxKeyBytes+1 {
-			x.failLimit(api.CodeKeyTooLarge, kv.MaxKeyBytes, "a prefix or a bound has at most %d bytes", kv.MaxKeyBytes)
-		}
+		x.checkBound(b)
 	}
 	switch {
 	case hasPrefix && (hasStart || hasEnd):
@@ -145,6 +170,13 @@ func (x *exchange) rangeParams(strict bool) keyRange {
 		x.fail(api.CodeRangeInvalid, "start must be before end")
 	}
 	return r
+}
+
+// checkBound reports a prefix or a bound of a range that can't be one.
+func (x *exchange) checkBound(b []byte) {
+	if len(b) > kv.MaxKeyBytes+1 {
+		x.failLimit(api.CodeKeyTooLarge, kv.MaxKeyBytes, "a prefix or a bound has at most %d bytes", kv.MaxKeyBytes)
+	}
 }
 
 // reservedRange is the keys that only Cairn's own recipes write.

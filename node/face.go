@@ -6,6 +6,7 @@ import (
 
 	"github.com/cairnkv/cairn/httpapi"
 	"github.com/cairnkv/cairn/kv"
+	"github.com/cairnkv/cairn/watchers"
 )
 
 // face shows a node to the HTTP face.
@@ -28,6 +29,17 @@ func (f face) Propose(ctx context.Context, c *kv.Command) (*kv.Result, error) {
 
 func (f face) Wait(ctx context.Context, c kv.Consistency) error { return f.n.shard.Wait(ctx, c) }
 
+// past shows the store's history to the hub of watchers.
+type past struct{ n *Node }
+
+func (p past) View() (watchers.View, error) {
+	v, err := p.n.shard.Store().View()
+	if err != nil {
+		return nil, err
+	}
+	return v, nil
+}
+
 func (f face) Get(key []byte) (kv.Entry, bool, uint64, error) { return f.n.shard.Store().Get(key) }
 
 func (f face) View() (httpapi.View, error) {
@@ -38,20 +50,12 @@ func (f face) View() (httpapi.View, error) {
 	return v, nil
 }
 
-// WaitChange returns after any change: those who wait look for themselves.
-func (f face) WaitChange(ctx context.Context, _ kv.Range, after uint64) (uint64, error) {
-	for {
-		err := f.n.shard.Wait(ctx, kv.Consistency{MinRevision: after + 1})
-		switch {
-		case err == nil:
-			revision, _ := f.n.shard.Store().Revisions()
-			return revision, nil
-		case ctx.Err() != nil:
-			return 0, ctx.Err()
-		case !errors.Is(err, &kv.Error{Code: kv.NotCaughtUp}):
-			return 0, err
-		}
+func (f face) WaitChange(ctx context.Context, keys kv.Range, after uint64) (uint64, error) {
+	revision, err := f.n.watchers.WaitChange(ctx, keys, after)
+	if errors.Is(err, watchers.ErrDraining) {
+		err = kv.Errorf(kv.ShuttingDown, "this member is about to stop; ask another one")
 	}
+	return revision, err
 }
 
 func (f face) Revisions() (current, compacted uint64) { return f.n.shard.Store().Revisions() }

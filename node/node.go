@@ -20,6 +20,7 @@ import (
 	"github.com/cairnkv/cairn/leases"
 	"github.com/cairnkv/cairn/raftsm"
 	"github.com/cairnkv/cairn/storage"
+	"github.com/cairnkv/cairn/watchers"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/sys/unix"
@@ -69,8 +70,6 @@ type Config struct {
 	OpenAPI []byte
 	Version string
 	Logger  *slog.Logger
-	// Callbacks follow what is applied.
-	Callbacks raftsm.Callbacks
 	// Fatal ends the process when the disk or the log is broken. Default: log
 	// and exit with status 1.
 	Fatal func(error)
@@ -95,6 +94,7 @@ type Node struct {
 	dir      *raftsm.Dir
 	host     *raftsm.Host
 	shard    *raftsm.Shard
+	watchers *watchers.Hub
 	clock    *leases.Keeper
 	guard    *guard
 	server   *httpapi.Server
@@ -133,13 +133,23 @@ func Open(ctx context.Context, cfg Config) (n *Node, err error) {
 	if err != nil {
 		return n, err
 	}
+	// The hub hears of what is applied from the first command on; what the store
+	// had before is told when that is known.
+	n.watchers = watchers.NewHub(past{n}, 0)
 	n.shard, err = n.host.OpenShard(raftsm.Config{
-		Shard: shardID, Logger: cfg.Logger, Fatal: cfg.Fatal, Callbacks: cfg.Callbacks,
+		Shard: shardID, Logger: cfg.Logger, Fatal: cfg.Fatal,
+		Callbacks: raftsm.Callbacks{
+			Applied: func(_, to uint64, events []kv.Event) { n.watchers.Applied(to, events) },
+			Jumped:  n.watchers.Jumped,
+			Wanted:  n.watchers.Wanted,
+		},
 		Store: storage.Options{CacheBytes: cfg.CacheBytes},
 	})
 	if err != nil {
 		return n, err
 	}
+	revision, _ := n.shard.Store().Revisions()
+	n.watchers.Jumped(revision)
 	n.clock = leases.Start(clockLog{n.shard}, cfg.Logger)
 	n.guard = newGuard(n)
 	if err := n.guard.look(); err != nil {
@@ -167,6 +177,7 @@ func (n *Node) newServer() *httpapi.Server {
 	registerMetrics(registry, n)
 	return httpapi.New(httpapi.Config{
 		Store:        face{n},
+		Watchers:     n.watchers,
 		MemberID:     id.MemberID.String(),
 		ClusterID:    id.ClusterID.String(),
 		Version:      n.cfg.Version,
@@ -261,6 +272,9 @@ func (n *Node) Close() error {
 		}
 		if n.clock != nil {
 			n.clock.Close()
+		}
+		if n.watchers != nil {
+			n.watchers.Close()
 		}
 		if n.shard != nil {
 			n.closeErr = n.shard.Close()

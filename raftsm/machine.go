@@ -15,8 +15,12 @@ import (
 // in order, after the commit; they must not block and must not call back.
 type Callbacks struct {
 	// Applied is called for each batch that changed something: the changes of
-	// the revisions from+1 to to. Events are built only if it is set.
+	// the revisions from+1 to to. Events are nil if Wanted said so before the
+	// batch began.
 	Applied func(from, to uint64, events []kv.Event)
+	// Wanted reports whether anybody looks at the events. If it is not set,
+	// somebody does.
+	Wanted func() bool
 	// Jumped is called after a snapshot took the place of the state: whoever
 	// follows reads what is between from the history, or learns that it is
 	// compacted.
@@ -63,7 +67,7 @@ func (m *machine) Update(entries []sm.Entry) ([]sm.Entry, error) {
 		return nil, m.stop(err)
 	}
 	defer b.Close()
-	b.WantEvents = m.callbacks.Applied != nil
+	b.WantEvents = m.callbacks.Applied != nil && (m.callbacks.Wanted == nil || m.callbacks.Wanted())
 	var deliveries []delivery
 	for i := range entries {
 		d, err := m.applyEntry(b, &entries[i])

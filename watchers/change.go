@@ -17,31 +17,37 @@ type Change struct {
 
 	bytes   int
 	mu      sync.Mutex
-	encoded map[Form][]byte
+	encoded map[Form]*Encoding
 }
 
 // A Form is a way to write a change down. What it means is the caller's; equal
 // forms must give equal bytes.
 type Form uint8
 
+// An Encoding is a change that is written down. Nobody may write to its bytes.
+type Encoding struct {
+	Message []byte
+	// Events are the bytes of each event, for those whom not all concern.
+	Events [][]byte
+}
+
 // Encoded returns the whole change in a form. It is made once, by whoever comes
-// first, and the bytes are shared; nobody may write to them. An error is not
-// remembered.
-func (c *Change) Encoded(f Form, encode func() ([]byte, error)) ([]byte, error) {
+// first, and shared. An error is not remembered.
+func (c *Change) Encoded(f Form, encode func() (*Encoding, error)) (*Encoding, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if b, ok := c.encoded[f]; ok {
-		return b, nil
+	if e := c.encoded[f]; e != nil {
+		return e, nil
 	}
-	b, err := encode()
+	e, err := encode()
 	if err != nil {
 		return nil, err
 	}
 	if c.encoded == nil {
-		c.encoded = make(map[Form][]byte, 1)
+		c.encoded = make(map[Form]*Encoding, 1)
 	}
-	c.encoded[f] = b
-	return b, nil
+	c.encoded[f] = e
+	return e, nil
 }
 
 // A Delivery is what a stream hands out: a change as far as it concerns the
@@ -52,6 +58,9 @@ type Delivery struct {
 	Subset []int32
 	// More says that further parts of the revision follow.
 	More bool
+	// Shared says that other streams have the change too, so that it is worth to
+	// encode it once for all.
+	Shared bool
 }
 
 // Each calls fn for each event that concerns the stream.
@@ -81,10 +90,13 @@ func eventBytes(e *kv.Event) int { return e.Entry.Size() + perEventBytes }
 // a key is in at most one of them, found by halving.
 type selection []kv.Range
 
-func newSelection(ranges []kv.Range) selection {
+func newSelection(ranges []kv.Range) selection { return Merge(ranges) }
+
+// Merge returns the keys of ranges as ranges in order that don't touch.
+func Merge(ranges []kv.Range) []kv.Range {
 	sorted := slices.Clone(ranges)
 	slices.SortFunc(sorted, compareRanges)
-	var s selection
+	var s []kv.Range
 	for _, r := range sorted {
 		if r.Empty() {
 			continue

@@ -238,7 +238,7 @@ func (h *Hub) spread(c *Change) {
 // push appends a change to the queue of a stream, or detaches it when that is
 // full.
 func (h *Hub) push(s *Stream, c *Change) {
-	d := Delivery{Change: c}
+	d := Delivery{Change: c, Shared: true}
 	if len(s.matched) < len(c.Events) {
 		d.Subset = append([]int32(nil), s.matched...)
 	}

@@ -284,14 +284,14 @@ func TestPartBeforeTheHubKnows(t *testing.T) {
 func TestEncodedOnce(t *testing.T) {
 	c := &Change{}
 	made := 0
-	encode := func() ([]byte, error) { made++; return []byte("x"), nil }
-	if _, err := c.Encoded(1, func() ([]byte, error) { return nil, errors.New("no") }); err == nil {
+	encode := func() (*Encoding, error) { made++; return &Encoding{}, nil }
+	if _, err := c.Encoded(1, func() (*Encoding, error) { return nil, errors.New("no") }); err == nil {
 		t.Error("the error is lost")
 	}
 	a, _ := c.Encoded(1, encode)
 	b, _ := c.Encoded(1, encode)
 	other, _ := c.Encoded(2, encode)
-	if &a[0] != &b[0] || &a[0] == &other[0] || made != 2 {
+	if a != b || a == other || made != 2 {
 		t.Errorf("made %d times", made)
 	}
 }
@@ -471,5 +471,55 @@ func follow(t *testing.T, r *replica, rng *rand.Rand, toTheEnd bool) {
 				len(got), len(want), i, got[min(i, len(got)):min(i+3, len(got))], want[min(i, len(want)):min(i+3, len(want))])
 			break
 		}
+	}
+}
+
+// A stream that waits takes note of what is none of its own.
+func TestPositionOfAQuietStream(t *testing.T) {
+	r := newReplica(t, defaultLimits)
+	s := r.watch(Request{Ranges: []kv.Range{key("a")}, From: 2})
+	goLive(t, s)
+	r.apply(put("b", "2"), put("b", "3"))
+	tick := make(chan time.Time, 1)
+	for s.Position() < 3 {
+		tick <- time.Time{}
+		if got, err := s.Next(context.Background(), tick); err != nil || len(got) > 0 {
+			t.Fatalf("got %s, %v", text(got), err)
+		}
+	}
+}
+
+func TestWaitChange(t *testing.T) {
+	r := newReplica(t, defaultLimits)
+	r.apply(put("a", "2"), put("b", "3"))
+	for _, c := range []struct {
+		key         string
+		after, want uint64
+	}{{"a", 1, 2}, {"b", 1, 3}, {"b", 2, 3}} {
+		if got, err := r.hub.WaitChange(context.Background(), key(c.key), c.after); err != nil || got != c.want {
+			t.Errorf("%v: got %d, %v", c, got, err)
+		}
+	}
+	waited := make(chan uint64)
+	go func() {
+		got, err := r.hub.WaitChange(context.Background(), key("a"), 2)
+		if err != nil {
+			t.Error(err)
+		}
+		waited <- got
+	}()
+	r.apply(put("b", "4"))
+	r.apply(put("a", "5"))
+	if got := <-waited; got != 5 {
+		t.Errorf("got %d", got)
+	}
+	r.apply(compact(5))
+	if got, err := r.hub.WaitChange(context.Background(), key("a"), 2); err != nil || got != 5 {
+		t.Errorf("over compacted history: got %d, %v", got, err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if _, err := r.hub.WaitChange(ctx, key("a"), 5); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
 	}
 }

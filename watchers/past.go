@@ -155,6 +155,6 @@ func (p *piece) deliver(revision uint64, first int, more bool) {
 		p.changes = append(p.changes, &Change{})
 	}
 	c := p.changes[n]
-	c.Revision, c.Events, c.encoded = revision, p.events[first:len(p.events):len(p.events)], nil
+	c.Revision, c.Events = revision, p.events[first:len(p.events):len(p.events)]
 	p.deliveries = append(p.deliveries, Delivery{Change: c, More: more})
 }

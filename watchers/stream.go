@@ -106,7 +106,9 @@ func (s *Stream) Next(ctx context.Context, tick <-chan time.Time) ([]Delivery, e
 			select {
 			case <-s.wake:
 			case <-tick:
-				return nil, nil
+				// The position has moved over what is none of the stream's.
+				got, _ = s.take()
+				return got, nil
 			case <-ctx.Done():
 				return nil, ctx.Err()
 			case <-s.hub.quit:

@@ -1,0 +1,418 @@
+package httpapi
+
+import (
+	"errors"
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/cairnkv/cairn/api"
+	"github.com/cairnkv/cairn/internal/sse"
+	"github.com/cairnkv/cairn/kv"
+	"github.com/cairnkv/cairn/watchers"
+)
+
+// A watchStream sends what a watch sees until one of the ends that have names,
+// or until its client is gone. It belongs to the goroutine of its request.
+//
+// Whatever it waits for, it holds little: between two batches a small buffer,
+// and the queue of its watchers.Stream. A client that takes nothing holds up
+// Write, and the connection's deadline ends that; one that takes little falls
+// behind into history.
+type watchStream struct {
+	x   *exchange
+	w   *watch
+	enc watchEncoder
+	to  *stream
+	out []byte
+
+	// position is up to where everything was sent, as far as the client may say
+	// so when it comes again; not known before an initial state is complete.
+	position uint64
+	placed   bool
+	// spoke is when something was last written, told when a message was.
+	spoke, told time.Time
+}
+
+// streamWatch serves a watch as a stream.
+func (x *exchange) streamWatch(w *watch) {
+	current, _ := x.s.cfg.Store.Revisions()
+	s := &watchStream{x: x, w: w, enc: watchEncoder{w: w, store: x.s.cfg.Store}, out: x.out[:0]}
+	contentType := valueEventStream
+	if w.delivery == asLines {
+		contentType = valueNDJSON
+	}
+	s.to = x.startStream(contentType, current)
+	if s.run() != nil {
+		// Something is wrong with this node. The client must not take it for an
+		// end that was meant, and comes again.
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// run sends everything. Its error is nil when there is nobody to send to any
+// more, or when the end was told.
+func (s *watchStream) run() error {
+	initial := s.w.initial && !s.w.resume
+	if !initial {
+		s.position, s.placed = s.w.from-1, true
+	}
+	s.told = time.Now()
+	if err := s.greet(); err != nil {
+		return nil
+	}
+	for {
+		err := s.follow(initial)
+		var e *kv.Error
+		switch {
+		case errors.Is(err, watchers.ErrDraining):
+			_ = s.end("draining", s.resumeFrom(), nil)
+			return nil
+		case errors.As(err, &e) && e.Code == kv.Compacted:
+			if s.end("compacted", e.CompactRevision, e) != nil || !s.w.initial {
+				return nil
+			}
+			initial = true
+		case errors.Is(err, errPeerGone), s.x.r.Context().Err() != nil:
+			return nil
+		default:
+			s.x.s.cfg.Logger.Error("A watch failed.", "request_id", s.x.id(), "error", err)
+			return err
+		}
+	}
+}
+
+// errPeerGone says that nothing can be written any more.
+var errPeerGone = errors.New("the client is gone")
+
+// greet writes what opens a stream: a proxy passes on the headers with it, and a
+// client that loses the connection at once knows where it was.
+func (s *watchStream) greet() error {
+	if s.w.delivery == asLines {
+		return s.flush()
+	}
+	s.out = sse.AppendComment(s.out, "connected")
+	s.out = sse.AppendRetry(s.out, jitter(minRetry, maxRetry))
+	s.prime()
+	return s.flush()
+}
+
+// prime moves the client's last event id without an event.
+func (s *watchStream) prime() {
+	if s.placed {
+		s.out = append(s.out, "id: "...)
+		s.out = strconv.AppendUint(s.out, s.position, 10)
+		s.out = append(s.out, '\n', '\n')
+	}
+}
+
+// jitter is a time between two, so that clients that lost a node don't come to
+// the next one at the same moment.
+func jitter(lo, hi time.Duration) time.Duration { return lo + rand.N(hi-lo) }
+
+// follow sends the present state, if it is wanted, and then changes. It returns
+// why it can't go on, never nil.
+func (s *watchStream) follow(initial bool) error {
+	if initial {
+		s.placed = false
+		revision, err := s.sendInitial()
+		if err != nil {
+			return err
+		}
+		s.position, s.placed = revision, true
+		s.out = s.enc.mark(s.out, "synced", revision)
+		if err := s.flush(); err != nil {
+			return err
+		}
+	}
+	from, err := s.w.open(s.x.s.cfg.Watchers, s.position+1)
+	if err != nil {
+		return err
+	}
+	defer from.Close()
+	timer := time.NewTimer(s.pause())
+	defer timer.Stop()
+	for {
+		got, err := from.Next(s.x.r.Context(), timer.C)
+		if err != nil {
+			return err
+		}
+		if len(got) > 0 {
+			err = s.send(got)
+		}
+		// Between the parts of a large revision the position is before it.
+		s.position = max(s.position, from.Position())
+		if err == nil && len(got) == 0 {
+			err = s.tick()
+			timer.Reset(s.pause())
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// send writes changes.
+func (s *watchStream) send(got []watchers.Delivery) (err error) {
+	defer s.enc.release()
+	for i := range got {
+		if s.out, err = s.enc.change(s.out, &got[i]); err != nil {
+			return err
+		}
+		if len(s.out) >= streamBytes {
+			// A view is not held while a client is waited for.
+			s.enc.release()
+			if err := s.flush(); err != nil {
+				return err
+			}
+		}
+	}
+	s.told = time.Now()
+	return s.flush()
+}
+
+// flush writes what was collected, if anything was.
+func (s *watchStream) flush() error {
+	s.spoke = time.Now()
+	if err := s.to.write(s.out); err != nil {
+		return errPeerGone
+	}
+	if cap(s.out) > idleStreamBytes {
+		s.out = nil
+	}
+	s.out = s.out[:0]
+	return nil
+}
+
+// pause is how long the stream may still be silent.
+func (s *watchStream) pause() time.Duration {
+	left := time.Until(s.spoke.Add(pulse))
+	if s.w.bookmark > 0 {
+		left = min(left, time.Until(s.told.Add(s.w.bookmark)))
+	}
+	return max(left, 0)
+}
+
+// tick says that the stream is there, if it has been silent for so long.
+func (s *watchStream) tick() error {
+	if s.pause() > 0 {
+		return nil
+	}
+	// A position that this node has not reached is the client's word, not ours.
+	current, _ := s.x.s.cfg.Store.Revisions()
+	reached := s.position <= current
+	switch bookmark := s.w.bookmark > 0 && time.Since(s.told) >= s.w.bookmark; {
+	case reached && (bookmark || s.w.delivery == asLines):
+		s.out = s.enc.mark(s.out, "bookmark", s.position)
+	case s.w.delivery == asLines:
+		s.out = append(s.out, '\n')
+	default:
+		s.out = sse.AppendComment(s.out, "")
+		s.prime()
+	}
+	s.told = time.Now()
+	return s.flush()
+}
+
+// resumeFrom is the revision from which a client is to go on, or 0 if it has to
+// begin anew.
+func (s *watchStream) resumeFrom() uint64 {
+	if !s.placed {
+		return 0
+	}
+	return s.position + 1
+}
+
+// end names the end of the stream. A stream with an initial state is not at its
+// end when it is compacted: the state follows, and until that is complete the
+// client must not come back with an id.
+func (s *watchStream) end(name string, resumeFrom uint64, compacted *kv.Error) error {
+	members := appendUint(nil, `"resume_from":`, max(resumeFrom, 1))
+	if compacted != nil {
+		members = appendUint(members, `,"compact_revision":`, compacted.CompactRevision)
+		members = appendUint(members, `,"current_revision":`, compacted.CurrentRevision)
+	}
+	id := ""
+	if s.w.delivery == asEvents {
+		switch {
+		case s.w.initial && (compacted != nil || resumeFrom == 0):
+			s.out = append(s.out, "id:\n"...)
+		case resumeFrom > 0:
+			id = strconv.FormatUint(resumeFrom-1, 10)
+		}
+		if compacted == nil {
+			s.out = sse.AppendRetry(s.out, jitter(minRetry, maxRetry))
+		}
+	}
+	s.out = s.enc.note(s.out, id, name, members)
+	s.told = time.Now()
+	return s.flush()
+}
+
+// sendInitial sends the present state and returns its revision. It holds a view
+// only for a moment: a client that reads slowly must not hold on to what
+// compaction would remove. If that overtakes it, the state is begun anew.
+func (s *watchStream) sendInitial() (revision uint64, err error) {
+	for _, r := range watchers.Merge(s.w.ranges()) {
+		for !r.Empty() {
+			list, err := s.initialPage(r, revision)
+			if err != nil {
+				return 0, err
+			}
+			revision = list.Revision
+			if n := len(list.Entries); n > 0 {
+				s.out = s.enc.initial(s.out, revision, list.Entries)
+				r.Start = kv.SingleKey(list.Entries[n-1].Key).End
+				s.told = time.Now()
+				if err := s.flush(); err != nil {
+					return 0, err
+				}
+			}
+			if !list.More {
+				break
+			}
+		}
+	}
+	return revision, nil
+}
+
+// initialPage reads some entries at a revision; 0 is the newest.
+func (s *watchStream) initialPage(r kv.Range, revision uint64) (*kv.List, error) {
+	v, err := s.x.s.cfg.Store.View()
+	if err != nil {
+		return nil, err
+	}
+	defer v.Close()
+	if revision == 0 {
+		revision = v.Revision()
+	}
+	return v.List(s.x.r.Context(), &kv.Query{
+		Range: r, Revision: revision, Limit: initialEntries, MaxBytes: initialBytes, KeysOnly: s.w.keysOnly,
+	})
+}
+
+// pollWatch serves a watch as a long poll: one answer with what has happened, or
+// with nothing when the wait is over.
+func (x *exchange) pollWatch(w *watch) {
+	from, err := w.open(x.s.cfg.Watchers, w.from)
+	if err != nil {
+		x.refuse(api.CodeShuttingDown, "this member is about to stop; ask another one")
+		return
+	}
+	defer from.Close()
+	p := &poll{x: x, enc: watchEncoder{w: w, store: x.s.cfg.Store}, out: append(x.out[:0], `{"changes":[`...)}
+	err = p.fill(from)
+	var e *kv.Error
+	switch {
+	case err == nil, errors.Is(err, watchers.ErrDraining) && !p.open:
+		p.out = appendUint(append(p.out, ']'), `,"revision":`, from.Position())
+		p.out = append(p.out, '}')
+		p.finish()
+	case p.started:
+		// The answer is cut off in its middle, so it must not look complete.
+		panic(http.ErrAbortHandler)
+	case errors.Is(err, watchers.ErrDraining):
+		x.refuse(api.CodeShuttingDown, "this member is about to stop; ask another one")
+	case errors.As(err, &e):
+		x.refuseRead(e)
+	default:
+		x.refuseRead(err)
+	}
+}
+
+// poll is the answer of a long poll. A revision of any size fits: what is large
+// is written as it comes.
+type poll struct {
+	x       *exchange
+	enc     watchEncoder
+	out     []byte
+	started bool
+	open    bool // in the middle of a revision
+	count   int
+}
+
+// fill waits for changes and collects the first ones.
+func (p *poll) fill(from *watchers.Stream) error {
+	ctx := p.x.r.Context()
+	timer := time.NewTimer(p.enc.w.wait)
+	defer timer.Stop()
+	// What has happened already comes whatever the wait.
+	current, _ := p.x.s.cfg.Store.Revisions()
+	ticker := time.NewTicker(time.Millisecond)
+	defer ticker.Stop()
+	for from.Position() < current && p.count == 0 || p.open {
+		got, err := from.Next(ctx, ticker.C)
+		if err == nil {
+			err = p.add(got)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if p.count > 0 {
+		return nil
+	}
+	for {
+		got, err := from.Next(ctx, timer.C)
+		if err != nil {
+			return err
+		}
+		if err := p.add(got); err != nil {
+			return err
+		}
+		if !p.open {
+			return nil
+		}
+	}
+}
+
+func (p *poll) add(got []watchers.Delivery) (err error) {
+	defer p.enc.release()
+	for i := range got {
+		d := &got[i]
+		if p.count > 0 {
+			p.out = append(p.out, ',')
+		}
+		if p.out, err = p.enc.change(p.out, d); err != nil {
+			return err
+		}
+		p.count++
+		p.open = d.More
+		if len(p.out) < maxMessageBytes {
+			continue
+		}
+		p.enc.release()
+		p.start()
+		if _, err := p.x.w.Write(p.out); err != nil {
+			return err
+		}
+		p.out = p.out[:0]
+	}
+	return nil
+}
+
+// start sends the headers of an answer whose length is not known.
+func (p *poll) start() {
+	if p.started {
+		return
+	}
+	p.started = true
+	h := p.x.w.Header()
+	h["Content-Type"] = valueJSON
+	h["Cache-Control"] = valueNoStore
+	h["X-Content-Type-Options"] = valueNosniff
+	current, _ := p.x.s.cfg.Store.Revisions()
+	p.x.writeHeader(200, current)
+}
+
+// finish sends what is left: all of it, as a rule.
+func (p *poll) finish() {
+	if p.started {
+		_, _ = p.x.w.Write(append(p.out, '\n')) // who is gone needs no answer
+		return
+	}
+	p.x.out = p.out
+	current, _ := p.x.s.cfg.Store.Revisions()
+	p.x.sendJSON(200, current)
+}
