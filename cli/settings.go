@@ -64,7 +64,7 @@ func fromEnvironment(cmd *cobra.Command) error {
 		}
 		flag, ok := known[name]
 		switch {
-		case !ok && (name == longTests || slices.Contains(underLock, name) || injected.MatchString(name)):
+		case !ok && (name == longTests || slices.Contains(underLock, name) || strings.HasPrefix(name, watchVariable) || injected.MatchString(name)):
 			continue
 		case !ok:
 			return usagef("there is no setting %s in the environment%s", name, didYouMean(name, known))
