@@ -276,7 +276,11 @@ func (c *storeCheck) checkChanges() error {
 			return fmt.Errorf("a value of %d bytes in change kind %d", len(v.payload), ch.kind)
 		}
 		if ch.prevRevision > c.st.compact {
-			if before, err := getCopy(c.r, appendVersionKey(nil, ch.key, ch.prevRevision)); err != nil || before == nil {
+			before, err := getCopy(c.r, appendVersionKey(nil, ch.key, ch.prevRevision))
+			if err != nil {
+				return err
+			}
+			if before == nil {
 				return fmt.Errorf("the version before, of %d, is missing", ch.prevRevision)
 			}
 		}
