@@ -175,6 +175,7 @@ func (n *Node) newServer() *httpapi.Server {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	registerMetrics(registry, n)
+	registry.MustRegister(watchMetrics{n.watchers})
 	return httpapi.New(httpapi.Config{
 		Store:        face{n},
 		Watchers:     n.watchers,
