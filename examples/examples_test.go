@@ -1,0 +1,188 @@
+package examples
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/cairnkv/cairn/client"
+)
+
+// TestRegistry has masters come and go, with a word and without one, and the
+// leader of the cluster killed meanwhile: the scheduler's list is true.
+func TestRegistry(t *testing.T) {
+	inBothForms(t, func(t *testing.T, c *cluster, start func(string, ...string) *program) {
+		scheduler := start("registry", "scheduler")
+		a := start("registry", "master", "a", "10.0.0.1")
+		a.awaitLine("registered a")
+		b := start("registry", "master", "b", "10.0.0.2")
+		scheduler.awaitLast("servers: a=10.0.0.1 b=10.0.0.2")
+		c.killLeader()
+		start("registry", "master", "c", "10.0.0.3")
+		scheduler.awaitLast("servers: a=10.0.0.1 b=10.0.0.2 c=10.0.0.3")
+		a.signal(syscall.SIGKILL)
+		scheduler.awaitLast("servers: b=10.0.0.2 c=10.0.0.3")
+		b.signal(syscall.SIGTERM)
+		scheduler.awaitLast("servers: c=10.0.0.3")
+	})
+}
+
+// TestLeader kills the leader of the cluster and then that of the election: another
+// candidate takes over, and the third one follows it.
+func TestLeader(t *testing.T) {
+	inBothForms(t, func(t *testing.T, c *cluster, start func(string, ...string) *program) {
+		candidates := map[string]*program{}
+		elected := func() (names []string) {
+			for name, p := range candidates {
+				if p.count("elected") > 0 {
+					names = append(names, name)
+				}
+			}
+			return names
+		}
+		for _, name := range []string{"x", "y", "z"} {
+			candidates[name] = start("leader", name)
+		}
+		await(t, "one is elected", func() bool { return len(elected()) == 1 })
+		first := elected()[0]
+		for _, p := range candidates {
+			p.awaitLine(first + " leads")
+		}
+		c.killLeader()
+		candidates[first].signal(syscall.SIGKILL)
+		delete(candidates, first)
+		await(t, "another takes over", func() bool { return len(elected()) == 1 })
+		second := elected()[0]
+		for _, p := range candidates {
+			p.awaitLine(second + " leads")
+		}
+	})
+}
+
+// TestCache lets a key end that nobody hits any more, and keeps one that is hit.
+func TestCache(t *testing.T) {
+	dir := t.TempDir()
+	options := map[string][]string{"go": {"-dir", dir, "-ttl", "4s"}}
+	t.Setenv("DIR", dir)
+	t.Setenv("TTL", "4s")
+	inBothForms(t, func(t *testing.T, c *cluster, start func(string, ...string) *program) {
+		cache := func(args ...string) *program {
+			return start("cache", append(slices.Clone(options[filepath.Base(t.Name())]), args...)...)
+		}
+		must(t, os.WriteFile(filepath.Join(dir, "orphan"), nil, 0o600))
+		clean := cache("clean")
+		clean.awaitLine("removed orphan")
+		clean.awaitLine("clean")
+		cache("put", "k", "content").awaitEnd()
+		cache("put", "other", "content").awaitEnd()
+		c.killLeader()
+		// As long as it is hit it lives, while the other one ends.
+		await(t, "the other one is over", func() bool {
+			hit := cache("get", "k")
+			hit.awaitEnd()
+			if hit.count("hit: content") != 1 {
+				t.Fatalf("printed %q", hit.printed())
+			}
+			return clean.count("removed other: expired") == 1
+		})
+		clean.awaitLine("removed k: expired")
+		miss := cache("get", "k")
+		miss.awaitEnd()
+		if miss.count("miss") != 1 {
+			t.Errorf("printed %q", miss.printed())
+		}
+		await(t, "the content is gone", func() bool {
+			left, err := os.ReadDir(dir)
+			return err == nil && len(left) == 0
+		})
+	})
+}
+
+// TestLock has three processes increment a counter: no increment is lost, although
+// the leader of the cluster is killed.
+func TestLock(t *testing.T) {
+	const processes, times = 3, 8
+	inBothForms(t, func(t *testing.T, c *cluster, start func(string, ...string) *program) {
+		var all []*program
+		for range processes {
+			if filepath.Base(t.Name()) == "go" {
+				all = append(all, start("lock", "-n", fmt.Sprint(times)))
+			} else {
+				all = append(all, start("lock", fmt.Sprint(times)))
+			}
+		}
+		counter := func() string {
+			e, err := c.Get(context.Background(), "counter")
+			if err != nil {
+				return err.Error()
+			}
+			return string(e.Value)
+		}
+		await(t, "they have begun", func() bool { v := counter(); return v == "3" || v == "4" || v == "5" })
+		c.killLeader()
+		for _, p := range all {
+			p.awaitEnd()
+		}
+		if got, want := counter(), fmt.Sprint(processes*times); got != want {
+			t.Errorf("the counter is at %s, want %s", got, want)
+		}
+	})
+}
+
+// TestQueue has two push and two work: each job is done once, in order.
+func TestQueue(t *testing.T) {
+	const jobs = 12
+	inBothForms(t, func(t *testing.T, c *cluster, start func(string, ...string) *program) {
+		workers := []*program{start("queue", "work", "w1"), start("queue", "work", "w2")}
+		var pushers []*program
+		for _, name := range []string{"a", "b"} {
+			args := []string{"push"}
+			for i := range jobs {
+				args = append(args, fmt.Sprintf("%s%02d", name, i))
+			}
+			pushers = append(pushers, start("queue", args...))
+		}
+		pushers[0].awaitLine("a03 is jobs/")
+		c.killLeader()
+		for _, p := range pushers {
+			p.awaitEnd()
+		}
+		done := func() (n int) {
+			for i, w := range workers {
+				n += w.count(fmt.Sprintf("w%d does ", i+1))
+			}
+			return n
+		}
+		await(t, "all are done", func() bool { return done() >= 2*jobs })
+		seen := map[string]int{}
+		for i, w := range workers {
+			last := map[byte]string{} // by who pushed it
+			for _, line := range w.printed() {
+				job, ok := strings.CutPrefix(line, fmt.Sprintf("w%d does ", i+1))
+				if !ok {
+					continue
+				}
+				seen[job]++
+				if job <= last[job[0]] {
+					t.Errorf("w%d does %s after %s", i+1, job, last[job[0]])
+				}
+				last[job[0]] = job
+			}
+		}
+		for _, name := range []string{"a", "b"} {
+			for i := range jobs {
+				if job := fmt.Sprintf("%s%02d", name, i); seen[job] != 1 {
+					t.Errorf("%s was done %d times", job, seen[job])
+				}
+			}
+		}
+		if n, _, err := c.Count(context.Background(), client.Prefix("jobs/")); err != nil || n != 0 {
+			t.Errorf("%d jobs are left, %v", n, err)
+		}
+	})
+}
