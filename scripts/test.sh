@@ -26,6 +26,12 @@ esac
 if ! command -v curl >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
 	apt-get update -qq && apt-get install -y -qq --no-install-recommends curl
 fi
+# What some tests of ./robustness need besides. They are skipped without it.
+if [ -n "$long" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+	for tool in chromium nginx; do
+		command -v "$tool" >/dev/null || apt-get install -y -qq --no-install-recommends "$tool" || true
+	done
+fi
 for tool in go git curl; do
 	if ! command -v "$tool" >/dev/null; then
 		echo "scripts/test.sh needs $tool" >&2
@@ -96,6 +102,9 @@ else
 	step 'go test, ./robustness' go test -timeout 15m ./robustness
 fi
 step 'bench: go vet and go test' bench
+for tool in chromium nginx; do
+	PATH=$PATH:/usr/sbin command -v "$tool" >/dev/null || summary+="SKIPPED        ./robustness: what needs $tool, which is not here"$'\n'
+done
 
 printf '\n== summary\n%s' "$summary"
 printf '%-8s %4ds  all\n\n' "$([ $failed = 0 ] && echo ok || echo FAILED)" "$SECONDS"
