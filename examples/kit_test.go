@@ -62,9 +62,10 @@ func newCluster(t *testing.T) *cluster {
 	t.Helper()
 	c := &cluster{t: t}
 	var listen, members []string
+	free := freeAddresses(t, 6)
 	for i := range 3 {
-		listen = append(listen, freeAddress(t))
-		members = append(members, fmt.Sprintf("n%d=%s", i+1, freeAddress(t)))
+		listen = append(listen, free[i])
+		members = append(members, fmt.Sprintf("n%d=%s", i+1, free[3+i]))
 	}
 	dir := t.TempDir()
 	for i := range 3 {
@@ -295,12 +296,17 @@ func await(t *testing.T, what string, holds func() bool) {
 	}
 }
 
-func freeAddress(t *testing.T) string {
+// freeAddresses finds addresses at which nothing listens, each held until all are
+// found, so that none is found twice.
+func freeAddresses(t *testing.T, n int) (all []string) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	defer l.Close()
-	return l.Addr().String()
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		must(t, err)
+		defer l.Close()
+		all = append(all, l.Addr().String())
+	}
+	return all
 }
 
 func must(t *testing.T, err error) {
