@@ -224,6 +224,9 @@ func (b *Batch) flush() error {
 		b.h.sweeper.wake()
 	}
 	b.wb.Reset()
+	for key, v := range b.keys { // lint:unordered what is remembered decides nothing
+		b.h.recent.put(key, v)
+	}
 	clear(b.keys)
 	clear(b.leases)
 	clear(b.numbers)
@@ -260,24 +263,31 @@ func (b *Batch) lookup(key []byte) (version, error) {
 	if v := b.keys[string(key)]; v != nil {
 		return *v, nil
 	}
+	if v, ok := b.h.recent.get(key); ok {
+		return v, nil
+	}
 	b.key = appendNewestKey(b.key[:0], key)
 	value, closer, err := b.h.db.Get(b.key)
-	if errors.Is(err, pebble.ErrNotFound) {
-		return version{}, nil
-	}
-	if err != nil {
-		return version{}, fmt.Errorf("storage: read: %w", err)
-	}
 	var v version
-	err = decodeNewest(b.key, value, &v)
-	return v, errors.Join(err, closer.Close())
+	switch {
+	case errors.Is(err, pebble.ErrNotFound):
+	case err != nil:
+		return version{}, fmt.Errorf("storage: read: %w", err)
+	default:
+		err = decodeNewest(b.key, value, &v)
+		if err = errors.Join(err, closer.Close()); err != nil {
+			return version{}, err
+		}
+	}
+	b.h.recent.put(string(key), &v)
+	return v, nil
 }
 
 // fetchAtOnce is how many keys make reading ahead cheaper than looking each up.
 const fetchAtOnce = 8
 
 // Fetch reads ahead the newest versions of the keys that commands are about to
-// put. In the order of the keys, one iterator finds them with far less work than
+// put, as far as they are not remembered. In the order of the keys, one iterator finds them with far less work than
 // a lookup each. It is a matter of speed alone.
 func (b *Batch) Fetch(commands []*kv.Command) error {
 	keys := b.ahead[:0]
@@ -286,7 +296,11 @@ func (b *Batch) Fetch(commands []*kv.Command) error {
 			continue
 		}
 		for i := range c.Txn.Then {
-			if op := &c.Txn.Then[i]; op.Type == kv.OpPut && !op.Sequence || op.Type == kv.OpIncrement {
+			op := &c.Txn.Then[i]
+			if op.Type != kv.OpPut && op.Type != kv.OpIncrement || op.Sequence {
+				continue
+			}
+			if _, known := b.h.recent.get(op.Key); !known {
 				keys = append(keys, op.Key)
 			}
 		}
