@@ -3,6 +3,7 @@ package client_test
 import (
 	"context"
 	"fmt"
+	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -19,9 +20,18 @@ func newCluster(t testing.TB) []*node.Node {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	var peers, members []string
+	var held []net.Listener // until all are found, so that they differ
 	for i := range 3 {
-		peers = append(peers, strings.TrimPrefix(deadEndpoint(t), "http://"))
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		held = append(held, l)
+		peers = append(peers, l.Addr().String())
 		members = append(members, fmt.Sprintf("n%d=%s", i+1, peers[i]))
+	}
+	for _, l := range held {
+		_ = l.Close()
 	}
 	var nodes []*node.Node
 	for i := range 3 {
