@@ -40,6 +40,9 @@ type member struct {
 func (x *index) add(r kv.Range, s *Stream) *member {
 	n := x.find(r)
 	if n == nil {
+		// The node outlives the stream that brought its range, if others watch the
+		// same, and with it the memory that the range came in.
+		r.Start, r.End = bytes.Clone(r.Start), bytes.Clone(r.End)
 		n = &node{r: r, maxEnd: r.End, priority: rand.Uint64()}
 		x.nodes++
 		if key, ok := r.Single(); ok {

@@ -73,6 +73,39 @@ func TestIndexAgainstAsking(t *testing.T) {
 	}
 }
 
+// A range that several streams watch stays what it was when the first of them is
+// gone, whose request had its bytes.
+func TestIndexKeepsItsOwnBytes(t *testing.T) {
+	for _, whole := range []kv.Range{kv.Prefix([]byte("a/")), kv.SingleKey([]byte("a/1"))} {
+		var x index
+		start, end := slices.Clone(whole.Start), slices.Clone(whole.End)
+		request := kv.Range{Start: start, End: end}
+		first := x.add(request, nil)
+		second := x.add(whole, nil)
+		x.remove(first)
+		for i := range start {
+			start[i] = 'x'
+		}
+		for i := range end {
+			end[i] = 'y'
+		}
+		found := false
+		x.visit([]byte("a/1"), func(n *node) { found = n == second.node })
+		if !found {
+			t.Errorf("%q: the second stream is not found any more", whole)
+		}
+		third := x.add(whole, nil)
+		if third.node != second.node {
+			t.Errorf("%q: the same range has two nodes", whole)
+		}
+		x.remove(second)
+		x.remove(third)
+		if x.nodes != 0 || x.root != nil || len(x.keys) != 0 {
+			t.Errorf("%q: an empty index has %d nodes", whole, x.nodes)
+		}
+	}
+}
+
 func TestSelection(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 4))
 	word := func() []byte {
