@@ -1,6 +1,7 @@
 package client_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -183,6 +184,49 @@ func TestWatchCopy(t *testing.T) {
 		var e *client.Error
 		if !errors.Is(err, client.ErrCompacted) || !errors.As(err, &e) || e.Problem.CompactRevision != writer.Revision() {
 			t.Errorf("got %v, want that it is compacted at %d", err, writer.Revision())
+		}
+	}
+}
+
+// TestWatchLargeRevision: a revision that a node sends in parts comes whole, or in
+// parts that are handed out once, although the connection is cut between them.
+func TestWatchLargeRevision(t *testing.T) {
+	const keys = 800
+	url := newNode(t)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	writer := newClient(t, url)
+	value := bytes.Repeat([]byte("x"), 1000)
+	must(writer.Bulk(ctx, func(yield func(api.Op, error) bool) {
+		for i := 0; i < keys && yield(client.OpPut(fmt.Sprintf("l/%04d", i), value), nil); i++ {
+		}
+	}, nil))
+	gone := must(writer.DeleteRange(ctx, client.Prefix("l/")))
+	if gone.Deleted != keys {
+		t.Fatalf("deleted %d keys in one transaction, want %d", gone.Deleted, keys)
+	}
+
+	for _, parts := range []bool{false, true} {
+		var wires network
+		messages, next := 0, 0
+		for m, err := range wires.client(t, []string{url}).Watch(ctx, client.WatchOptions{From: gone.Revision, Prev: true, Parts: parts}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			messages++
+			for _, e := range m.Events {
+				if want := fmt.Sprintf("l/%04d", next); string(e.Key) != want || e.Prev == nil || !bytes.Equal(e.Prev.Value, value) {
+					t.Fatalf("event %d of the revision is of %s, want %s with what was there before", next, e.Key, want)
+				}
+				next++
+			}
+			if !m.More {
+				break
+			}
+			wires.cut()
+		}
+		if next != keys || (messages > 1) != parts {
+			t.Errorf("parts %t: %d events in %d messages", parts, next, messages)
 		}
 	}
 }
