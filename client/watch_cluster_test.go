@@ -191,7 +191,7 @@ func TestWatchCopy(t *testing.T) {
 // TestWatchLargeRevision: a revision that a node sends in parts comes whole, or in
 // parts that are handed out once, although the connection is cut between them.
 func TestWatchLargeRevision(t *testing.T) {
-	const keys = 800
+	const keys = 2500
 	url := newNode(t)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
