@@ -4,6 +4,7 @@
 //	go run .                   all usual profiles, 3 rounds of 10 s each
 //	go run . -short            the same, quickly, to see that everything works
 //	go run . put-256 get-256   only these
+//	go run . watch             the profiles of watches
 //	go run . floor             what the machine can do without any store
 //	go run . calibrate         which concurrency is best for each target
 //
@@ -24,6 +25,10 @@
 // The footprint profile loads a million keys and looks at memory, at disk, and at
 // the time from the start of a new process over that data to its first answered
 // linearizable read.
+//
+// The profiles of watches have watchers with a connection each: of Cairn's streams
+// of events, and of etcd's gRPC. Their puts are due at fixed times, and say in their
+// values when that was.
 //
 // # How
 //
@@ -51,7 +56,7 @@
 //   - A given rate of arrivals: in a closed loop a slow server is asked less often,
 //     so percentiles are for comparison at this concurrency and no promise at another.
 //   - A cold page cache, power loss, long-term growth, compaction under load.
-//   - Leases, watches, locks.
+//   - Leases, locks.
 //
 // It needs Linux, whose /proc has the numbers. Nothing but loopback is used.
 package main

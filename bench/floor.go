@@ -82,8 +82,12 @@ type floorSession struct{ session }
 func (floorSession) batch() int { return 1 }
 
 func (s floorSession) load(keys []int) error {
+	return s.loadValues(keys, s.session.(*cairnSession).data.loaded)
+}
+
+func (s floorSession) loadValues(keys []int, value func(int) []byte) error {
 	for _, key := range keys {
-		if err := s.put(key, s.session.(*cairnSession).data.loaded(key)); err != nil {
+		if err := s.put(key, value(key)); err != nil {
 			return err
 		}
 	}

@@ -136,7 +136,11 @@ func parseOptions(args []string) (options, error) {
 	}
 	known = append(known, profileFootprint)
 	usual := slices.Clone(known)
-	known = append(known, profileFloor, modeCalibrate)
+	watches := []string{}
+	for _, p := range watchProfiles {
+		watches = append(watches, p.name)
+	}
+	known = append(append(known, watches...), profileWatch, profileFloor, modeCalibrate)
 	allTargets := []string{nameCairn, nameGateway, nameGRPC}
 
 	var opt options
@@ -165,6 +169,17 @@ func parseOptions(args []string) (options, error) {
 	flags.IntVar(&opt.set.Tuning.EtcdTxns, "etcd-txns", 32, "concurrent bulk transactions to etcd")
 	flags.IntVar(&opt.set.Tuning.EtcdWriteConnections, "etcd-write-connections", 2, "connections that gRPC writes to etcd share")
 	flags.IntVar(&opt.set.Tuning.EtcdReadConnections, "etcd-read-connections", 8, "connections that gRPC reads from etcd share")
+	watch := &opt.set.Watch
+	*watch = defaultWatchSettings
+	flags.IntVar(&watch.FanOut, "fan-out", watch.FanOut, "watchers of one prefix, in watch-fan-out")
+	flags.IntVar(&watch.FanOutRate, "fan-out-rate", watch.FanOutRate, "puts a second to that prefix")
+	flags.IntVar(&watch.Watchers, "watchers", watch.Watchers, "watchers of a key each, in watch-many-keys and watch-idle-memory")
+	flags.IntVar(&watch.KeyRate, "key-rate", watch.KeyRate, "puts a second over the watched keys, in watch-many-keys")
+	flags.IntVar(&watch.Events, "events", watch.Events, "events that pass in watch-stalled, and revisions to catch up with in watch-catch-up")
+	flags.IntVar(&watch.Stalled, "stalled", watch.Stalled, "readers that stop, in watch-stalled")
+	flags.IntVar(&watch.Finishers, "finishers", watch.Finishers, "of them, those that read on to the end")
+	flags.IntVar(&watch.StalledRate, "stalled-rate", watch.StalledRate, "events a second while they are stalled")
+	flags.DurationVar(&watch.CatchUpLimit, "catch-up-limit", watch.CatchUpLimit, "after which a reader in watch-catch-up is stopped")
 	if err := flags.Parse(args); err != nil {
 		return opt, err
 	}
@@ -177,12 +192,24 @@ func parseOptions(args []string) (options, error) {
 		setUnlessAsked(asked["footprint-keys"], &opt.set.FootprintKeys, 20_000)
 		setUnlessAsked(asked["cairn-lines"], &opt.set.Tuning.CairnLines, 1000)
 		setUnlessAsked(asked["rest"], &opt.set.Rest, time.Second)
+		few := shortWatchSettings
+		setUnlessAsked(asked["fan-out"], &watch.FanOut, few.FanOut)
+		setUnlessAsked(asked["fan-out-rate"], &watch.FanOutRate, few.FanOutRate)
+		setUnlessAsked(asked["watchers"], &watch.Watchers, few.Watchers)
+		setUnlessAsked(asked["key-rate"], &watch.KeyRate, few.KeyRate)
+		setUnlessAsked(asked["events"], &watch.Events, few.Events)
+		setUnlessAsked(asked["stalled"], &watch.Stalled, few.Stalled)
+		setUnlessAsked(asked["finishers"], &watch.Finishers, few.Finishers)
+		setUnlessAsked(asked["stalled-rate"], &watch.StalledRate, few.StalledRate)
 	}
 
 	opt.cairnArgs = strings.Fields(cairnArgs)
 	opt.targets = splitList(targets)
 	if opt.profiles = append(splitList(names), flags.Args()...); len(opt.profiles) == 0 {
 		opt.profiles = usual
+	}
+	if i := slices.Index(opt.profiles, profileWatch); i >= 0 {
+		opt.profiles = slices.Replace(opt.profiles, i, i+1, watches...)
 	}
 	// Absolute, since servers run in directories of their own.
 	for _, path := range []*string{&opt.cairn, &opt.set.Dir} {
@@ -211,8 +238,14 @@ func (opt options) check(known, allTargets []string) error {
 			return fmt.Errorf("there is no target %q; known are %s", name, strings.Join(allTargets, ", "))
 		}
 	}
-	s, t := opt.set, opt.set.Tuning
+	s, t, w := opt.set, opt.set.Tuning, opt.set.Watch
 	switch {
+	case min(w.FanOut, w.FanOutRate, w.Watchers, w.KeyRate, w.Events, w.Stalled, w.Finishers, w.StalledRate) < 1:
+		return errors.New("watchers, events and their rates must be at least 1")
+	case w.CatchUpLimit < time.Second || w.CatchUpLimit > catchUpWithin/2:
+		return errors.New("-catch-up-limit must be from 1s to 15m")
+	case max(w.FanOut, w.Watchers, w.Stalled) > 1_000_000 || max(w.Events, w.FanOutRate, w.KeyRate, w.StalledRate) > keysMax:
+		return errors.New("watchers, events or their rates are out of all proportion")
 	case s.Rounds < 1 || s.Rounds > 1000:
 		return errors.New("-rounds must be from 1 to 1000")
 	case s.Duration < 10*time.Millisecond || s.Duration > time.Hour:

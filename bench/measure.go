@@ -24,6 +24,7 @@ type settings struct {
 	Keys          int           `json:"keys"`
 	FootprintKeys int           `json:"footprint_keys"`
 	Rest          time.Duration `json:"rest_ns"` // before the footprint is looked at
+	Watch         watchSettings `json:"watch"`
 	Tuning        tuning        `json:"tuning"`
 }
 

@@ -56,6 +56,11 @@ func (b *bench) profile(ctx context.Context, name string) []*result {
 			return []*result{b.load(ctx, p, b.targets)}
 		}
 	}
+	for _, p := range watchProfiles {
+		if p.name == name {
+			return []*result{b.watch(ctx, p)}
+		}
+	}
 	panic("the command line let through the profile " + name)
 }
 

@@ -19,6 +19,9 @@ type session interface {
 	// load writes keys with the values that get expects, in one request. Not
 	// more than batch of them.
 	load(keys []int) error
+	// loadValues writes keys with other values. value is called for each key in
+	// their order; what it returns is used before the next call.
+	loadValues(keys []int, value func(key int) []byte) error
 	batch() int
 }
 

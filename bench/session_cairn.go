@@ -113,9 +113,11 @@ func (s *cairnSession) list(group int) error {
 
 func (s *cairnSession) batch() int { return s.lineN }
 
-// load streams the keys as lines, a part at a time, so that the server has the
+func (s *cairnSession) load(keys []int) error { return s.loadValues(keys, s.data.loaded) }
+
+// loadValues streams the keys as lines, a part at a time, so that the server has the
 // first ones long before the last are written, as from a client that reads a file.
-func (s *cairnSession) load(keys []int) error {
+func (s *cairnSession) loadValues(keys []int, value func(int) []byte) error {
 	const part = 64 << 10
 	s.lines = fmt.Appendf(s.lines[:0], "POST /v1/kv HTTP/1.1\r\nHost: %s\r\n"+
 		"Content-Type: application/x-ndjson\r\nContent-Length: %d\r\n\r\n", s.host, len(keys)*bulkSize)
@@ -125,7 +127,7 @@ func (s *cairnSession) load(keys []int) error {
 		s.lines = append(s.lines, make([]byte, keySize)...)
 		putKey(s.lines[at:], key)
 		s.lines = append(s.lines, bulkValue...)
-		s.lines = append(s.lines, s.data.loaded(key)...)
+		s.lines = append(s.lines, value(key)...)
 		s.lines = append(s.lines, bulkEnd...)
 		if len(s.lines) >= part {
 			if err := s.conn.Send(s.lines); err != nil {

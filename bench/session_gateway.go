@@ -118,7 +118,9 @@ func (s *gatewaySession) list(group int) error {
 
 func (s *gatewaySession) batch() int { return txnOps }
 
-func (s *gatewaySession) load(keys []int) error {
+func (s *gatewaySession) load(keys []int) error { return s.loadValues(keys, s.data.loaded) }
+
+func (s *gatewaySession) loadValues(keys []int, value func(int) []byte) error {
 	const (
 		open    = `{"success":[`
 		opKey   = `{"request_put":{"key":"`
@@ -136,7 +138,7 @@ func (s *gatewaySession) load(keys []int) error {
 		b = append(b, opKey...)
 		b = base64.StdEncoding.AppendEncode(b, s.key[:])
 		b = append(b, opValue...)
-		b = base64.StdEncoding.AppendEncode(b, s.data.loaded(key))
+		b = base64.StdEncoding.AppendEncode(b, value(key))
 		b = append(b, opEnd...)
 	}
 	s.scratch = append(b[:len(b)-1], shut...) // the last operation has no comma behind it

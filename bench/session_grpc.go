@@ -24,6 +24,7 @@ type grpcSession struct {
 	txnPuts  [txnOps]pb.PutRequest
 	txnKeys  [txnOps][keySize]byte
 	txnItems []*pb.RequestOp
+	values   []byte // of a transaction
 }
 
 // dialGRPC opens sessions that share connections, at most so many: over one
@@ -104,10 +105,15 @@ func (s *grpcSession) list(group int) error {
 
 func (s *grpcSession) batch() int { return txnOps }
 
-func (s *grpcSession) load(keys []int) error {
+func (s *grpcSession) load(keys []int) error { return s.loadValues(keys, s.data.loaded) }
+
+func (s *grpcSession) loadValues(keys []int, value func(int) []byte) error {
+	s.values = s.values[:0]
 	for i, key := range keys {
 		putKey(s.txnKeys[i][:], key)
-		s.txnPuts[i].Value = s.data.loaded(key)
+		at := len(s.values)
+		s.values = append(s.values, value(key)...)
+		s.txnPuts[i].Value = s.values[at:]
 	}
 	s.txn.Success = s.txnItems[:len(keys)]
 	answer, err := s.kv.Txn(s.ctx, &s.txn)

@@ -84,6 +84,8 @@ func (s spread) String() string {
 // fits a commit message.
 func printSummary(w io.Writer, results []*result) {
 	shown := []string{"ops/s", "p50 ms", "p99 ms", "server µs/op", "peak MB"}
+	// What a watch delivers is shown where other loads have operations.
+	ofWatches := map[string]string{"events/s": "ops/s", "server µs/event": "server µs/op"}
 	for _, p := range pairs {
 		table := [][]string{append([]string{p.of + " / " + p.to}, shown...)}
 		for _, r := range results {
@@ -95,7 +97,8 @@ func printSummary(w io.Writer, results []*result) {
 			for _, name := range shown {
 				cell := "-"
 				for c := range r.columns {
-					if s, ok := r.ratio(p, c); ok && r.columns[c].name == name {
+					column := r.columns[c].name
+					if s, ok := r.ratio(p, c); ok && (column == name || ofWatches[column] == name) {
 						cell, found = three(s.median), true
 					}
 				}

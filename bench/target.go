@@ -20,6 +20,8 @@ type target struct {
 	ready, readBack func(addr string) []byte
 	// dial opens sessions that write; dialReads, where it is another, such as read.
 	dial, dialReads dialer
+	// dialWatch begins watches; nil if the target has none that is measured.
+	dialWatch watchDialer
 	// loaders is how many sessions load keys fastest.
 	loaders int
 }
@@ -53,6 +55,8 @@ func cairnTarget(binary string, extra []string, data *dataset, tune tuning) targ
 		readBack: func(addr string) []byte { return getBytes(addr, "/v1/kv/"+keyName(0)) },
 		dial:     dialCairn(data, tune.CairnLines),
 		loaders:  tune.CairnStreams,
+
+		dialWatch: dialCairnWatch,
 	}
 }
 
@@ -66,6 +70,7 @@ func grpcTarget(self string, data *dataset, tune tuning) target {
 	t := etcdTarget(self)
 	t.name, t.loaders = nameGRPC, tune.EtcdTxns
 	t.dial, t.dialReads = dialGRPC(data, tune.EtcdWriteConnections), dialGRPC(data, tune.EtcdReadConnections)
+	t.dialWatch = dialGRPCWatch
 	return t
 }
 
