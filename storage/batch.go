@@ -316,25 +316,69 @@ func (b *Batch) Fetch(commands []*kv.Command) error {
 	if err != nil {
 		return err
 	}
+	ahead := lookAhead{it: it}
 	for _, key := range keys {
 		if _, known := b.keys[string(key)]; known {
 			continue
 		}
 		v := &version{fetched: true}
 		b.key = appendNewestKey(b.key[:0], key)
-		if it.SeekPrefixGE(b.key) {
-			value, err := it.ValueAndErr()
-			if err == nil {
-				err = decodeNewest(b.key, value, v)
-			}
-			if err != nil {
-				return errors.Join(err, it.Close())
-			}
+		if err := ahead.find(b.key, v); err != nil {
+			return errors.Join(err, it.Close())
 		}
 		b.keys[string(key)] = v
 	}
 	clear(keys)
 	return errors.Join(it.Error(), it.Close())
+}
+
+// lookAhead finds records whose keys come in order. A seek by prefix asks the
+// filters, so it costs little where there is no record, but it says nothing of
+// the keys behind. After two misses in a row, a seek to the next record that
+// there is tells of a gap: all keys in it are missing too, and new keys often
+// come in runs. Where gaps turn out to hold nothing that is looked for, it asks
+// for them less and less.
+type lookAhead struct {
+	it     *pebble.Iterator
+	gapEnd []byte // there is no record between the last key and this one
+	inGap  bool   // gapEnd is known; empty, it is the end
+	misses int    // in a row
+	wanted int    // misses, beyond two, before the next look for a gap
+	hits   int    // keys that the last gap answered
+}
+
+func (l *lookAhead) find(key []byte, v *version) error {
+	if l.inGap && (len(l.gapEnd) == 0 || bytes.Compare(key, l.gapEnd) < 0) {
+		l.hits++
+		return nil
+	}
+	if l.inGap {
+		l.inGap = false
+		if l.hits > 1 {
+			l.wanted = 0
+		} else {
+			l.wanted = 2*l.wanted + 2
+		}
+	}
+	if l.it.SeekPrefixGE(key) {
+		l.misses = 0
+		value, err := l.it.ValueAndErr()
+		if err != nil {
+			return err
+		}
+		return decodeNewest(key, value, v)
+	}
+	if err := l.it.Error(); err != nil {
+		return err
+	}
+	if l.misses++; l.misses >= 2+l.wanted {
+		l.misses, l.hits, l.inGap, l.gapEnd = 0, 0, true, l.gapEnd[:0]
+		if l.it.SeekGE(key) {
+			l.gapEnd = append(l.gapEnd, l.it.Key()...)
+		}
+		return l.it.Error()
+	}
+	return nil
 }
 
 // withPayload completes a version of key that lookup returned.
