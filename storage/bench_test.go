@@ -242,3 +242,51 @@ func BenchmarkApplyExpire(b *testing.B) {
 		ended += len(due)
 	}
 }
+
+// An operation is one command that puts a new key, read ahead with its entry: in
+// the order of the keys, and in none.
+func BenchmarkApplyNew(b *testing.B) {
+	const size = 512
+	for _, order := range []string{"sorted", "random"} {
+		b.Run(order, func(b *testing.B) {
+			s := benchStore(b, 100_000)
+			index, err := s.Applied()
+			if err != nil {
+				b.Fatal(err)
+			}
+			names := make([]uint64, b.N)
+			for i := range names {
+				names[i] = uint64(i) << 20
+				if order == "random" {
+					names[i] = uint64(i) * 0x9e3779b97f4a7c15
+				}
+			}
+			b.ReportAllocs()
+			b.ResetTimer()
+			for i := 0; i < b.N; {
+				batch, err := s.NewBatch()
+				if err != nil {
+					b.Fatal(err)
+				}
+				index++
+				batch.BeginEntry(index, kv.LeaseID{1}, index)
+				var commands []*kv.Command
+				for ; len(commands) < size && i < b.N; i++ {
+					commands = append(commands, txn(put(fmt.Sprintf("new/%016x", names[i]), "a value of about thirty bytes.")))
+				}
+				if err := batch.Fetch(commands); err != nil {
+					b.Fatal(err)
+				}
+				for _, c := range commands {
+					if r, err := batch.Apply(c); err != nil || r.Code != kv.OK {
+						b.Fatal(r, err)
+					}
+				}
+				batch.EndEntry()
+				if _, err := batch.Commit(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
