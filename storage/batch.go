@@ -224,9 +224,7 @@ func (b *Batch) flush() error {
 		b.h.sweeper.wake()
 	}
 	b.wb.Reset()
-	for key, v := range b.keys { // lint:unordered what is remembered decides nothing
-		b.h.recent.put(key, v)
-	}
+	b.h.recent.commit(st.revision, b.keys)
 	clear(b.keys)
 	clear(b.leases)
 	clear(b.numbers)
@@ -310,8 +308,15 @@ func (b *Batch) Fetch(commands []*kv.Command) error {
 		return nil
 	}
 	slices.SortFunc(keys, bytes.Compare)
+	flushed, err := b.flushed()
+	if err != nil {
+		return err
+	}
 	it, err := b.h.db.NewIter(&pebble.IterOptions{
 		LowerBound: appendNewestKey(nil, keys[0]), UpperBound: append(appendNewestKey(nil, keys[len(keys)-1]), 0),
+		// Of a key that is not remembered, the tables have all there is, unless
+		// changes that are no longer remembered wait in a memtable.
+		OnlyReadGuaranteedDurable: b.h.recent.since() <= flushed,
 	})
 	if err != nil {
 		return err
@@ -330,6 +335,28 @@ func (b *Batch) Fetch(commands []*kv.Command) error {
 	}
 	clear(keys)
 	return errors.Join(it.Error(), it.Close())
+}
+
+// flushed returns a revision up to which the database's tables have everything:
+// the one of the state record in them. Tables have commits whole and in their
+// order.
+func (b *Batch) flushed() (revision uint64, err error) {
+	it, err := b.h.db.NewIter(&pebble.IterOptions{
+		LowerBound: keyState, UpperBound: append(bytes.Clone(keyState), 0), OnlyReadGuaranteedDurable: true,
+	})
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, it.Error(), it.Close()) }()
+	if !it.First() {
+		return 0, nil
+	}
+	value, err := it.ValueAndErr()
+	if err != nil {
+		return 0, err
+	}
+	st, err := decodeState(value)
+	return st.revision, err
 }
 
 // lookAhead finds records whose keys come in order. A seek by prefix asks the

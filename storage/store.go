@@ -171,11 +171,12 @@ func openHandle(fs vfs.FS, dir, name string, fresh bool, opts *Options) (*handle
 	if err != nil {
 		return nil, err
 	}
-	h := &handle{db: db, room: room, name: name, windows: map[kv.LeaseID]*window{}, recent: newRecent(), opts: opts, dir: dir, closed: make(chan struct{})}
+	h := &handle{db: db, room: room, name: name, windows: map[kv.LeaseID]*window{}, opts: opts, dir: dir, closed: make(chan struct{})}
 	h.refs.Store(1)
 	if err := h.load(fresh); err != nil {
 		return nil, errors.Join(fmt.Errorf("storage: open %s: %w", dir, err), db.Close())
 	}
+	h.recent = newRecent(h.published.Load().revision)
 	h.sweeper = startSweeper(h)
 	h.sweeper.wake()
 	return h, nil
