@@ -14,6 +14,9 @@ import (
 const (
 	// Interval is the pace of the clock.
 	Interval = 250 * time.Millisecond
+	// lookEvery is how often each member looks where the clock stands. What
+	// passes between a step and the next look is lost when the leader changes.
+	lookEvery = 50 * time.Millisecond
 	// expiriesPerLook bounds the leases that are looked up at once.
 	expiriesPerLook = 4_096
 	// expiriesAtOnce is how many expiries are under way side by side. It is the
@@ -51,7 +54,8 @@ type Keeper struct {
 
 	// seen is the last step that counted, as far as this node knows, and since
 	// the moment up to which that step has counted time: when this node
-	// measured it, if it proposed it, else when it first saw it.
+	// measured it, if it proposed it, else when it first saw it. A follower has
+	// them, too, so that no time is lost when it becomes the leader.
 	seen  uint64
 	since time.Time
 }
@@ -80,7 +84,7 @@ func (k *Keeper) Close() {
 func (k *Keeper) Expired() uint64 { return k.expired.Load() }
 
 func (k *Keeper) runClock(ctx context.Context) {
-	tick := time.NewTicker(Interval)
+	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	for {
 		select {
@@ -105,18 +109,21 @@ func (k *Keeper) runExpiry(ctx context.Context) {
 	}
 }
 
-// step proposes one advance of the clock, if this node is to.
+// step looks where the clock stands, and proposes one advance if this node leads
+// and the last one is an Interval ago.
 func (k *Keeper) step(ctx context.Context) {
 	needs, index := k.log.NeedsClock()
 	now := k.now()
-	if !needs || !k.log.IsLeader() {
-		// Time in which nothing ages, or in which another leads, isn't ours to
-		// add.
+	if !needs {
+		// Time in which nothing ages isn't ours to add.
 		k.seen, k.since = 0, time.Time{}
 		return
 	}
 	if k.since.IsZero() || index != k.seen {
 		k.seen, k.since = index, now
+		return
+	}
+	if !k.log.IsLeader() || now.Sub(k.since) < Interval-lookEvery/2 {
 		return
 	}
 	advance := min(now.Sub(k.since), kv.MaxClockAdvanceMillis*time.Millisecond)

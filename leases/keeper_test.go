@@ -105,6 +105,36 @@ func TestClockNeverRunsAhead(t *testing.T) {
 	}
 }
 
+// TestChangesOfLeaderLoseLittle hands the office round and round, as rolling
+// restarts do. Each hand-over may cost a look, and the clock never runs ahead.
+func TestChangesOfLeaderLoseLittle(t *testing.T) {
+	start := time.Now()
+	var elapsed time.Duration
+	state := &clockState{}
+	var keepers [3]*Keeper
+	for i := range keepers {
+		keepers[i] = newKeeper(state, slog.New(slog.DiscardHandler), func() time.Time { return start.Add(elapsed) })
+	}
+	const changes = 30
+	for turn := range changes {
+		// An odd number of looks, so that the leader goes at any time of a step.
+		for range 13 + turn%7 {
+			elapsed += lookEvery
+			for i, k := range keepers {
+				state.leads = i == turn%len(keepers)
+				k.step(context.Background())
+			}
+			if millis := time.Duration(state.millis) * time.Millisecond; millis > elapsed {
+				t.Fatalf("after %v the clock shows %v", elapsed, millis)
+			}
+		}
+	}
+	lost := elapsed - time.Duration(state.millis)*time.Millisecond
+	if most := changes*lookEvery + Interval + lookEvery; lost > most {
+		t.Errorf("%d changes of leader lost %v of %v, want no more than %v", changes, lost, elapsed, most)
+	}
+}
+
 // TestUnknownStepIsNotCountedTwice: a step whose fate is unknown and that did
 // count is seen by its index, and its time isn't added again.
 func TestUnknownStepIsNotCountedTwice(t *testing.T) {
