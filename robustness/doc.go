@@ -25,8 +25,23 @@
 //   - The run was worth something: there was enough traffic before the fault,
 //     the fault happened, and there was success after it.
 //
+// Leases have a record of their own (leasetrace.go) and these checks
+// (leasecheck.go):
+//
+//   - Early: no lease ended before its time to live had passed since the client
+//     sent the last renewal that was answered, by what watchers on all nodes saw
+//     first and by what the store says of when the end was proposed.
+//   - Late: none ended more than 2 s after that, of the time in which commits took
+//     no longer than 500 ms. A probe on each node, a small write every 100 ms,
+//     proves that time; what it does not prove is not counted.
+//   - Ends: all keys of a lease go at one revision, for one reason.
+//   - Lost: a lease that is denied has ended.
+//   - Clock: what is left of a lease that nobody renews never grows, is never less
+//     than the time says, and goes on through everything.
+//   - WallOrder: modified_at never goes backwards.
+//
 // That the checks find what they are made for is itself tested: checks_test.go
-// spoils a history in many ways, and mutant_linux_test.go builds servers with one
+// and lease_test.go spoil a history in many ways, and mutant_linux_test.go builds servers with one
 // mistake each; every one must be found.
 //
 // # The parts
@@ -38,6 +53,7 @@
 //   - nemesis.go: what goes wrong, and when.
 //   - scenario.go: traffic and faults, round by round.
 //   - history.go, model.go, verdict.go, whole.go: what must be true.
+//   - leasetraffic.go, leasescenario.go: the same for leases.
 //   - load.go: many keys at once, in and out.
 //   - evidence.go: what is kept when it is not.
 //

@@ -60,6 +60,15 @@ func (e *Evidence) WriteOperations(operations []*Operation) error {
 	return f.Close()
 }
 
+// WriteJSON writes a value into a file of its own.
+func (e *Evidence) WriteJSON(name string, value any) error {
+	text, err := json.MarshalIndent(value, "", " ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(e.Path(name), text, 0o600)
+}
+
 // alarming is what no log may have.
 var alarming = regexp.MustCompile(`(?i)\bpanic\b|\bfatal\b|DATA RACE|can't go on`)
 
