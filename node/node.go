@@ -140,8 +140,11 @@ func Open(ctx context.Context, cfg Config) (n *Node, err error) {
 		Shard: shardID, Logger: cfg.Logger, Fatal: cfg.Fatal,
 		Callbacks: raftsm.Callbacks{
 			Applied: func(_, to uint64, events []kv.Event) { n.watchers.Applied(to, events) },
-			Jumped:  n.watchers.Jumped,
-			Wanted:  n.watchers.Wanted,
+			Jumped: func(to uint64) {
+				cfg.Logger.Info("A snapshot took the place of the state.", "revision", to)
+				n.watchers.Jumped(to)
+			},
+			Wanted: n.watchers.Wanted,
 		},
 		Store: storage.Options{CacheBytes: cfg.CacheBytes},
 	})
