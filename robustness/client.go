@@ -58,6 +58,7 @@ type Problem struct {
 	Code    string `json:"code"`
 	Detail  string `json:"detail"`
 	Current uint64 `json:"current_revision"`
+	Compact uint64 `json:"compact_revision"`
 }
 
 // Do sends a request to a node and reads the whole answer.

@@ -19,7 +19,9 @@ import (
 type Cluster struct {
 	Nodes    []*Node
 	Evidence *Evidence
-	began    time.Time
+	// Network is what is between the nodes, if the layout asks for it.
+	Network *Network
+	began   time.Time
 }
 
 // A Layout says how the nodes of a cluster differ from the plain ones.
@@ -31,6 +33,9 @@ type Layout struct {
 	Dirs []string
 	// Flags are further flags of each node.
 	Flags [][]string
+	// Relayed lets the nodes reach each other through a Network, which can be
+	// cut.
+	Relayed bool
 }
 
 // NewCluster prepares the nodes of a cluster and starts none. Whatever runs when
@@ -41,10 +46,12 @@ func NewCluster(t testing.TB, evidence *Evidence, random *rand.Rand, l Layout) *
 		l.Binary = Binary(t)
 	}
 	c := &Cluster{Evidence: evidence, began: time.Now()}
-	ports := freePorts(t, random, 2*l.Size)
-	var members []string
+	ports := freePorts(t, random, 3*l.Size)
+	var members, announced, peers []string
 	for i := range l.Size {
-		members = append(members, fmt.Sprintf("n%d=127.0.0.1:%d", i+1, ports[l.Size+i]))
+		announced = append(announced, fmt.Sprintf("127.0.0.1:%d", ports[l.Size+i]))
+		peers = append(peers, fmt.Sprintf("127.0.0.1:%d", ports[2*l.Size+i]))
+		members = append(members, fmt.Sprintf("n%d=%s", i+1, announced[i]))
 	}
 	for i := range l.Size {
 		name := fmt.Sprintf("n%d", i+1)
@@ -59,10 +66,16 @@ func NewCluster(t testing.TB, evidence *Evidence, random *rand.Rand, l Layout) *
 			"serve", "--listen", n.Address, "--data-dir", n.Dir, "--name", name,
 			"--initial-cluster", strings.Join(members, ","),
 		}
+		if l.Relayed {
+			n.args = append(n.args, "--peer-listen", peers[i])
+		}
 		if l.Flags != nil {
 			n.args = append(n.args, l.Flags[i]...)
 		}
 		c.Nodes = append(c.Nodes, n)
+	}
+	if l.Relayed {
+		c.Network = newNetwork(t, c.Nodes, announced, peers)
 	}
 	t.Cleanup(func() {
 		for _, n := range c.Nodes {

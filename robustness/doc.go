@@ -40,9 +40,16 @@
 //     than the time says, and goes on through everything.
 //   - WallOrder: modified_at never goes backwards.
 //
-// That the checks find what they are made for is itself tested: checks_test.go
-// and lease_test.go spoil a history in many ways, and mutant_linux_test.go builds servers with one
-// mistake each; every one must be found.
+// Watches have a scenario and checks of their own. Watchers of every kind are cut
+// off and resume on other nodes while keys change, leases end, history is
+// compacted as soon as it is known, and nodes are killed, paused, cut off and left
+// behind. What happened is learned without any watch, from the histories of the
+// keys; watchcheck.go holds each trace against it, one function a guarantee.
+//
+// That the checks find what they are made for is itself tested: checks_test.go,
+// lease_test.go and watchcheck_test.go spoil a history and traces in many ways, and
+// mutant_linux_test.go and watchmutant_test.go build servers with one mistake
+// each; every one must be found.
 //
 // # The parts
 //
@@ -54,6 +61,11 @@
 //   - scenario.go: traffic and faults, round by round.
 //   - history.go, model.go, verdict.go, whole.go: what must be true.
 //   - leasetraffic.go, leasescenario.go: the same for leases.
+//   - network_linux.go: what is between the nodes, and can be cut.
+//   - watchtrace.go, watchclient.go: what a watcher asks for and receives.
+//   - watchtraffic.go, watchtruth.go: what happens meanwhile, and how it is known.
+//   - watchcheck.go, watchscenario.go: what must be true, and how it comes about.
+//   - overlay.go: servers with other text in some files.
 //   - load.go: many keys at once, in and out.
 //   - evidence.go: what is kept when it is not.
 //

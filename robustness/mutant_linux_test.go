@@ -1,9 +1,6 @@
 package robustness
 
 import (
-	"encoding/json"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -100,21 +97,7 @@ func TestMutants(t *testing.T) {
 // build builds the server with the mistake in it.
 func (m mutant) build(t *testing.T) string {
 	t.Helper()
-	path, err := filepath.Abs(filepath.Join("..", m.file))
+	binary, err := BuildEdited(t.TempDir(), Edit{m.file, m.old, m.new})
 	must(t, err)
-	text, err := os.ReadFile(path)
-	must(t, err)
-	if n := strings.Count(string(text), m.old); n != 1 {
-		t.Fatalf("%s has the text to change %d times, want once", m.file, n)
-	}
-	dir := t.TempDir()
-	changed := filepath.Join(dir, "changed.go")
-	must(t, os.WriteFile(changed, []byte(strings.Replace(string(text), m.old, m.new, 1)), 0o600))
-	overlay, err := json.Marshal(map[string]map[string]string{"Replace": {path: changed}})
-	must(t, err)
-	list := filepath.Join(dir, "overlay.json")
-	must(t, os.WriteFile(list, overlay, 0o600))
-	binary := filepath.Join(dir, "cairn")
-	must(t, Build(binary, "-overlay", list))
 	return binary
 }

@@ -1,8 +1,11 @@
 package robustness
 
 import (
+	"encoding/json"
 	"errors"
+	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"time"
 )
 
@@ -98,4 +101,72 @@ func Terminate(c *Cluster, random *rand.Rand, round int) error {
 		}
 	}
 	return nil
+}
+
+// Partition cuts one node off from the others for longer than an election takes,
+// silently or with broken connections, in both directions or so that it speaks
+// and does not hear.
+func Partition(c *Cluster, random *rand.Rand, _ int) error {
+	n := c.Nodes[random.IntN(len(c.Nodes))]
+	return isolated(c, random, n, func() error {
+		moment(random, 1500*time.Millisecond, 4*time.Second)
+		return nil
+	})
+}
+
+// LeaveBehind cuts one node off until the others have cut their log behind what
+// it has, so that it needs a snapshot, and its state jumps. Meant for servers
+// with a short log.
+func LeaveBehind(c *Cluster, random *rand.Rand, _ int) error {
+	i := random.IntN(len(c.Nodes))
+	n, other := c.Nodes[i], c.Nodes[(i+1)%len(c.Nodes)]
+	h := NewHTTP()
+	defer h.Close()
+	return isolated(c, random, n, func() error {
+		from, err := retry(func() (uint64, error) { return appliedIndex(h, n) })
+		if err != nil {
+			return err
+		}
+		_, err = retry(func() (struct{}, error) {
+			at, err := appliedIndex(h, other)
+			if err == nil && at < from+3*shortLogEntries {
+				err = fmt.Errorf("the others have applied entry %d, and %s entry %d", at, n.Name, from)
+			}
+			return struct{}{}, err
+		})
+		// What waited on its way is lost, or the node might catch up from that.
+		c.Network.Isolate(n.Index, Refusing, true)
+		return err
+	})
+}
+
+// isolated does something while a node is cut off.
+func isolated(c *Cluster, random *rand.Rand, n *Node, meanwhile func() error) error {
+	how, both := Silent, random.IntN(3) > 0
+	if random.IntN(2) == 0 {
+		how = Refusing
+	}
+	c.Note("cut off %s (silent: %v, both directions: %v)", n.Name, how == Silent, both)
+	met := c.Network.Met()
+	c.Network.Isolate(n.Index, how, both)
+	err := meanwhile()
+	if err == nil && c.Network.Met() == met {
+		err = fmt.Errorf("%s was cut off, and nothing met the cut", n.Name)
+	}
+	c.Network.Heal()
+	c.Note("heal %s", n.Name)
+	return err
+}
+
+// appliedIndex asks a node what it has applied, whatever the others think.
+func appliedIndex(h *HTTP, n *Node) (uint64, error) {
+	a := h.Do(n, Request{Method: http.MethodGet, Path: "/v1/status"})
+	if err := a.explain(); err != nil {
+		return 0, err
+	}
+	var status struct {
+		Applied uint64 `json:"applied_index"`
+	}
+	err := json.Unmarshal(a.Body, &status)
+	return status.Applied, err
 }

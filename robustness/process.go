@@ -37,6 +37,8 @@ type Node struct {
 	// incarnation counts the processes; it is odd while one runs. Clients look
 	// at it to know whether two answers are of one process.
 	incarnation atomic.Int64
+	// pid is the running process, 0 if there is none.
+	pid atomic.Int64
 }
 
 // A process is what this package has started, and the only thing that it sends
@@ -72,6 +74,7 @@ func (n *Node) Start() error {
 		close(p.ended)
 	}()
 	n.process = p
+	n.pid.Store(int64(cmd.Process.Pid))
 	n.incarnation.Add(1)
 	return nil
 }
@@ -141,6 +144,7 @@ func (n *Node) Kill() error {
 		return err
 	}
 	<-p.ended
+	n.pid.Store(0)
 	n.process = nil
 	n.incarnation.Add(1)
 	if !alive {
@@ -163,6 +167,7 @@ func (n *Node) Stop() error {
 	defer insist.Stop()
 	select {
 	case <-p.ended:
+		n.pid.Store(0)
 		n.process = nil
 		n.incarnation.Add(1)
 		if p.err != nil {
