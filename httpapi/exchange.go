@@ -29,6 +29,9 @@ type exchange struct {
 	// while there is none.
 	requestID string
 	sent      int
+	// taken says that a stream has taken over the connection, and counts the
+	// request when it ends.
+	taken bool
 	// idempotency is the Idempotency-Key of a write, or empty.
 	idempotency string
 	// fences are those of the Cairn-Fencing header of a write.
@@ -79,7 +82,7 @@ func (x *exchange) end() {
 	x.q.reset()
 	x.s, x.w, x.r, x.route = nil, nil, nil, nil
 	x.fault = fault{}
-	x.requestID, x.sent, x.idempotency, x.fences, x.bodyFailed = "", 0, "", nil, false
+	x.requestID, x.sent, x.taken, x.idempotency, x.fences, x.bodyFailed = "", 0, false, "", nil, false
 	x.text, x.lines = keep(x.text), x.lines[:0]
 	x.body, x.out, x.keyBuf, x.single = keep(x.body), keep(x.out), keep(x.keyBuf), keep(x.single)
 	x.command, x.txn, x.query, x.entry = kv.Command{}, kv.Txn{}, kv.Query{}, kv.Entry{}
@@ -193,9 +196,15 @@ func (x *exchange) setRequestID() {
 }
 
 // writeHeader sends the status line and the headers, with the three that every
-// answer has. The two small allocations are net/http's now: it may read the
-// headers after the handler has returned.
+// answer has.
 func (x *exchange) writeHeader(status int, revision uint64) {
+	x.putHeaders(revision)
+	x.WriteHeader(status)
+}
+
+// putHeaders hands the headers to net/http. The two small allocations are net/http's now: it may read the
+// headers after the handler has returned.
+func (x *exchange) putHeaders(revision uint64) {
 	h := x.w.Header()
 	h[api.HeaderMember] = x.s.valueMember
 	x.setRequestID()
@@ -209,7 +218,6 @@ func (x *exchange) writeHeader(status int, revision uint64) {
 			x.requestID = values[i]
 		}
 	}
-	x.WriteHeader(status)
 }
 
 // send answers with a whole body. A content type that is not shared by many

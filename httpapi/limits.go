@@ -34,8 +34,6 @@ const (
 	// initialEntries and initialBytes bound a message of the present state.
 	initialEntries = 1000
 	initialBytes   = 256 << 10
-	// idleStreamBytes is the buffer that a stream keeps while nothing happens.
-	idleStreamBytes = 4 << 10
 	// A bookmark that comes more often than once a second tells nothing new; one
 	// an hour is no sign of life. A long poll ends before proxies give up.
 	minBookmarkMillis = 1000

@@ -86,6 +86,13 @@ func (c *limitedConn) Write(b []byte) (written int, err error) {
 	}
 }
 
+// SetDeadline is what net/http calls when a stream takes the connection over. The
+// next write sets its own deadline again.
+func (c *limitedConn) SetDeadline(t time.Time) error {
+	c.armed.Store(0)
+	return c.Conn.SetDeadline(t)
+}
+
 // CloseWrite lets net/http say why it ends a connection: without it what the peer
 // still sends would reset the connection before the answer is read.
 func (c *limitedConn) CloseWrite() error {

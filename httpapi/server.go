@@ -25,6 +25,8 @@ type Server struct {
 	valueMember []string
 	meters      *meters
 	exchanges   sync.Pool
+	buffers     sync.Pool // of *streamBuffers
+	taken       takenConns
 	recipes     *coordination.Recipes
 	openAPI     func() ([]byte, error) // the contract as JSON
 
@@ -50,6 +52,7 @@ func New(cfg Config) *Server {
 	s.recipes = coordination.New(recipeStore{s.cfg.Store}, s.cfg.Now)
 	s.valueMember = []string{s.cfg.MemberID}
 	s.exchanges.New = func() any { return &exchange{} }
+	s.buffers.New = func() any { return &streamBuffers{} }
 	s.meters = newMeters(s.cfg.Registerer, s.routes)
 	s.mux = s.tree()
 	s.openAPI = sync.OnceValues(func() ([]byte, error) { return yamlToJSON(s.cfg.OpenAPI) })
@@ -98,8 +101,13 @@ func (s *Server) drain() {
 // left.
 func (s *Server) Shutdown(ctx context.Context) error {
 	err := s.http.Shutdown(ctx)
+	if err == nil {
+		// No request is in flight that could take over another connection.
+		err = s.taken.wait(ctx)
+	}
 	if err != nil {
 		_ = s.http.Close()
+		s.taken.close()
 	}
 	return err
 }
@@ -134,7 +142,9 @@ func (x *exchange) finish() {
 			failure = http.ErrAbortHandler
 		}
 	}
-	x.s.meters.observe(x.route, x.sent, x.s.cfg.Now().Sub(x.began))
+	if !x.taken {
+		x.s.meters.observe(x.route, x.sent, x.s.cfg.Now().Sub(x.began))
+	}
 	if failure != nil {
 		// The connection must not look as if the answer were complete.
 		panic(failure)

@@ -37,13 +37,18 @@ func (x *exchange) openStream(revision uint64) (*stream, error) {
 
 // startStream answers 200; the headers leave with what is written first.
 func (x *exchange) startStream(contentType []string, revision uint64) *stream {
+	x.streamHeaders(contentType)
+	x.writeHeader(http.StatusOK, revision)
+	return &stream{x: x, control: http.NewResponseController(x.w)}
+}
+
+// streamHeaders sets what all streams have.
+func (x *exchange) streamHeaders(contentType []string) {
 	h := x.w.Header()
 	h["Content-Type"] = contentType
 	h["Cache-Control"] = valueStreamed
 	h["X-Content-Type-Options"] = valueNosniff
 	h["X-Accel-Buffering"] = valueNo
-	x.writeHeader(http.StatusOK, revision)
-	return &stream{x: x, control: http.NewResponseController(x.w)}
 }
 
 // event writes one event; id may be empty.

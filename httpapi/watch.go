@@ -1,6 +1,8 @@
 package httpapi
 
 import (
+	"bytes"
+	"slices"
 	"strings"
 	"time"
 
@@ -52,6 +54,17 @@ func (w *watch) ranges() []kv.Range {
 		all = append(all, w.watched[i].parts...)
 	}
 	return all
+}
+
+// own gives the watch memory of its own, for when its request is over.
+func (w *watch) own() {
+	for i := range w.watched {
+		parts := slices.Clone(w.watched[i].parts)
+		for j, r := range parts {
+			parts[j] = kv.Range{Start: bytes.Clone(r.Start), End: bytes.Clone(r.End)}
+		}
+		w.watched[i].parts = parts
+	}
 }
 
 // getWatch answers GET /v1/watch.

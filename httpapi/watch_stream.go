@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"context"
 	"errors"
 	"math/rand/v2"
 	"net/http"
@@ -14,18 +15,27 @@ import (
 )
 
 // A watchStream sends what a watch sees until one of the ends that have names,
-// or until its client is gone. It belongs to the goroutine of its request.
+// or until its client is gone. With HTTP/1.1 it has a
+// goroutine of its own, else that of its request.
 //
-// Whatever it waits for, it holds little: between two batches a small buffer,
-// and the queue of its watchers.Stream. A client that takes nothing holds up
+// Whatever it waits for, it holds little: between two batches no buffer, and the
+// queue of its watchers.Stream. A client that takes nothing holds up
 // Write, and the connection's deadline ends that; one that takes little falls
 // behind into history.
 type watchStream struct {
-	x   *exchange
+	s   *Server
+	ctx context.Context // done when the client is gone
 	w   *watch
 	enc watchEncoder
-	to  *stream
-	out []byte
+	// to is where whole messages go, at once. Its error means that the client is
+	// gone, or takes nothing.
+	to        interface{ write(b []byte) error }
+	requestID string
+
+	// out is what was not written yet. While there is much to say, it and the
+	// encoder's are lent.
+	out  []byte
+	lent *streamBuffers
 
 	// position is up to where everything was sent, as far as the client may say
 	// so when it comes again; not known before an initial state is complete.
@@ -38,12 +48,18 @@ type watchStream struct {
 // streamWatch serves a watch as a stream.
 func (x *exchange) streamWatch(w *watch) {
 	current, _ := x.s.cfg.Store.Revisions()
-	s := &watchStream{x: x, w: w, enc: watchEncoder{w: w, store: x.s.cfg.Store}, out: x.out[:0]}
+	s := &watchStream{s: x.s, w: w, enc: watchEncoder{w: w, store: x.s.cfg.Store}}
 	contentType := valueEventStream
 	if w.delivery == asLines {
 		contentType = valueNDJSON
 	}
-	s.to = x.startStream(contentType, current)
+	if c, ok := x.takeOver(contentType, current); ok {
+		w.own()
+		s.ctx, s.to, s.requestID = c.ctx, c, c.requestID
+		c.serve(s.run)
+		return
+	}
+	s.ctx, s.to, s.requestID = x.r.Context(), x.startStream(contentType, current), x.id()
 	if s.run() != nil {
 		// Something is wrong with this node. The client must not take it for an
 		// end that was meant, and comes again.
@@ -58,6 +74,7 @@ func (s *watchStream) run() error {
 	if !initial {
 		s.position, s.placed = s.w.from-1, true
 	}
+	defer s.rest()
 	s.told = time.Now()
 	if err := s.greet(); err != nil {
 		return nil
@@ -74,10 +91,10 @@ func (s *watchStream) run() error {
 				return nil
 			}
 			initial = true
-		case errors.Is(err, errPeerGone), s.x.r.Context().Err() != nil:
+		case errors.Is(err, errPeerGone), s.ctx.Err() != nil:
 			return nil
 		default:
-			s.x.s.cfg.Logger.Error("A watch failed.", "request_id", s.x.id(), "error", err)
+			s.s.cfg.Logger.Error("A watch failed.", "request_id", s.requestID, "error", err)
 			return err
 		}
 	}
@@ -126,7 +143,7 @@ func (s *watchStream) follow(initial bool) error {
 			return err
 		}
 	}
-	from, err := s.w.open(s.x.s.cfg.Watchers, s.position+1)
+	from, err := s.w.open(s.s.cfg.Watchers, s.position+1)
 	if err != nil {
 		return err
 	}
@@ -134,7 +151,8 @@ func (s *watchStream) follow(initial bool) error {
 	timer := time.NewTimer(s.pause())
 	defer timer.Stop()
 	for {
-		got, err := from.Next(s.x.r.Context(), timer.C)
+		s.rest()
+		got, err := from.Next(s.ctx, timer.C)
 		if err != nil {
 			return err
 		}
@@ -156,6 +174,7 @@ func (s *watchStream) follow(initial bool) error {
 // send writes changes.
 func (s *watchStream) send(got []watchers.Delivery) (err error) {
 	defer s.enc.release()
+	s.borrow()
 	for i := range got {
 		if s.out, err = s.enc.change(s.out, &got[i]); err != nil {
 			return err
@@ -178,11 +197,25 @@ func (s *watchStream) flush() error {
 	if err := s.to.write(s.out); err != nil {
 		return errPeerGone
 	}
-	if cap(s.out) > idleStreamBytes {
-		s.out = nil
-	}
 	s.out = s.out[:0]
 	return nil
+}
+
+// borrow gets buffers for much, rest gives them back before the stream waits.
+func (s *watchStream) borrow() {
+	if s.lent == nil {
+		s.lent = s.s.lend()
+		s.out, s.enc.scratch = append(s.lent.out[:0], s.out...), s.lent.scratch[:0]
+	}
+}
+
+func (s *watchStream) rest() {
+	if s.lent != nil {
+		s.lent.out, s.lent.scratch = s.out, s.enc.scratch
+		s.s.giveBack(s.lent)
+		s.lent = nil
+	}
+	s.out, s.enc.scratch = nil, nil
 }
 
 // pause is how long the stream may still be silent.
@@ -200,7 +233,7 @@ func (s *watchStream) tick() error {
 		return nil
 	}
 	// A position that this node has not reached is the client's word, not ours.
-	current, _ := s.x.s.cfg.Store.Revisions()
+	current, _ := s.s.cfg.Store.Revisions()
 	reached := s.position <= current
 	switch bookmark := s.w.bookmark > 0 && time.Since(s.told) >= s.w.bookmark; {
 	case reached && (bookmark || s.w.delivery == asLines):
@@ -254,6 +287,7 @@ func (s *watchStream) end(name string, resumeFrom uint64, compacted *kv.Error) e
 // only for a moment: a client that reads slowly must not hold on to what
 // compaction would remove. If that overtakes it, the state is begun anew.
 func (s *watchStream) sendInitial() (revision uint64, err error) {
+	s.borrow()
 	for _, r := range watchers.Merge(s.w.ranges()) {
 		for !r.Empty() {
 			list, err := s.initialPage(r, revision)
@@ -279,7 +313,7 @@ func (s *watchStream) sendInitial() (revision uint64, err error) {
 
 // initialPage reads some entries at a revision; 0 is the newest.
 func (s *watchStream) initialPage(r kv.Range, revision uint64) (*kv.List, error) {
-	v, err := s.x.s.cfg.Store.View()
+	v, err := s.s.cfg.Store.View()
 	if err != nil {
 		return nil, err
 	}
@@ -287,7 +321,7 @@ func (s *watchStream) initialPage(r kv.Range, revision uint64) (*kv.List, error)
 	if revision == 0 {
 		revision = v.Revision()
 	}
-	return v.List(s.x.r.Context(), &kv.Query{
+	return v.List(s.ctx, &kv.Query{
 		Range: r, Revision: revision, Limit: initialEntries, MaxBytes: initialBytes, KeysOnly: s.w.keysOnly,
 	})
 }

@@ -200,9 +200,9 @@ func TestWatchInitial(t *testing.T) {
 	k.put("a/2", "two")
 	k.put("b", "three")
 	w := k.watch("initial=true&prefix=a/&key=a/1&key=b")
-	k.put("a/1", "four")
+	w.want("initial  {entries:[{key:a/1,value:one},{key:a/2,value:two}]}")
+	k.put("a/1", "four") // the state is one of a revision, whatever happens meanwhile
 	w.want(
-		"initial  {entries:[{key:a/1,value:one},{key:a/2,value:two}]}",
 		"initial  {entries:[{key:b,value:three}]}",
 		"synced 4 {}",
 		"change 5 {events:[{key:a/1,type:put,value:four}]}",
