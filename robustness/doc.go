@@ -40,6 +40,13 @@
 //     than the time says, and goes on through everything.
 //   - WallOrder: modified_at never goes backwards.
 //
+// Holders of locks have theirs (fencecheck.go):
+//
+//   - Tokens: each is the revision of its holder, and they grow from holder to
+//     holder, through everything.
+//   - Fences: a write that carries one took effect only while that very holder had
+//     the lock; after that it is 412, on every route.
+//
 // Watches have a scenario and checks of their own. Watchers of every kind are cut
 // off and resume on other nodes while keys change, leases end, history is
 // compacted as soon as it is known, and nodes are killed, paused, cut off and left
@@ -60,7 +67,8 @@
 //   - nemesis.go: what goes wrong, and when.
 //   - scenario.go: traffic and faults, round by round.
 //   - history.go, model.go, verdict.go, whole.go: what must be true.
-//   - leasetraffic.go, leasescenario.go: the same for leases.
+//   - leasetraffic.go, leasescenario.go: the same for leases; fencetraffic.go: for
+//     locks.
 //   - network_linux.go: what is between the nodes, and can be cut.
 //   - watchtrace.go, watchclient.go: what a watcher asks for and receives.
 //   - watchtraffic.go, watchtruth.go: what happens meanwhile, and how it is known.

@@ -8,10 +8,10 @@ import (
 )
 
 // TestLeases keeps leases alive, and lets them go, while the leader is stopped for
-// longer than they live, nodes are killed, and all are restarted.
+// longer than they live, nodes are killed or cut off, and all are restarted.
 func TestLeases(t *testing.T) {
 	Judge(t, LeaseScenario{
-		Layout: Layout{Size: 3}, Rounds: rounds(3, 24), Faults: []Fault{PauseLeader, KillNine, Terminate}, Seed: Seed(t),
+		Layout: Layout{Size: 3, Relayed: true}, Rounds: rounds(4, 24), Faults: []Fault{PauseLeader, KillNine, Terminate, Partition}, Seed: Seed(t),
 	}.Run(t))
 }
 

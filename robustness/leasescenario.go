@@ -100,7 +100,7 @@ func (s LeaseScenario) judge(c *Cluster, traffic *LeaseTraffic, v *Verdict) {
 		c.Note("all nodes are at revision %d with hash %.16s", hash.Revision, hash.Hash)
 	}
 	var err error
-	if trace.Changes, err = readChanges(c.Nodes[len(c.Nodes)-1], last); err != nil {
+	if trace.Changes, err = readChanges(c.Nodes[len(c.Nodes)-1], "", last); err != nil {
 		v.Add("what the store has done can't be read: %v", err)
 		return
 	}

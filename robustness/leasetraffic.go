@@ -271,12 +271,13 @@ func watchLines(ctx context.Context, client *http.Client, n *Node, query string,
 	}
 }
 
-// readChanges reads everything that the store has done, up to a revision.
-func readChanges(n *Node, until uint64) (changes []LeaseChange, err error) {
+// readChanges reads what the store has done to some keys, up to a revision at
+// which it did something to them.
+func readChanges(n *Node, keys string, until uint64) (changes []LeaseChange, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), wholeWithin)
 	defer cancel()
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	err = watchLines(ctx, client, n, "from_revision=earliest&keys_only=true", func(line *leaseLine) bool {
+	err = watchLines(ctx, client, n, "from_revision=earliest&keys_only=true"+keys, func(line *leaseLine) bool {
 		for _, e := range line.Events {
 			changes = append(changes, LeaseChange{
 				Revision: line.Revision, Key: e.Key, Lease: e.Lease, Delete: e.Type == "delete", Reason: e.Reason, Wall: e.At.UnixNano(),
