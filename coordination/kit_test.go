@@ -158,8 +158,12 @@ func (l *log) pass(d time.Duration) {
 		l.mu.Lock()
 		_, l.clock = l.store.NeedsClock()
 		l.mu.Unlock()
-		due, err := l.store.DueLeases(1000)
+		due, renewed, err := l.store.DueLeases(1000)
 		must(l.t, err)
+		if len(renewed) > 0 {
+			_, err := l.apply(&kv.Command{Kind: kv.KindLeaseRequeue, Renew: renewed})
+			must(l.t, err)
+		}
 		for _, lease := range due {
 			_, err := l.apply(&kv.Command{Kind: kv.KindLeaseExpire, Time: time.Now().UnixMilli(), Lease: lease})
 			must(l.t, err)

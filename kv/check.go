@@ -35,7 +35,7 @@ func (c *Command) Check() error {
 		if c.Alarm.Type == 0 || c.Alarm.Type >= alarmEnd {
 			return malformed("alarm type %d", c.Alarm.Type)
 		}
-	case KindCompact, KindClock, KindLeaseGrant, KindLeaseRenew, KindLeaseRevoke, KindLeaseExpire, KindMember:
+	case KindCompact, KindClock, KindLeaseGrant, KindLeaseRenew, KindLeaseRevoke, KindLeaseExpire, KindLeaseRequeue, KindMember:
 	default:
 		return malformed("command kind %d", c.Kind)
 	}

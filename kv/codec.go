@@ -60,7 +60,7 @@ func AppendCommand(b []byte, c *Command) []byte {
 		b = binary.AppendVarint(b, c.Lease.Number)
 		b = binary.AppendVarint(b, c.Lease.TTLMillis)
 		b = binary.AppendUvarint(b, c.Lease.Generation)
-	case KindLeaseRenew:
+	case KindLeaseRenew, KindLeaseRequeue:
 		b = binary.AppendUvarint(b, uint64(len(c.Renew)))
 		for i := range c.Renew {
 			b = append(b, c.Renew[i][:]...)
@@ -139,7 +139,7 @@ func (d *decoder) command() *Command {
 		c.Lease.Number = d.varint()
 		c.Lease.TTLMillis = d.varint()
 		c.Lease.Generation = d.uvarint()
-	case KindLeaseRenew:
+	case KindLeaseRenew, KindLeaseRequeue:
 		n := d.count(16)
 		c.Renew = make([]LeaseID, n)
 		for i := range c.Renew {

@@ -23,7 +23,10 @@ const (
 	// KindMember records what a member says of itself, its version included;
 	// the lowest of them is the cluster's.
 	KindMember Kind = 9
-	kindEnd    Kind = 10
+	// KindLeaseRequeue queues leases by the deadlines that their renewals gave
+	// them, so that they are no longer found by an earlier one.
+	KindLeaseRequeue Kind = 10
+	kindEnd          Kind = 11
 )
 
 // Version is the version of the command set that this binary speaks. A member
@@ -52,7 +55,7 @@ type Command struct {
 	Compact uint64
 	Clock   Clock
 	Lease   Lease
-	Renew   []LeaseID
+	Renew   []LeaseID // of KindLeaseRequeue, too
 	Alarm   Alarm
 	Member  Member
 }

@@ -61,6 +61,7 @@ func commandSamples() []commandSample {
 		{"renewal of none", Command{Kind: KindLeaseRenew, Renew: []LeaseID{}}},
 		{"revocation", Command{Kind: KindLeaseRevoke, Lease: Lease{ID: id("lease")}}},
 		{"expiry", Command{Kind: KindLeaseExpire, Lease: Lease{ID: id("lease"), Generation: 3}}},
+		{"requeuing of two", Command{Kind: KindLeaseRequeue, Renew: []LeaseID{id("l1"), id("l2")}}},
 		{"alarm", Command{Kind: KindAlarm, Alarm: Alarm{Replica: 3, Type: AlarmCorrupt, Active: true}}},
 		{"alarm's end", Command{Kind: KindAlarm, Alarm: Alarm{Replica: 3, Type: AlarmNoSpace}}},
 		{"member", Command{Kind: KindMember, Member: Member{

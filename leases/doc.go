@@ -13,7 +13,10 @@
 //
 // A lease ends by a command, too, which counts only if the clock has reached
 // its deadline and nobody has renewed it since the proposer looked. The store
-// keeps leases by deadline; there is no list of them in memory.
+// keeps leases in a queue by deadline; there is no list of them in memory. A
+// renewal that comes soon after another leaves its lease where it is in the queue,
+// so that it costs one record and not three. When the clock gets to such a place
+// the lease isn't over, and a command of the leader queues it by its deadline.
 //
 // # Who owns what
 //

@@ -17,7 +17,8 @@ const (
 	// lookEvery is how often each member looks where the clock stands. What
 	// passes between a step and the next look is lost when the leader changes.
 	lookEvery = 50 * time.Millisecond
-	// expiriesPerLook bounds the leases that are looked up at once.
+	// expiriesPerLook bounds the leases that are looked up at once, and so the
+	// renewed ones that one command queues anew.
 	expiriesPerLook = 4_096
 	// expiriesAtOnce is how many expiries are under way side by side. It is the
 	// pace at which very many leases end: the log puts what is under way into an
@@ -35,8 +36,10 @@ type Log interface {
 	// NeedsClock reports whether something ages, and the log index of the last
 	// step that counted.
 	NeedsClock() (needs bool, clockIndex uint64)
-	// DueLeases returns up to limit leases whose deadline the clock has reached.
-	DueLeases(limit int) ([]kv.Lease, error)
+	// DueLeases looks at up to limit leases that are queued by a deadline that the
+	// clock has reached, and returns those whose own deadline that is, and those
+	// that were renewed since.
+	DueLeases(limit int) (due []kv.Lease, renewed []kv.LeaseID, err error)
 }
 
 // Keeper advances the replicated clock while its node leads, and proposes the
@@ -150,15 +153,33 @@ func (k *Keeper) step(ctx context.Context) {
 // expire ends what is due, look after look, until nothing is.
 func (k *Keeper) expire(ctx context.Context) {
 	for ctx.Err() == nil && k.log.IsLeader() {
-		due, err := k.log.DueLeases(expiriesPerLook)
+		due, renewed, err := k.log.DueLeases(expiriesPerLook)
 		if err != nil {
 			k.logger.Warn("looking for leases that are over", "err", err)
 			return
 		}
-		if len(due) == 0 || !k.end(ctx, due) {
+		// What was renewed lies before what is due, so it is moved first.
+		if len(renewed) > 0 && !k.requeue(ctx, renewed) {
+			return
+		}
+		if len(due) > 0 && !k.end(ctx, due) {
+			return
+		}
+		if len(due)+len(renewed) == 0 {
 			return
 		}
 	}
+}
+
+// requeue queues leases by the deadlines that their renewals gave them, all in one
+// command, so that very many live ones don't hold up the end of those that are
+// over. It reports whether they are.
+func (k *Keeper) requeue(ctx context.Context, renewed []kv.LeaseID) bool {
+	_, err := k.log.Propose(ctx, &kv.Command{Kind: kv.KindLeaseRequeue, Time: k.now().UnixMilli(), Renew: renewed})
+	if err != nil {
+		k.logger.Debug("queueing renewed leases", "err", err)
+	}
+	return err == nil
 }
 
 // end proposes the end of leases and reports whether it is worth to look for

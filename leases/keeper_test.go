@@ -21,6 +21,10 @@ type clockState struct {
 	fail   error
 	due    []kv.Lease
 	ended  []kv.Lease
+	// renewed lie in the queue before due; requeued counts the commands that moved
+	// some.
+	renewed  []kv.LeaseID
+	requeued int
 	// flying are the expiries under way, most the most that there were.
 	flying, most int
 	// failAfter makes expiries fail after so many; stubborn ones change nothing.
@@ -30,10 +34,11 @@ type clockState struct {
 
 func (s *clockState) IsLeader() bool             { return s.leads }
 func (s *clockState) NeedsClock() (bool, uint64) { return true, s.index }
-func (s *clockState) DueLeases(limit int) ([]kv.Lease, error) {
+func (s *clockState) DueLeases(limit int) ([]kv.Lease, []kv.LeaseID, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.Clone(s.due[:min(limit, len(s.due))]), nil
+	renewed := slices.Clone(s.renewed[:min(limit, len(s.renewed))])
+	return slices.Clone(s.due[:min(limit-len(renewed), len(s.due))]), renewed, nil
 }
 func (s *clockState) Propose(_ context.Context, c *kv.Command) (*kv.Result, error) {
 	if c.Kind == kv.KindLeaseExpire {
@@ -57,6 +62,13 @@ func (s *clockState) Propose(_ context.Context, c *kv.Command) (*kv.Result, erro
 	}
 	if s.fail != nil {
 		return nil, s.fail
+	}
+	if c.Kind == kv.KindLeaseRequeue {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.requeued++
+		s.renewed = slices.DeleteFunc(s.renewed, func(id kv.LeaseID) bool { return slices.Contains(c.Renew, id) })
+		return &kv.Result{}, nil
 	}
 	if c.Clock.Prev == s.index {
 		s.millis += min(c.Clock.AdvanceMillis, kv.MaxClockAdvanceMillis)
@@ -193,6 +205,21 @@ func TestLeaderEndsWhatIsDue(t *testing.T) {
 	}
 }
 
+// TestRenewedDoNotHoldUpTheEndOfOthers: however many renewed leases lie in the
+// queue before one that is over, they are moved by few commands, and it ends in
+// the same step.
+func TestRenewedDoNotHoldUpTheEndOfOthers(t *testing.T) {
+	state := &clockState{leads: true, due: dueLeases(10)}
+	for i := range 2*expiriesPerLook + 5 {
+		state.renewed = append(state.renewed, kv.LeaseID{2, byte(i >> 8), byte(i)})
+	}
+	k := newKeeper(state, slog.New(slog.DiscardHandler), time.Now)
+	k.expire(context.Background())
+	if len(state.renewed) != 0 || state.requeued != 3 || k.Expired() != 10 {
+		t.Errorf("%d renewed leases are left after %d commands; %d of 10 leases ended", len(state.renewed), state.requeued, k.Expired())
+	}
+}
+
 // TestExpiryGivesUpUntilTheNextStep: neither a log that refuses nor leases that
 // somebody renews make the keeper turn round and round.
 func TestExpiryGivesUpUntilTheNextStep(t *testing.T) {
@@ -202,6 +229,7 @@ func TestExpiryGivesUpUntilTheNextStep(t *testing.T) {
 		most  int
 	}{
 		{"refused", &clockState{leads: true, due: dueLeases(5000), failAfter: 100}, 100},
+		{"moves refused", &clockState{leads: true, renewed: []kv.LeaseID{{2}}, due: dueLeases(500), fail: kv.Errorf(kv.NoLeader, "made to fail")}, 0},
 		{"renewed meanwhile", &clockState{leads: true, due: dueLeases(500), stubborn: true}, 500},
 	} {
 		k := newKeeper(c.state, slog.New(slog.DiscardHandler), time.Now)

@@ -170,8 +170,10 @@ func Open(ctx context.Context, cfg Config) (n *Node, err error) {
 // clockLog shows the shard to the lease clock.
 type clockLog struct{ *raftsm.Shard }
 
-func (l clockLog) NeedsClock() (bool, uint64)              { return l.Store().NeedsClock() }
-func (l clockLog) DueLeases(limit int) ([]kv.Lease, error) { return l.Store().DueLeases(limit) }
+func (l clockLog) NeedsClock() (bool, uint64) { return l.Store().NeedsClock() }
+func (l clockLog) DueLeases(limit int) ([]kv.Lease, []kv.LeaseID, error) {
+	return l.Store().DueLeases(limit)
+}
 
 func (n *Node) newServer() *httpapi.Server {
 	id := &n.dir.Identity

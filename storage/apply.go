@@ -70,6 +70,8 @@ func (b *Batch) dispatch(c *kv.Command) (*kv.Result, error) {
 		return b.applyGrant(c.Lease)
 	case kv.KindLeaseRenew:
 		return b.applyRenew(c.Renew)
+	case kv.KindLeaseRequeue:
+		return b.applyRequeue(c.Renew)
 	case kv.KindLeaseRevoke:
 		return b.applyEnd(c.Lease, kv.ReasonRevoked)
 	case kv.KindLeaseExpire:

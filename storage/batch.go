@@ -437,6 +437,33 @@ func (b *Batch) pendingIn(r kv.Range) [][]byte {
 	return keys
 }
 
+// leaseFinder returns what finds n leases in the order of their ids, as findLease
+// does, and what ends that. Many are found by one iterator with far less work
+// than by a lookup each.
+func (b *Batch) leaseFinder(n int) (find func(kv.LeaseID) (*lease, error), done func() error, err error) {
+	if n < b.fetchAtOnce {
+		return b.findLease, func() error { return nil }, nil
+	}
+	it, err := b.h.db.NewIter(spaceBounds(spaceLease))
+	if err != nil {
+		return nil, nil, err
+	}
+	return func(id kv.LeaseID) (*lease, error) {
+		if l, ok := b.leases[id]; ok {
+			return l, nil
+		}
+		b.key = append(append(b.key[:0], spaceLease), id[:]...)
+		if !it.SeekPrefixGE(b.key) {
+			return nil, it.Error()
+		}
+		value, err := it.ValueAndErr()
+		if err != nil {
+			return nil, err
+		}
+		return decodeLease(b.key, value)
+	}, it.Close, nil
+}
+
 // findLease returns the lease, or nil.
 func (b *Batch) findLease(id kv.LeaseID) (*lease, error) {
 	if l, ok := b.leases[id]; ok {

@@ -230,7 +230,7 @@ func BenchmarkApplyExpire(b *testing.B) {
 	b.ReportAllocs()
 	b.ResetTimer()
 	for ended := 0; ended < b.N; {
-		due, err := s.DueLeases(64)
+		due, _, err := s.DueLeases(64)
 		if err != nil || len(due) == 0 {
 			b.Fatal(due, err)
 		}

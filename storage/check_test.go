@@ -89,7 +89,8 @@ func (c *storeCheck) checkNewest() error {
 	return err
 }
 
-// checkLeases: a lease has its number, its deadline, and the keys that it
+// checkLeases: a lease has its number, one place in the queue, which is no later
+// than its deadline, and the keys that it
 // counts; and a key names the lease that it is attached to.
 func (c *storeCheck) checkLeases() error {
 	err := c.each(spaceLease, func(key, value []byte) error {
@@ -118,7 +119,7 @@ func (c *storeCheck) checkLeases() error {
 	}
 	if err := c.each(spaceDeadline, func(key, _ []byte) error {
 		l := c.leases[kv.LeaseID(key[9:])]
-		if l == nil || l.deadline != binary.BigEndian.Uint64(key[1:]) {
+		if l == nil || l.lease.queued != binary.BigEndian.Uint64(key[1:]) || l.lease.queued > l.deadline {
 			return fmt.Errorf("a deadline of no lease")
 		}
 		l.queued = true

@@ -94,8 +94,10 @@ func recordCodecs() []recordCodec {
 			return appendWindow(nil, w), nil
 		}},
 		{"lease", []recordSample{
-			{"granted", appendLease(nil, &lease{number: 77, ttl: 10_000, deadline: 11_000})},
-			{"of a put, renewed", appendLease(nil, &lease{number: math.MaxInt64, ttl: 1, deadline: 1 << 50, generation: 3, keys: 1, bytes: 9, own: true})},
+			{"granted", appendLease(nil, &lease{number: 77, ttl: 10_000, deadline: 11_000, queued: 11_000})},
+			{"of a put, renewed", appendLease(nil, &lease{number: math.MaxInt64, ttl: 1, deadline: 1 << 50, queued: 1 << 50, generation: 3, keys: 1, bytes: 9, own: true})},
+			{"renewed, and queued by its first deadline", appendLease(nil, &lease{number: 77, ttl: 10_000, deadline: 13_500, queued: 11_000, generation: 1})},
+			{"both", appendLease(nil, &lease{number: 77, ttl: 10_000, deadline: 11_001, queued: 11_000, generation: 1, keys: 1, bytes: 9, own: true})},
 		}, func(b []byte) ([]byte, error) {
 			l, err := decodeLease([]byte("l"), b)
 			if err != nil {
@@ -301,7 +303,7 @@ func TestGoldenLayout(t *testing.T) {
 		{"lease", leaseKey(id)},
 		{"number of a lease", numberKey(77)},
 		{"key of a lease", attachedKey(id, key)},
-		{"deadline of a lease", deadlineKey(11_000, id)},
+		{"deadline of a lease", queueKey(11_000, id)},
 		{"remembered answer", idempotencyKey(idempotencyScope("bob", "retry"))},
 		{"its expiry", expiryKey(600_000, idempotencyScope("bob", "retry"))},
 		{"entries of a proposer", entriesKey(id)},

@@ -24,7 +24,7 @@
 //	r revision sub         change log: what each revision did, in order, with values up to 4 KiB
 //	l id · n number        lease · the lease's other name
 //	a id key               the keys of a lease
-//	x deadline id          leases by deadline
+//	x deadline id          leases by deadline, or by one that they had before renewals
 //	i scope · I expiry     remembered answers · the same by age
 //	q incarnation          which Raft entries of a proposer were applied
 //	M replica · A replica type   members · alarms

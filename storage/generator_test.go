@@ -234,13 +234,16 @@ func (g *generator) bareCommand() *kv.Command {
 			l.Number = 1 + g.Int64N(3)
 		}
 		return &kv.Command{Kind: kv.KindLeaseGrant, Lease: l}
-	case n < 29:
+	case n < 31:
 		c := &kv.Command{Kind: kv.KindLeaseRenew, Renew: []kv.LeaseID{}}
-		for range g.IntN(4) {
+		if n == 30 {
+			c.Kind = kv.KindLeaseRequeue
+		}
+		for range pick(g, []int{0, 1, 2, 3, fetchAtOnce + 2}) {
 			c.Renew = append(c.Renew, g.anyLease())
 		}
 		return c
-	case n < 32:
+	case n < 33:
 		return &kv.Command{Kind: kv.KindLeaseRevoke, Lease: kv.Lease{ID: g.anyLease()}}
 	case n < 39:
 		id := g.anyLease()

@@ -139,7 +139,8 @@ func attachedPrefix(id kv.LeaseID) []byte { return append([]byte{spaceAttached},
 
 func attachedKey(id kv.LeaseID, key []byte) []byte { return append(attachedPrefix(id), key...) }
 
-func deadlineKey(deadline uint64, id kv.LeaseID) []byte {
+// queueKey is the place of a lease in the queue of deadlines.
+func queueKey(deadline uint64, id kv.LeaseID) []byte {
 	return append(binary.BigEndian.AppendUint64([]byte{spaceDeadline}, deadline), id[:]...)
 }
 

@@ -246,8 +246,11 @@ func (p *parser) rest(word string, c *kv.Command) {
 			c.Lease.Number = signed(value)
 			return name == "number"
 		})
-	case "renew":
+	case "renew", "requeue":
 		c.Kind, c.Renew = kv.KindLeaseRenew, []kv.LeaseID{}
+		if word == "requeue" {
+			c.Kind = kv.KindLeaseRequeue
+		}
 		for p.more() {
 			c.Renew = append(c.Renew, leaseName(p.next()))
 		}
@@ -500,8 +503,8 @@ func sayCommand(c *kv.Command) string {
 		if c.Lease.Number != 0 {
 			fmt.Fprintf(&b, " number=%d", c.Lease.Number)
 		}
-	case kv.KindLeaseRenew:
-		b.WriteString("renew")
+	case kv.KindLeaseRenew, kv.KindLeaseRequeue:
+		b.WriteString(map[bool]string{true: "renew", false: "requeue"}[c.Kind == kv.KindLeaseRenew])
 		for _, id := range c.Renew {
 			b.WriteString(" " + sayLease(id))
 		}

@@ -12,11 +12,11 @@ import (
 // setLease changes a lease in the batch; nil ends it. It writes at once, which
 // is right even inside a transaction: undo writes the former state again.
 func (b *Batch) setLease(id kv.LeaseID, old, now *lease) {
-	if old != nil && (now == nil || now.deadline != old.deadline) {
-		// A deadline is set once before it is deleted, always. So the two may
-		// annihilate each other as soon as they meet, and no tombstone travels to
-		// the bottom of the store for each renewal.
-		must(b.wb.SingleDelete(deadlineKey(old.deadline, id), nil))
+	if old != nil && (now == nil || now.queued != old.queued) {
+		// A place in the queue is set once before it is deleted, always. So the two
+		// may annihilate each other as soon as they meet, and no tombstone travels
+		// to the bottom of the store for each lease that moved.
+		must(b.wb.SingleDelete(queueKey(old.queued, id), nil))
 	}
 	switch {
 	case now == nil:
@@ -30,8 +30,8 @@ func (b *Batch) setLease(id kv.LeaseID, old, now *lease) {
 			b.numbers[now.number] = id
 			b.st.leases++
 		}
-		if old == nil || now.deadline != old.deadline {
-			must(b.wb.Set(deadlineKey(now.deadline, id), nil, nil))
+		if old == nil || now.queued != old.queued {
+			must(b.wb.Set(queueKey(now.queued, id), nil, nil))
 		}
 		must(b.wb.Set(leaseKey(id), appendLease(b.val[:0], now), nil))
 	}
@@ -76,16 +76,23 @@ func (b *Batch) applyGrant(g kv.Lease) (*kv.Result, error) {
 			return nil, err
 		}
 	}
-	b.setLease(g.ID, nil, &lease{number: g.Number, ttl: g.TTLMillis, deadline: b.deadlineAfter(g.TTLMillis)})
+	deadline := b.deadlineAfter(g.TTLMillis)
+	b.setLease(g.ID, nil, &lease{number: g.Number, ttl: g.TTLMillis, deadline: deadline, queued: deadline})
 	result := b.done()
 	result.Leases = []kv.LeaseResult{{ID: g.ID, Number: g.Number, TTLMillis: g.TTLMillis}}
 	return result, nil
 }
 
-// applyRenew renews leases in the order of their ids: records and deadlines that
-// are looked up and written one after the other then lie side by side. The
-// results are in the order of the command.
-func (b *Batch) applyRenew(ids []kv.LeaseID) (*kv.Result, error) {
+// applyRenew renews leases in the order of their ids: records that are looked up
+// and written one after the other then lie side by side. The results are in the
+// order of the command.
+//
+// A renewal leaves the lease where it is in the queue of deadlines, unless that
+// place is half a time to live too early. So a lease that is renewed often moves
+// seldom; and one that is never without a renewal for more than half its time to
+// live moves before the clock reaches its place. Others the leader finds there,
+// and has them requeued.
+func (b *Batch) applyRenew(ids []kv.LeaseID) (_ *kv.Result, err error) {
 	result := b.done()
 	result.Leases = make([]kv.LeaseResult, len(ids))
 	order := b.order[:0]
@@ -94,10 +101,15 @@ func (b *Batch) applyRenew(ids []kv.LeaseID) (*kv.Result, error) {
 	}
 	b.order = order
 	slices.SortStableFunc(order, func(i, j int) int { return bytes.Compare(ids[i][:], ids[j][:]) })
+	find, done, err := b.leaseFinder(len(ids))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, done()) }()
 	for _, i := range order {
 		r := &result.Leases[i]
 		r.ID = ids[i]
-		old, err := b.findLease(r.ID)
+		old, err := find(r.ID)
 		if err != nil {
 			return nil, err
 		}
@@ -108,10 +120,29 @@ func (b *Batch) applyRenew(ids []kv.LeaseID) (*kv.Result, error) {
 		now := *old
 		now.deadline = b.deadlineAfter(old.ttl)
 		now.generation++
+		if now.deadline-now.queued > uint64(now.ttl)/2 {
+			now.queued = now.deadline
+		}
 		b.setLease(r.ID, old, &now)
 		r.Number, r.TTLMillis = old.number, old.ttl
 	}
 	return result, nil
+}
+
+// applyRequeue puts leases that were renewed into the queue by their deadlines.
+func (b *Batch) applyRequeue(ids []kv.LeaseID) (*kv.Result, error) {
+	for _, id := range ids {
+		old, err := b.findLease(id)
+		if err != nil {
+			return nil, err
+		}
+		if old != nil && old.queued != old.deadline {
+			now := *old
+			now.queued = now.deadline
+			b.setLease(id, old, &now)
+		}
+	}
+	return b.done(), nil
 }
 
 // applyEnd revokes a lease or expires it. An expiry counts only if the clock

@@ -115,18 +115,19 @@ func remaining(l *lease, clock uint64) int64 {
 
 var _ [kv.LeaseGraceMillis - kv.MaxClockAdvanceMillis]struct{}
 
-// DueLeases returns up to limit leases whose deadline the replicated clock has
-// reached, the longest overdue first, with what an expiry must name: the id and
-// the generation.
+// DueLeases looks at up to limit leases whose place in the queue of deadlines the
+// replicated clock has reached, in the order of the queue. It returns those whose
+// deadline the clock has reached as well, with what an expiry must name: the id
+// and the generation. The others are renewed ones, which are to be requeued.
 //
 // It begins where the last call found the first one. Nothing comes into being
-// before that: a new deadline is always later than the clock. So what renewals
-// and ended leases left behind, which lies there until Pebble compacts it, is
+// before that: a new place is always later than the clock. So what leases that
+// moved or ended left behind, which lies there until Pebble compacts it, is
 // stepped over once and not at each call.
-func (s *Store) DueLeases(limit int) (due []kv.Lease, err error) {
+func (s *Store) DueLeases(limit int) (due []kv.Lease, renewed []kv.LeaseID, err error) {
 	h, err := s.acquire()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer h.release()
 	from := h.due.Load()
@@ -137,48 +138,52 @@ func (s *Store) DueLeases(limit int) (due []kv.Lease, err error) {
 	defer func() { err = errors.Join(err, snap.Close()) }()
 	st, err := readState(snap)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	end := deadlineKey(st.clock+1, kv.LeaseID{})
+	end := queueKey(st.clock+1, kv.LeaseID{})
 	if bytes.Compare(from[:], end) >= 0 {
-		return nil, nil
+		return nil, nil, nil
 	}
 	it, err := snap.NewIter(&pebble.IterOptions{LowerBound: from[:], UpperBound: end})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer func() { err = errors.Join(err, it.Close()) }()
 	first := dueKey(end)
-	for it.First(); it.Valid() && len(due) < limit; it.Next() {
-		if len(due) == 0 {
+	for n, ok := 0, it.First(); ok && n < limit; n, ok = n+1, it.Next() {
+		if n == 0 {
 			first = dueKey(it.Key())
 		}
 		id := kv.LeaseID(it.Key()[1+8:])
 		k := leaseKey(id)
 		value, err := getCopy(snap, k)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if value == nil {
-			return nil, corrupt(k, "a deadline has no lease")
+			return nil, nil, corrupt(k, "a deadline has no lease")
 		}
 		l, err := decodeLease(k, value)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		due = append(due, kv.Lease{ID: id, Generation: l.generation})
+		if st.clock < l.deadline {
+			renewed = append(renewed, id)
+		} else {
+			due = append(due, kv.Lease{ID: id, Generation: l.generation})
+		}
 	}
 	if err := it.Error(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	h.raiseDue(from, &first)
-	return due, nil
+	return due, renewed, nil
 }
 
-// A dueKey is the key of a deadline.
+// A dueKey is a place in the queue of deadlines.
 type dueKey [1 + 8 + 16]byte
 
-// raiseDue notes that no lease has its deadline before first, unless somebody who
+// raiseDue notes that no lease is queued before first, unless somebody who
 // looked further has noted that already.
 func (h *handle) raiseDue(from, first *dueKey) {
 	for bytes.Compare(from[:], first[:]) < 0 {

@@ -40,6 +40,7 @@ type modelLease struct {
 	number     int64
 	ttl        int64
 	deadline   uint64
+	queued     uint64 // the deadline by which it is queued
 	generation uint64
 	own        bool
 }
@@ -162,6 +163,13 @@ func (m *model) dispatch(index uint64, c *kv.Command) *kv.Result {
 		return m.grant(c.Lease)
 	case kv.KindLeaseRenew:
 		return m.renew(c.Renew)
+	case kv.KindLeaseRequeue:
+		for _, id := range c.Renew {
+			if l, exists := m.leases[id]; exists {
+				l.queued = l.deadline
+				m.leases[id] = l
+			}
+		}
 	case kv.KindLeaseRevoke, kv.KindLeaseExpire:
 		return m.end(c)
 	case kv.KindAlarm:
@@ -439,24 +447,33 @@ func (m *model) moveLease(old, now kv.Entry, own int64) kv.Code {
 	case own > 0 && exists:
 		return kv.LeaseExists
 	case own > 0:
-		m.leases[now.Lease] = modelLease{number: m.numberFor(now.Lease), ttl: own, deadline: m.deadline(own), own: true}
+		m.leases[now.Lease] = modelLease{number: m.numberFor(now.Lease), ttl: own, deadline: m.deadline(own), queued: m.deadline(own), own: true}
 	case !exists || have.own:
 		return kv.LeaseNotFound
 	}
 	return kv.OK
 }
 
-// due returns the leases whose time is over, the longest overdue first.
-func (m *model) due() (due []kv.Lease) {
+// due returns, of the first leases in the queue whose place the clock has reached,
+// those whose time is over and those that were renewed.
+func (m *model) due(limit int) (due []kv.Lease, renewed []kv.LeaseID) {
+	var reached []kv.LeaseID
 	for id, l := range m.leases {
-		if l.deadline <= m.clock {
-			due = append(due, kv.Lease{ID: id, Generation: l.generation})
+		if l.queued <= m.clock {
+			reached = append(reached, id)
 		}
 	}
-	slices.SortFunc(due, func(a, b kv.Lease) int {
-		return cmp.Or(cmp.Compare(m.leases[a.ID].deadline, m.leases[b.ID].deadline), a.ID.Compare(b.ID))
+	slices.SortFunc(reached, func(a, b kv.LeaseID) int {
+		return cmp.Or(cmp.Compare(m.leases[a].queued, m.leases[b].queued), a.Compare(b))
 	})
-	return due
+	for _, id := range reached[:min(limit, len(reached))] {
+		if l := m.leases[id]; l.deadline <= m.clock {
+			due = append(due, kv.Lease{ID: id, Generation: l.generation})
+		} else {
+			renewed = append(renewed, id)
+		}
+	}
+	return due, renewed
 }
 
 func (m *model) full() bool {
@@ -497,7 +514,7 @@ func (m *model) grant(g kv.Lease) *kv.Result {
 	if g.Number == 0 {
 		g.Number = m.numberFor(g.ID)
 	}
-	m.leases[g.ID] = modelLease{number: g.Number, ttl: g.TTLMillis, deadline: m.deadline(g.TTLMillis)}
+	m.leases[g.ID] = modelLease{number: g.Number, ttl: g.TTLMillis, deadline: m.deadline(g.TTLMillis), queued: m.deadline(g.TTLMillis)}
 	r := m.done()
 	r.Leases = []kv.LeaseResult{{ID: g.ID, Number: g.Number, TTLMillis: g.TTLMillis}}
 	return r
@@ -513,6 +530,9 @@ func (m *model) renew(ids []kv.LeaseID) *kv.Result {
 		}
 		l.deadline = m.deadline(l.ttl)
 		l.generation++
+		if 2*(l.deadline-l.queued) > uint64(l.ttl) {
+			l.queued = l.deadline
+		}
 		m.leases[id] = l
 		r.Leases = append(r.Leases, kv.LeaseResult{ID: id, Number: l.number, TTLMillis: l.ttl})
 	}

@@ -390,7 +390,10 @@ func (s *script) leases(t *testing.T) string {
 			if err != nil {
 				t.Fatal(err)
 			}
-			fmt.Fprintf(&b, "%s ends at %d, ttl=%d generation=%d", sayLease(id), binary.BigEndian.Uint64(it.Key()[1:]), l.ttl, l.generation)
+			fmt.Fprintf(&b, "%s ends at %d, ttl=%d generation=%d", sayLease(id), l.deadline, l.ttl, l.generation)
+			if queued := binary.BigEndian.Uint64(it.Key()[1:]); queued != l.deadline {
+				fmt.Fprintf(&b, " queued=%d", queued)
+			}
 			if l.own {
 				b.WriteString(" own")
 			}

@@ -310,7 +310,7 @@ func TestClosed(t *testing.T) {
 		"stats":   func() error { _, err := s.Stats(); return err },
 		"metrics": func() error { _, err := s.Metrics(); return err },
 		"swept":   func() error { _, err := s.Swept(); return err },
-		"due":     func() error { _, err := s.DueLeases(1); return err },
+		"due":     func() error { _, _, err := s.DueLeases(1); return err },
 		"load":    func() error { return s.Load(bytes.NewReader(nil), nil) },
 	} {
 		if err := op(); !errors.Is(err, ErrClosed) {

@@ -136,9 +136,12 @@ func decodeWindow(key, b []byte) (*window, error) {
 
 // lease is the record of a lease.
 type lease struct {
-	number     int64
-	ttl        int64 // milliseconds
-	deadline   uint64
+	number   int64
+	ttl      int64 // milliseconds
+	deadline uint64
+	// queued is the deadline under which the lease is found when the clock has
+	// reached it: the lease's own, or one that it had before renewals.
+	queued     uint64
 	generation uint64
 	// keys and bytes are the number and the length of the attached keys.
 	keys, bytes uint64
@@ -154,16 +157,34 @@ func appendLease(b []byte, l *lease) []byte {
 	b = binary.AppendUvarint(b, l.generation)
 	b = binary.AppendUvarint(b, l.keys)
 	b = binary.AppendUvarint(b, l.bytes)
+	var flags byte
 	if l.own {
-		return append(b, 1)
+		flags |= leaseOwn
 	}
-	return append(b, 0)
+	if l.queued == l.deadline {
+		return append(b, flags)
+	}
+	return binary.AppendUvarint(append(b, flags|leaseQueuedBefore), l.deadline-l.queued)
 }
+
+const (
+	leaseOwn = 1 << iota
+	leaseQueuedBefore
+	leaseFlagsEnd
+)
 
 func decodeLease(key, b []byte) (*lease, error) {
 	r := reader{b: b}
 	l := &lease{number: r.varint(), ttl: r.varint(), deadline: r.uvarint(), generation: r.uvarint(), keys: r.uvarint(), bytes: r.uvarint()}
-	l.own = r.byte() == 1
+	flags := r.byte()
+	l.own = flags&leaseOwn != 0
+	l.queued = l.deadline
+	if flags&leaseQueuedBefore != 0 {
+		l.queued -= r.uvarint()
+	}
+	if flags >= leaseFlagsEnd || l.queued > l.deadline || (flags&leaseQueuedBefore != 0) != (l.queued != l.deadline) {
+		r.bad = true
+	}
 	if r.bad || len(r.b) != 0 {
 		return nil, corrupt(key, "lease")
 	}

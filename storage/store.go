@@ -105,7 +105,7 @@ type handle struct {
 	// recent is what the newest versions are, as far as it is remembered. Only the
 	// applying goroutine uses it.
 	recent *recent
-	// due is a key that no deadline of a lease is before. Only DueLeases needs
+	// due is a key that no lease is queued before. Only DueLeases needs
 	// it, and nothing that is applied depends on it.
 	due     atomic.Pointer[dueKey]
 	sweeper *sweeper

@@ -444,9 +444,9 @@ func compareReads(s *Store, g *generator) error {
 			return fmt.Errorf("revision at %d ms: %d %v, the model says %d", millis, at, err, m.revisionAt(millis))
 		}
 	}
-	due, err := s.DueLeases(3)
-	if want := m.due(); err != nil || !slices.Equal(due, want[:min(3, len(want))]) {
-		return fmt.Errorf("leases %v are due, %v; the model says %v", due, err, want)
+	due, renewed, err := s.DueLeases(3)
+	if wantDue, wantRenewed := m.due(3); err != nil || !slices.Equal(due, wantDue) || !slices.Equal(renewed, wantRenewed) {
+		return fmt.Errorf("leases %v are due and %v renewed, %v; the model says %v and %v", due, renewed, err, wantDue, wantRenewed)
 	}
 	if err := compareLeases(ctx, v, m, 1+g.IntN(3)); err != nil {
 		return err

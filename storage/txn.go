@@ -431,8 +431,9 @@ func (t *txnRun) moveLease(key []byte, old, now *version, ownTTL int64) error {
 		if err != nil {
 			return err
 		}
+		deadline := b.deadlineAfter(ownTTL)
 		t.setLease(now.lease, nil, &lease{
-			number: number, ttl: ownTTL, deadline: b.deadlineAfter(ownTTL), own: true, keys: 1, bytes: uint64(len(key)),
+			number: number, ttl: ownTTL, deadline: deadline, queued: deadline, own: true, keys: 1, bytes: uint64(len(key)),
 		})
 		return nil
 	}
