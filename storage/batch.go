@@ -225,6 +225,13 @@ func (b *Batch) flush() error {
 	}
 	b.wb.Reset()
 	b.h.recent.commit(st.revision, b.keys)
+	for id, l := range b.leases { // lint:unordered what is remembered decides nothing
+		if l == nil {
+			b.h.recentLeases.forget(id)
+		} else {
+			b.h.recentLeases.put(id, l)
+		}
+	}
 	clear(b.keys)
 	clear(b.leases)
 	clear(b.numbers)
@@ -438,19 +445,21 @@ func (b *Batch) pendingIn(r kv.Range) [][]byte {
 }
 
 // leaseFinder returns what finds n leases in the order of their ids, as findLease
-// does, and what ends that. Many are found by one iterator with far less work
-// than by a lookup each.
-func (b *Batch) leaseFinder(n int) (find func(kv.LeaseID) (*lease, error), done func() error, err error) {
+// does, and what ends that. Many that are not known are found by one iterator with
+// far less work than by a lookup each.
+func (b *Batch) leaseFinder(n int) (find func(kv.LeaseID) (*lease, error), done func() error) {
 	if n < b.fetchAtOnce {
-		return b.findLease, func() error { return nil }, nil
+		return b.findLease, func() error { return nil }
 	}
-	it, err := b.h.db.NewIter(spaceBounds(spaceLease))
-	if err != nil {
-		return nil, nil, err
-	}
-	return func(id kv.LeaseID) (*lease, error) {
-		if l, ok := b.leases[id]; ok {
+	var it *pebble.Iterator
+	find = func(id kv.LeaseID) (_ *lease, err error) {
+		if l, ok := b.knownLease(id); ok {
 			return l, nil
+		}
+		if it == nil {
+			if it, err = b.h.db.NewIter(spaceBounds(spaceLease)); err != nil {
+				return nil, err
+			}
 		}
 		b.key = append(append(b.key[:0], spaceLease), id[:]...)
 		if !it.SeekPrefixGE(b.key) {
@@ -461,12 +470,19 @@ func (b *Batch) leaseFinder(n int) (find func(kv.LeaseID) (*lease, error), done 
 			return nil, err
 		}
 		return decodeLease(b.key, value)
-	}, it.Close, nil
+	}
+	done = func() error {
+		if it == nil {
+			return nil
+		}
+		return it.Close()
+	}
+	return find, done
 }
 
 // findLease returns the lease, or nil.
 func (b *Batch) findLease(id kv.LeaseID) (*lease, error) {
-	if l, ok := b.leases[id]; ok {
+	if l, ok := b.knownLease(id); ok {
 		return l, nil
 	}
 	k := leaseKey(id)
@@ -474,7 +490,24 @@ func (b *Batch) findLease(id kv.LeaseID) (*lease, error) {
 	if value == nil || err != nil {
 		return nil, err
 	}
-	return decodeLease(k, value)
+	l, err := decodeLease(k, value)
+	if err != nil {
+		return nil, err
+	}
+	b.h.recentLeases.put(id, l)
+	return l, nil
+}
+
+// knownLease returns what the batch or the memory knows of a lease: nil if the
+// batch ended it.
+func (b *Batch) knownLease(id kv.LeaseID) (*lease, bool) {
+	if l, ok := b.leases[id]; ok {
+		return l, true
+	}
+	if l, ok := b.h.recentLeases.get(id); ok {
+		return &l, true
+	}
+	return nil, false
 }
 
 // numberTaken reports whether a lease has the number.

@@ -132,7 +132,7 @@ func BenchmarkApplyRenew(b *testing.B) {
 	const leases = 100_000
 	for _, c := range []struct{ entry, command int }{{1, 1}, {512, 1}, {1, 512}, {1, 10_000}} {
 		b.Run(fmt.Sprintf("commands=%d/leases=%d", c.entry, c.command), func(b *testing.B) {
-			s := openStore(b, vfs.NewMem()) // with the memtables of a node
+			s := openStore(b, vfs.NewMem(), func(o *Options) { o.MemTableBytes, o.CacheBytes = 0, 0 }) // as a node has it
 			b.Cleanup(func() { closeStore(b, s) })
 			var grants []*kv.Command
 			for i := range leases {

@@ -101,10 +101,7 @@ func (b *Batch) applyRenew(ids []kv.LeaseID) (_ *kv.Result, err error) {
 	}
 	b.order = order
 	slices.SortStableFunc(order, func(i, j int) int { return bytes.Compare(ids[i][:], ids[j][:]) })
-	find, done, err := b.leaseFinder(len(ids))
-	if err != nil {
-		return nil, err
-	}
+	find, done := b.leaseFinder(len(ids))
 	defer func() { err = errors.Join(err, done()) }()
 	for _, i := range order {
 		r := &result.Leases[i]

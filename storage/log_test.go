@@ -108,6 +108,7 @@ func (a *applier) apply(log []logEntry) (err error) {
 			if e.index%2 == 0 { // reading ahead changes nothing
 				b.fetchAtOnce = 1
 				// From nothing that is remembered to a few keys.
+				b.h.recentLeases.limit = 1 + int(e.index%4)
 				b.h.recent.limit = int(e.index%5) * 4 * recentVersionBytes
 				if err := b.Fetch(commands); err != nil {
 					return err

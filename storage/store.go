@@ -102,9 +102,10 @@ type handle struct {
 	published atomic.Pointer[state]
 	// windows is the content of space q. Only the applying goroutine uses it.
 	windows map[kv.LeaseID]*window
-	// recent is what the newest versions are, as far as it is remembered. Only the
-	// applying goroutine uses it.
-	recent *recent
+	// recent is what the newest versions are, and recentLeases what leases are, as
+	// far as it is remembered. Only the applying goroutine uses them.
+	recent       *recent
+	recentLeases *recentLeases
 	// due is a key that no lease is queued before. Only DueLeases needs
 	// it, and nothing that is applied depends on it.
 	due     atomic.Pointer[dueKey]
@@ -171,7 +172,7 @@ func openHandle(fs vfs.FS, dir, name string, fresh bool, opts *Options) (*handle
 	if err != nil {
 		return nil, err
 	}
-	h := &handle{db: db, room: room, name: name, windows: map[kv.LeaseID]*window{}, opts: opts, dir: dir, closed: make(chan struct{})}
+	h := &handle{db: db, room: room, name: name, windows: map[kv.LeaseID]*window{}, recentLeases: newRecentLeases(), opts: opts, dir: dir, closed: make(chan struct{})}
 	h.refs.Store(1)
 	if err := h.load(fresh); err != nil {
 		return nil, errors.Join(fmt.Errorf("storage: open %s: %w", dir, err), db.Close())
