@@ -46,8 +46,10 @@ type Node struct {
 type process struct {
 	cmd     *exec.Cmd
 	started time.Time
-	ended   chan struct{} // closed when it has ended; err is set before
-	err     error
+	// wasReady is written by AwaitReady, of which there is one at a time.
+	wasReady bool
+	ended    chan struct{} // closed when it has ended; err is set before
+	err      error
 }
 
 // Start starts the node's process. It does not wait for it to be ready.
@@ -96,9 +98,8 @@ func (n *Node) Running() bool {
 }
 
 // AwaitReady waits until the node says that it is ready, but not longer than
-// within, counted from the start of the process; of one that has been running
-// for longer, and lost its peers meanwhile, from now. It returns how long that
-// took.
+// within, counted from the start of the process; of one that was ready before, and
+// lost its peers meanwhile, from now. It returns how long that took.
 func (n *Node) AwaitReady(within time.Duration) (time.Duration, error) {
 	p := n.process
 	if p == nil {
@@ -109,7 +110,7 @@ func (n *Node) AwaitReady(within time.Duration) (time.Duration, error) {
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
 	from := p.started
-	if time.Since(from) > within {
+	if p.wasReady {
 		from = time.Now()
 	}
 	deadline := time.NewTimer(time.Until(from.Add(within)))
@@ -118,6 +119,7 @@ func (n *Node) AwaitReady(within time.Duration) (time.Duration, error) {
 		if answer, err := client.Get(n.URL() + "/readyz"); err == nil {
 			answer.Body.Close()
 			if answer.StatusCode == http.StatusOK {
+				p.wasReady = true
 				return time.Since(from), nil
 			}
 		}
