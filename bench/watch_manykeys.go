@@ -12,8 +12,10 @@ var manyKeysColumns = []column{
 	{name: "puts/s beside / without", format: three},
 	{name: "watched / without", format: three},
 	{name: "puts/s without", format: whole, ratio: true},
-	{name: "beside", format: whole, ratio: true},
-	{name: "watched", format: whole, ratio: true},
+	{name: "puts/s beside", format: whole, ratio: true},
+	{name: "puts/s watched", format: whole, ratio: true},
+	{name: "server µs/put without", format: three, ratio: true},
+	{name: "server µs/put beside", format: three, ratio: true},
 	{name: "paced puts/s", format: whole},
 	{name: "its put p99 ms", format: three, ratio: true},
 	{name: "without p99 ms", format: three},
@@ -46,6 +48,10 @@ type manyKeysRun struct {
 	put     []ledger // by watched key
 }
 
+// closedLoad is what came of puts as fast as they can: how many a second, and what
+// processor time each cost the server, in microseconds.
+type closedLoad struct{ perSecond, cost float64 }
+
 func (m *manyKeysRun) run(ctx context.Context) (sample, error) {
 	n := m.set.Watch.Watchers
 	slow, err := m.paced(ctx)
@@ -74,39 +80,42 @@ func (m *manyKeysRun) run(ctx context.Context) (sample, error) {
 	if err != nil {
 		return sample{}, err
 	}
-	without := (first + second) / 2
-	s.values = append([]float64{beside / without, watched / without, without, beside, watched}, s.values...)
-	const withoutP99 = 7
+	without := (first.perSecond + second.perSecond) / 2
+	s.values = append([]float64{
+		beside.perSecond / without, watched.perSecond / without, without, beside.perSecond, watched.perSecond,
+		(first.cost + second.cost) / 2, beside.cost,
+	}, s.values...)
+	const withoutP99 = 9
 	s.values[withoutP99] = milliseconds(slow.latency.Quantile(0.99))
 	return s, nil
 }
 
 // beside makes the loads while all are watching.
-func (m *manyKeysRun) beside(ctx context.Context, got *receipts) (s sample, beside, watched float64, err error) {
+func (m *manyKeysRun) beside(ctx context.Context, got *receipts) (s sample, beside, watched closedLoad, err error) {
 	if _, err = takeUsage(m.pid()); err != nil {
-		return s, 0, 0, err
+		return s, beside, watched, err
 	}
 	got.restart(time.Now())
 	paced, err := m.paced(ctx)
 	if err != nil {
-		return s, 0, 0, err
+		return s, beside, watched, err
 	}
 	if err := m.awaitDelivery(ctx, got, m.events()); err != nil {
-		return s, 0, 0, err
+		return s, beside, watched, err
 	}
 	delays := got.delays()
 	if beside, err = m.closed(ctx, len(got.each)); err != nil {
-		return s, 0, 0, err
+		return s, beside, watched, err
 	}
 	if watched, err = m.closed(ctx, 0); err != nil {
-		return s, 0, 0, err
+		return s, beside, watched, err
 	}
 	if err := m.awaitDelivery(ctx, got, m.events()); err != nil {
-		return s, 0, 0, err
+		return s, beside, watched, err
 	}
 	used, err := readUsage(m.pid())
 	if err != nil {
-		return s, 0, 0, err
+		return s, beside, watched, err
 	}
 	lost := account(&s, got, func(i int) *ledger { return &m.put[i] })
 	s.values = []float64{
@@ -150,10 +159,10 @@ func (m *manyKeysRun) paced(ctx context.Context) (*pacedTally, error) {
 
 // closed puts as fast as it can: one of as many keys as are watched, of which the
 // first has a number.
-func (m *manyKeysRun) closed(ctx context.Context, from int) (putsPerSecond float64, err error) {
+func (m *manyKeysRun) closed(ctx context.Context, from int) (_ closedLoad, err error) {
 	c, err := m.target.dial(ctx, m.addr, closedPutters)
 	if err != nil {
-		return 0, err
+		return closedLoad{}, err
 	}
 	defer c.close()
 	n := len(m.put)
@@ -169,11 +178,20 @@ func (m *manyKeysRun) closed(ctx context.Context, from int) (putsPerSecond float
 		return 1, err
 	}
 	if warm := drive(ctx, c.sessions, do, m.set.Duration/5); warm.errors > 0 {
-		return 0, warm.firstError
+		return closedLoad{}, warm.firstError
 	}
 	if err := m.settle(ctx); err != nil {
-		return 0, err
+		return closedLoad{}, err
+	}
+	before, err := readUsage(m.pid())
+	if err != nil {
+		return closedLoad{}, err
 	}
 	got := drive(ctx, c.sessions, do, m.set.Duration)
-	return float64(got.operations) / got.elapsed.Seconds(), got.firstError
+	after, err := readUsage(m.pid())
+	if err != nil {
+		return closedLoad{}, err
+	}
+	puts := float64(got.operations)
+	return closedLoad{puts / got.elapsed.Seconds(), perOperation(after.since(before).server, puts)}, got.firstError
 }

@@ -21,7 +21,7 @@ var stalledColumns = []column{
 	{name: "peak stalled MB", format: whole, ratio: true},
 	{name: "after MB", format: whole, ratio: true},
 	{name: "events/s without", format: whole},
-	{name: "stalled", format: whole},
+	{name: "events/s stalled", format: whole},
 	{name: "read on events/s", format: whole, ratio: true},
 	{name: "peak then MB", format: whole, ratio: true},
 	{name: "resumed", format: whole},

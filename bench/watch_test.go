@@ -101,6 +101,19 @@ func TestPaced(t *testing.T) {
 	}
 }
 
+// TestWatchColumns: a report has the numbers under the names of their columns.
+func TestWatchColumns(t *testing.T) {
+	for _, p := range watchProfiles {
+		seen := map[string]bool{}
+		for _, c := range p.columns {
+			if seen[c.name] {
+				t.Errorf("%s has two columns %q", p.name, c.name)
+			}
+			seen[c.name] = true
+		}
+	}
+}
+
 // TestWatchProfiles runs all of them against both servers, on a small scale.
 func TestWatchProfiles(t *testing.T) {
 	if testing.Short() {
