@@ -120,22 +120,29 @@ func (c *takenConn) listen() {
 	}
 }
 
-// write sends a part of the answer. Its error means that the client is gone, or
-// takes nothing.
+// write sends a part of the answer, in chunks of a bounded size: for as long as a
+// client takes nothing, what is framed here is held besides b. Its error means that
+// the client is gone, or takes nothing.
 func (c *takenConn) write(b []byte) error {
 	lent := c.s.lend()
 	defer c.s.giveBack(lent)
-	frame := append(lent.out[:0], c.head...)
-	c.head = nil
-	if len(b) > 0 { // an empty chunk would be the last one
-		frame = strconv.AppendUint(frame, uint64(len(b)), 16)
-		frame = append(frame, '\r', '\n')
-		frame = append(frame, b...)
-		frame = append(frame, '\r', '\n')
+	for first := true; first || len(b) > 0; first = false {
+		part := b[:min(len(b), streamBytes)]
+		b = b[len(part):]
+		frame := append(lent.out[:0], c.head...)
+		c.head = nil
+		if len(part) > 0 { // an empty chunk would be the last one
+			frame = strconv.AppendUint(frame, uint64(len(part)), 16)
+			frame = append(frame, '\r', '\n')
+			frame = append(frame, part...)
+			frame = append(frame, '\r', '\n')
+		}
+		lent.out = frame
+		if _, err := c.conn.Write(frame); err != nil {
+			return err
+		}
 	}
-	lent.out = frame
-	_, err := c.conn.Write(frame)
-	return err
+	return nil
 }
 
 // finish says that the answer is complete, and waits for the client to close.
