@@ -81,7 +81,7 @@ fuzz() {
 # The race detector runs where goroutines share memory. In storage that is a few
 # tests; the rest of them is one goroutine's work, which it makes ten times as
 # slow.
-racy=(./kv ./leases ./coordination ./raftsm ./httpapi ./client)
+racy=(./kv ./leases ./watchers ./coordination ./raftsm ./httpapi ./client)
 racy_storage='Meanwhile|Close|Outlive|Scripts'
 
 step 'gofmt' formatted

@@ -329,7 +329,10 @@ func TestTwin(t *testing.T) {
 }
 
 func twin(t *testing.T, r *replica, rng *rand.Rand) {
-	const steps = 1000
+	steps := 1000
+	if testing.Short() {
+		steps = 200
+	}
 	done := make(chan struct{})
 	var readers sync.WaitGroup
 	for i := range 8 {
