@@ -15,7 +15,7 @@ import (
 )
 
 // small makes each bound one that a short test meets.
-var small = limits{queueBytes: 64 << 10, pendingChanges: 8, pendingBytes: 8 << 10, pieceBytes: 2 << 10, pieceVisits: 40, shortGap: 4}
+var small = limits{queueBytes: 64 << 10, pendingChanges: 8, pendingBytes: 8 << 10, pieceBytes: 2 << 10, pieceVisits: 40, partBytes: 4 << 10, shortGap: 4}
 
 func TestLive(t *testing.T) {
 	r := newReplica(t, defaultLimits)

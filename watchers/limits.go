@@ -11,9 +11,10 @@ type limits struct {
 	pendingChanges, pendingBytes int
 	// pieceBytes and pieceVisits bound what one read of history returns, and how
 	// many changes it looks at: between two pieces the reader writes, sees that
-	// its client is gone, and lets go of the store. A revision is parted only
-	// when it is larger than twice that.
-	pieceBytes, pieceVisits int
+	// its client is gone, and lets go of the store. A reader whose client takes
+	// nothing holds a piece. A revision is parted only when it alone is larger
+	// than partBytes or twice the visits.
+	pieceBytes, pieceVisits, partBytes int
 	// shortGap is how many revisions a stream reads from history while it is live
 	// already.
 	shortGap uint64
@@ -23,8 +24,9 @@ var defaultLimits = limits{
 	queueBytes:     16 << 20,
 	pendingChanges: 1024,
 	pendingBytes:   256 << 10,
-	pieceBytes:     256 << 10,
+	pieceBytes:     64 << 10,
 	pieceVisits:    64 << 10,
+	partBytes:      512 << 10,
 	shortGap:       256,
 }
 

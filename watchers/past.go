@@ -44,7 +44,7 @@ func (s *Stream) read(ctx context.Context, until uint64) ([]Delivery, error) {
 		return nil, nil
 	}
 	r := reading{s: s, until: until, at: s.part, passed: s.Position()}
-	s.piece.reset()
+	s.piece.reset(h.limits.pieceBytes)
 	from := kv.Place{Revision: s.Position() + 1, Sub: s.part.next}
 	if err := v.Changes(ctx, from, r.want, r.take); err != nil {
 		return nil, err
@@ -78,12 +78,12 @@ func (r *reading) want(at kv.Place, key []byte) (wanted, more bool) {
 		if at.Revision > r.until {
 			return false, false
 		}
-		if len(p.text) >= l.pieceBytes || r.visits >= l.pieceVisits {
+		if p.bytes() >= l.pieceBytes || r.visits >= l.pieceVisits {
 			r.full = true
 			return false, false
 		}
 		r.at = part{revision: at.Revision}
-	} else if len(p.text) >= 2*l.pieceBytes || r.visits >= 2*l.pieceVisits {
+	} else if p.bytes() >= l.partBytes || r.visits >= 2*l.pieceVisits {
 		r.full = true
 		return false, false
 	}
@@ -125,11 +125,18 @@ func (r *reading) finish() {
 	}
 }
 
-func (p *piece) reset() {
+// reset empties the piece. What a large revision needed is not kept.
+func (p *piece) reset(bytes int) {
+	if cap(p.text) > 4*bytes {
+		*p = piece{}
+	}
 	p.text, p.deliveries = p.text[:0], p.deliveries[:0]
 	clear(p.events)
 	p.events = p.events[:0]
 }
+
+// bytes is what the events in the piece take.
+func (p *piece) bytes() int { return len(p.text) + len(p.events)*perEventBytes }
 
 // free lets go of the memory, once the stream is live.
 func (p *piece) free() { *p = piece{} }
