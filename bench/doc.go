@@ -5,6 +5,7 @@
 //	go run . -short            the same, quickly, to see that everything works
 //	go run . put-256 get-256   only these
 //	go run . watch             the profiles of watches
+//	go run . lease             the profiles of leases
 //	go run . floor             what the machine can do without any store
 //	go run . calibrate         which concurrency is best for each target
 //
@@ -25,6 +26,10 @@
 // The footprint profile loads a million keys and looks at memory, at disk, and at
 // the time from the start of a new process over that data to its first answered
 // linearizable read.
+//
+// Some profiles of leases are such loads, too: grants, and renewals one by one or
+// many at once. Others look at a server that holds very many, keeps those whose
+// holders are connected, or ends all of them in the same second.
 //
 // The profiles of watches have watchers with a connection each: of Cairn's streams
 // of events, and of etcd's gRPC. Their puts are due at fixed times, and say in their
@@ -56,7 +61,7 @@
 //   - A given rate of arrivals: in a closed loop a slow server is asked less often,
 //     so percentiles are for comparison at this concurrency and no promise at another.
 //   - A cold page cache, power loss, long-term growth, compaction under load.
-//   - Leases, locks.
+//   - Locks.
 //
 // It needs Linux, whose /proc has the numbers. Nothing but loopback is used.
 package main

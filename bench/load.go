@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -137,8 +136,10 @@ func shareOut(ctx context.Context, sessions []session, n, batch int, do func(ses
 		})
 	}
 	wg.Wait()
-	if err := errors.Join(failed...); err != nil {
-		return fmt.Errorf("loading keys: %w", err)
+	for _, err := range failed {
+		if err != nil { // the others say the same
+			return fmt.Errorf("loading: %w", err)
+		}
 	}
 	return ctx.Err()
 }

@@ -140,7 +140,9 @@ func parseOptions(args []string) (options, error) {
 	for _, p := range watchProfiles {
 		watches = append(watches, p.name)
 	}
-	known = append(append(known, watches...), profileWatch, profileFloor, modeCalibrate)
+	leases := leaseNames()
+	known = append(append(known, watches...), profileWatch)
+	known = append(append(known, leases...), profileLease, profileFloor, modeCalibrate)
 	allTargets := []string{nameCairn, nameGateway, nameGRPC}
 
 	var opt options
@@ -180,6 +182,15 @@ func parseOptions(args []string) (options, error) {
 	flags.IntVar(&watch.Finishers, "finishers", watch.Finishers, "of them, those that read on to the end")
 	flags.IntVar(&watch.StalledRate, "stalled-rate", watch.StalledRate, "events a second while they are stalled")
 	flags.DurationVar(&watch.CatchUpLimit, "catch-up-limit", watch.CatchUpLimit, "after which a reader in watch-catch-up is stopped")
+	lease := &opt.set.Lease
+	*lease = defaultLeaseSettings
+	flags.IntVar(&lease.Leases, "leases", lease.Leases, "leases that renewals choose from")
+	flags.IntVar(&lease.Batch, "lease-batch", lease.Batch, "leases in a request to cairn, or in a burst on a stream to etcd, in lease-renew-bulk")
+	flags.IntVar(&lease.Holds, "holds", lease.Holds, "leases that are held, in lease-hold")
+	flags.IntVar(&lease.Memory, "live-leases", lease.Memory, "leases that live at once, in lease-memory")
+	flags.IntVar(&lease.Ends, "ends", lease.Ends, "leases that end together, in lease-end")
+	flags.DurationVar(&lease.EndsTTL, "ends-ttl", lease.EndsTTL, "their time to live, within which they must have got their keys")
+	flags.DurationVar(&lease.EndsLimit, "ends-limit", lease.EndsLimit, "after which their end is no longer waited for")
 	if err := flags.Parse(args); err != nil {
 		return opt, err
 	}
@@ -201,6 +212,14 @@ func parseOptions(args []string) (options, error) {
 		setUnlessAsked(asked["stalled"], &watch.Stalled, few.Stalled)
 		setUnlessAsked(asked["finishers"], &watch.Finishers, few.Finishers)
 		setUnlessAsked(asked["stalled-rate"], &watch.StalledRate, few.StalledRate)
+		fewLeases := shortLeaseSettings
+		setUnlessAsked(asked["leases"], &lease.Leases, fewLeases.Leases)
+		setUnlessAsked(asked["lease-batch"], &lease.Batch, fewLeases.Batch)
+		setUnlessAsked(asked["holds"], &lease.Holds, fewLeases.Holds)
+		setUnlessAsked(asked["live-leases"], &lease.Memory, fewLeases.Memory)
+		setUnlessAsked(asked["ends"], &lease.Ends, fewLeases.Ends)
+		setUnlessAsked(asked["ends-ttl"], &lease.EndsTTL, fewLeases.EndsTTL)
+		setUnlessAsked(asked["ends-limit"], &lease.EndsLimit, fewLeases.EndsLimit)
 	}
 
 	opt.cairnArgs = strings.Fields(cairnArgs)
@@ -210,6 +229,9 @@ func parseOptions(args []string) (options, error) {
 	}
 	if i := slices.Index(opt.profiles, profileWatch); i >= 0 {
 		opt.profiles = slices.Replace(opt.profiles, i, i+1, watches...)
+	}
+	if i := slices.Index(opt.profiles, profileLease); i >= 0 {
+		opt.profiles = slices.Replace(opt.profiles, i, i+1, leases...)
 	}
 	// Absolute, since servers run in directories of their own.
 	for _, path := range []*string{&opt.cairn, &opt.set.Dir} {
@@ -238,8 +260,14 @@ func (opt options) check(known, allTargets []string) error {
 			return fmt.Errorf("there is no target %q; known are %s", name, strings.Join(allTargets, ", "))
 		}
 	}
-	s, t, w := opt.set, opt.set.Tuning, opt.set.Watch
+	s, t, w, l := opt.set, opt.set.Tuning, opt.set.Watch, opt.set.Lease
 	switch {
+	case min(l.Leases, l.Batch, l.Holds, l.Memory, l.Ends) < 1 || max(l.Leases, l.Batch, l.Holds, l.Memory, l.Ends) > endsPutKey:
+		return fmt.Errorf("leases must be from 1 to %d", endsPutKey)
+	case l.EndsTTL < holdTTL || l.EndsTTL > time.Hour || l.EndsTTL%time.Second != 0:
+		return fmt.Errorf("-ends-ttl must be whole seconds, from %v to 1h", holdTTL)
+	case l.EndsLimit < time.Second || l.EndsLimit > time.Hour:
+		return errors.New("-ends-limit must be from 1s to 1h")
 	case min(w.FanOut, w.FanOutRate, w.Watchers, w.KeyRate, w.Events, w.Stalled, w.Finishers, w.StalledRate) < 1:
 		return errors.New("watchers, events and their rates must be at least 1")
 	case w.CatchUpLimit < time.Second || w.CatchUpLimit > catchUpWithin/2:

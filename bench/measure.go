@@ -25,6 +25,7 @@ type settings struct {
 	FootprintKeys int           `json:"footprint_keys"`
 	Rest          time.Duration `json:"rest_ns"` // before the footprint is looked at
 	Watch         watchSettings `json:"watch"`
+	Lease         leaseSettings `json:"lease"`
 	Tuning        tuning        `json:"tuning"`
 }
 
@@ -61,6 +62,11 @@ func measure(ctx context.Context, set settings, data *dataset, t target, p profi
 			return sample{}, err
 		}
 	}
+	if p.leases {
+		if err := srv.grantLeases(ctx, set.Lease.Leases, loadTTL); err != nil {
+			return sample{}, err
+		}
+	}
 	n, dial := p.clients, t.dial
 	if p.reads && t.dialReads != nil {
 		dial = t.dialReads
@@ -74,7 +80,7 @@ func measure(ctx context.Context, set settings, data *dataset, t target, p profi
 	}
 	defer c.close()
 
-	do := p.step(data, set.Keys)
+	do := p.step(data, set)
 	if warm := drive(ctx, c.sessions, do, set.Duration/5); warm.errors > 0 {
 		return sample{}, fmt.Errorf("warm-up: %d errors, the first: %w", warm.errors, warm.firstError)
 	}

@@ -17,8 +17,10 @@ type profile struct {
 	// batched says that a request is not the same for all targets, so that
 	// latencies can't be compared; operations are keys.
 	batched bool
-	// step makes the load for one measurement over so many keys.
-	step func(data *dataset, keys int) step
+	// leases says that there are leases before it begins.
+	leases bool
+	// step makes the load for one measurement.
+	step func(data *dataset, set settings) step
 }
 
 // profiles lists all loads in the order in which they run.
@@ -39,28 +41,28 @@ const (
 	modeCalibrate    = "calibrate"
 )
 
-func putStep(data *dataset, keys int) step {
+func putStep(data *dataset, set settings) step {
 	return func(s session, rng *rand.Rand) (int, error) {
-		return 1, s.put(rng.IntN(keys), data.value(rng.Uint64()))
+		return 1, s.put(rng.IntN(set.Keys), data.value(rng.Uint64()))
 	}
 }
 
-func getStep(stale bool) func(*dataset, int) step {
-	return func(_ *dataset, keys int) step {
+func getStep(stale bool) func(*dataset, settings) step {
+	return func(_ *dataset, set settings) step {
 		return func(s session, rng *rand.Rand) (int, error) {
-			return 1, s.get(rng.IntN(keys), stale)
+			return 1, s.get(rng.IntN(set.Keys), stale)
 		}
 	}
 }
 
-func listStep(_ *dataset, keys int) step {
+func listStep(_ *dataset, set settings) step {
 	return func(s session, rng *rand.Rand) (int, error) {
-		return 1, s.list(rng.IntN(keys / groupSize))
+		return 1, s.list(rng.IntN(set.Keys / groupSize))
 	}
 }
 
 // bulkStep writes keys that don't exist yet, in random order.
-func bulkStep(*dataset, int) step {
+func bulkStep(*dataset, settings) step {
 	var next atomic.Int64
 	return func(s session, _ *rand.Rand) (int, error) {
 		keys := make([]int, s.batch())

@@ -17,6 +17,9 @@ type grpcSession struct {
 	kv   pb.KVClient
 	data *dataset
 
+	lease    pb.LeaseClient
+	renewals pb.Lease_LeaseKeepAliveClient // nil until the first renewal
+
 	key      [keySize]byte
 	putting  pb.PutRequest
 	ranging  pb.RangeRequest
@@ -33,7 +36,6 @@ type grpcSession struct {
 func dialGRPC(data *dataset, connections int) dialer {
 	return func(ctx context.Context, addr string, n int) (*clients, error) {
 		c := &clients{}
-		var stubs []pb.KVClient
 		var conns []*grpc.ClientConn
 		c.close = func() {
 			for _, conn := range conns {
@@ -48,17 +50,16 @@ func dialGRPC(data *dataset, connections int) dialer {
 				return nil, err
 			}
 			conns = append(conns, conn)
-			stubs = append(stubs, pb.NewKVClient(conn))
 		}
 		for i := range n {
-			c.sessions = append(c.sessions, newGRPCSession(ctx, stubs[i%len(stubs)], data))
+			c.sessions = append(c.sessions, newGRPCSession(ctx, conns[i%len(conns)], data))
 		}
 		return c, nil
 	}
 }
 
-func newGRPCSession(ctx context.Context, kv pb.KVClient, data *dataset) *grpcSession {
-	s := &grpcSession{ctx: ctx, kv: kv, data: data}
+func newGRPCSession(ctx context.Context, conn *grpc.ClientConn, data *dataset) *grpcSession {
+	s := &grpcSession{ctx: ctx, kv: pb.NewKVClient(conn), lease: pb.NewLeaseClient(conn), data: data}
 	s.putting.Key = s.key[:]
 	s.ranging.Key = s.key[:]
 	for i := range s.txnPuts {

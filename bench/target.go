@@ -22,6 +22,9 @@ type target struct {
 	dial, dialReads dialer
 	// dialWatch begins watches; nil if the target has none that is measured.
 	dialWatch watchDialer
+	// dialHold holds leases, dialEnds watches their ends; nil likewise.
+	dialHold holdDialer
+	dialEnds endsDialer
 	// loaders is how many sessions load keys fastest.
 	loaders int
 }
@@ -57,6 +60,8 @@ func cairnTarget(binary string, extra []string, data *dataset, tune tuning) targ
 		loaders:  tune.CairnStreams,
 
 		dialWatch: dialCairnWatch,
+		dialHold:  dialCairnHold(data),
+		dialEnds:  dialCairnEnds,
 	}
 }
 
@@ -70,7 +75,8 @@ func grpcTarget(self string, data *dataset, tune tuning) target {
 	t := etcdTarget(self)
 	t.name, t.loaders = nameGRPC, tune.EtcdTxns
 	t.dial, t.dialReads = dialGRPC(data, tune.EtcdWriteConnections), dialGRPC(data, tune.EtcdReadConnections)
-	t.dialWatch = dialGRPCWatch
+	t.dialWatch, t.dialEnds = dialGRPCWatch, dialGRPCEnds
+	t.dialHold = dialGRPCHold(t.dial)
 	return t
 }
 
