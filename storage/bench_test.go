@@ -183,6 +183,38 @@ func BenchmarkApplyRenew(b *testing.B) {
 	}
 }
 
+// An operation is the grant of one lease, among as many others in an entry as
+// clients have under way. Ids are as a server makes them.
+func BenchmarkApplyGrant(b *testing.B) {
+	s := openStore(b, vfs.NewMem(), func(o *Options) { o.MemTableBytes, o.CacheBytes = 0, 0 }) // as a node has it
+	b.Cleanup(func() { closeStore(b, s) })
+	index, err := s.Applied()
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	b.ResetTimer()
+	for i := 0; i < b.N; {
+		batch, err := s.NewBatch()
+		if err != nil {
+			b.Fatal(err)
+		}
+		index++
+		batch.BeginEntry(index, kv.LeaseID{1}, index)
+		for n := 0; n < 128 && i < b.N; n++ {
+			c := &kv.Command{Kind: kv.KindLeaseGrant, Lease: kv.Lease{ID: benchLease(i), TTLMillis: 60_000}}
+			if r, err := batch.Apply(c); err != nil || r.Code != kv.OK {
+				b.Fatal(r, err)
+			}
+			i++
+		}
+		batch.EndEntry()
+		if _, err := batch.Commit(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 func benchLease(i int) (id kv.LeaseID) {
 	id[0] = 1
 	binary.BigEndian.PutUint64(id[8:], uint64(i))
