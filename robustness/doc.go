@@ -54,9 +54,9 @@
 // keys; watchcheck.go holds each trace against it, one function a guarantee.
 //
 // That the checks find what they are made for is itself tested: checks_test.go,
-// lease_test.go and watchcheck_test.go spoil a history and traces in many ways, and
-// mutant_linux_test.go and watchmutant_test.go build servers with one mistake
-// each; every one must be found.
+// lease_test.go, fence_test.go and watchcheck_test.go spoil a history and traces in
+// many ways, and mutant_linux_test.go, leasemutant_test.go and watchmutant_test.go
+// build servers with one mistake each; every one must be found.
 //
 // # The parts
 //
@@ -74,6 +74,7 @@
 //   - watchtraffic.go, watchtruth.go: what happens meanwhile, and how it is known.
 //   - watchcheck.go, watchscenario.go: what must be true, and how it comes about.
 //   - overlay.go: servers with other text in some files.
+//   - wallclock.go: servers whose wall clock can jump.
 //   - load.go: many keys at once, in and out.
 //   - evidence.go: what is kept when it is not.
 //

@@ -105,6 +105,12 @@ func (s LeaseScenario) judge(c *Cluster, traffic *LeaseTraffic, v *Verdict) {
 		return
 	}
 	v.CheckLeases(c, trace)
+	if s.Jumping {
+		first, last := trace.Changes[0].Wall, trace.Changes[len(trace.Changes)-1].Wall
+		if time.Duration(last-first) < 30*time.Minute {
+			v.Add("too little was proven: the wall clocks did not jump")
+		}
+	}
 }
 
 // CheckLeases holds the record of the clients against what was promised of

@@ -383,6 +383,14 @@ func (h *leaseHolder) live() {
 			h.attach(l, known[h.random.IntN(len(known))].key(1+h.random.IntN(5)))
 		}
 	}
+	// One that renews too late may find the lease or not; if it does, its time
+	// begins anew, whatever is on its way to end it.
+	if l := known[0]; l.TTL <= int64(2*time.Second) && h.random.IntN(2) == 0 {
+		if !h.wait(time.Duration(l.TTL) + time.Second + time.Duration(h.random.Int64N(int64(time.Second)))) {
+			return
+		}
+		h.renewOne(l)
+	}
 	for _, l := range known {
 		if h.random.IntN(5) == 0 {
 			h.revoke(l)

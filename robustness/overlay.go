@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// An Edit is a change to the source of a server: in a file, the text Old, which
-// must occur once, becomes New.
+// An Edit is a change to the source of a server: in a file, of the checkout or by
+// its whole name, the text Old, which must occur once, becomes New.
 type Edit struct{ File, Old, New string }
 
 // BuildEdited builds a server with edits into a directory and returns its file.
@@ -20,9 +20,12 @@ type Edit struct{ File, Old, New string }
 func BuildEdited(dir string, edits ...Edit) (string, error) {
 	texts := map[string]string{}
 	for _, e := range edits {
-		path, err := filepath.Abs(filepath.Join("..", e.File))
-		if err != nil {
-			return "", err
+		path := e.File
+		if !filepath.IsAbs(path) {
+			var err error
+			if path, err = filepath.Abs(filepath.Join("..", path)); err != nil {
+				return "", err
+			}
 		}
 		text, ok := texts[path]
 		if !ok {
