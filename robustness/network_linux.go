@@ -43,7 +43,7 @@ const (
 	// Silent: nothing arrives, as when packets are dropped. What was sent arrives
 	// when the cut ends.
 	Silent Cut = iota + 1
-	// Refused: connections break and can't be made.
+	// Refusing: connections break and can't be made.
 	Refusing
 )
 

@@ -227,7 +227,7 @@ func (c *complaints) add(s *stretch, format string, args ...any) {
 
 // CheckFiltered: nothing comes that was not asked for, and each event has the
 // names of what it matches.
-func CheckFiltered(v *WatchView) (wrong []string) {
+func CheckFiltered(v *WatchView) []string {
 	var c complaints
 	for _, s := range v.stretches {
 		for _, m := range s.messages {
@@ -248,7 +248,7 @@ func CheckFiltered(v *WatchView) (wrong []string) {
 }
 
 // CheckOrdered: revisions come in their order, and so do the changes of one.
-func CheckOrdered(v *WatchView) (wrong []string) {
+func CheckOrdered(v *WatchView) []string {
 	var c complaints
 	for _, s := range v.stretches {
 		last := uint64(0)
@@ -274,7 +274,7 @@ func CheckOrdered(v *WatchView) (wrong []string) {
 
 // CheckUnique: nothing comes twice, on whatever connection. What came of a
 // revision whose last part did not is not received, and may come again.
-func CheckUnique(v *WatchView) (wrong []string) {
+func CheckUnique(v *WatchView) []string {
 	var c complaints
 	seen := map[uint64]*stretch{}
 	for _, s := range v.stretches {
@@ -299,7 +299,7 @@ func CheckUnique(v *WatchView) (wrong []string) {
 
 // CheckReliable: up to where a connection got, nothing that matches is left out,
 // and what came is what happened.
-func CheckReliable(v *WatchView) (wrong []string) {
+func CheckReliable(v *WatchView) []string {
 	var c complaints
 	for _, s := range v.stretches {
 		receipts := s.receipts()
@@ -348,7 +348,7 @@ func (v *WatchView) compare(c *complaints, s *stretch, r receipt) {
 
 // CheckAtomic: all changes of a revision come in one message, or in parts of
 // which all but the last say that more follows, with nothing between them.
-func CheckAtomic(v *WatchView) (wrong []string) {
+func CheckAtomic(v *WatchView) []string {
 	var c complaints
 	for _, s := range v.stretches {
 		receipts := s.receipts()
@@ -375,7 +375,7 @@ func CheckAtomic(v *WatchView) (wrong []string) {
 // CheckResumable: a connection begins right behind what was asked for: with the
 // first thing that is left, and with nothing before it. So over all of its
 // connections a watcher gets everything once.
-func CheckResumable(v *WatchView) (wrong []string) {
+func CheckResumable(v *WatchView) []string {
 	var c complaints
 	for _, s := range v.stretches {
 		receipts := s.receipts()
@@ -398,7 +398,7 @@ func CheckResumable(v *WatchView) (wrong []string) {
 // id, the end of an initial state, the answer of a poll) comes after everything
 // up to that revision and before everything else, and does not run ahead of the
 // store.
-func CheckBookmarkable(v *WatchView) (wrong []string) {
+func CheckBookmarkable(v *WatchView) []string {
 	var c complaints
 	for _, s := range v.stretches {
 		receipts := s.receipts()
@@ -452,7 +452,7 @@ func CheckBookmarkable(v *WatchView) (wrong []string) {
 
 // CheckPrevious: the version before a change is the one that stood right before
 // it. It may be missing only if compaction may have taken it.
-func CheckPrevious(v *WatchView) (wrong []string) {
+func CheckPrevious(v *WatchView) []string {
 	var c complaints
 	for _, s := range v.stretches {
 		for _, m := range s.messages {
@@ -480,7 +480,7 @@ func CheckPrevious(v *WatchView) (wrong []string) {
 
 // CheckInitial: the initial state is the one of its revision, and with every
 // change that follows, the two together are the state of that change's revision.
-func CheckInitial(v *WatchView) (wrong []string) {
+func CheckInitial(v *WatchView) []string {
 	var c complaints
 	for _, s := range v.stretches {
 		if len(s.messages) == 0 || s.messages[0].Event != synced {
@@ -563,7 +563,7 @@ func (v *WatchView) compareStates(c *complaints, s *stretch, got, want map[strin
 
 // CheckEnded: history that begins too late is said only where it does, and an
 // end says where to go on.
-func CheckEnded(v *WatchView) (wrong []string) {
+func CheckEnded(v *WatchView) []string {
 	var c complaints
 	for i, conn := range v.trace.Connections {
 		s := &stretch{connection: conn, number: i}

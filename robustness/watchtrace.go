@@ -131,11 +131,11 @@ type WatchConnection struct {
 
 	// Opened, Answered and Ended are nanoseconds since the scenario began.
 	// Answered is when the headers came; 0 if they never did.
-	Opened   int64 `json:"opened"`
-	Answered int64 `json:"answered,omitempty"`
-	Ended    int64 `json:"ended"`
-	Status   int   `json:"status,omitempty"`
-	Problem  Problem
+	Opened   int64   `json:"opened"`
+	Answered int64   `json:"answered,omitempty"`
+	Ended    int64   `json:"ended"`
+	Status   int     `json:"status,omitempty"`
+	Problem  Problem `json:"problem,omitzero"`
 	// Revision is the store's revision as of the headers.
 	Revision uint64         `json:"revision,omitempty"`
 	Messages []WatchMessage `json:"messages,omitempty"`
