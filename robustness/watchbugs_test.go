@@ -287,12 +287,14 @@ func TestRapidWatchCreation(t *testing.T) {
 			from = newest - uint64(s.random.IntN(30)) + 5 // some of the past, some of the future
 		}
 		w := s.watcher(from, false, WatchSpec{Watched: specs[i%len(specs)], Delivery: []Delivery{Events, Lines}[i%2]})
-		n, watching := s.c.Nodes[i%3], 400*time.Millisecond+time.Duration(s.random.Int64N(int64(700*time.Millisecond)))
+		n, watching := s.c.Nodes[i%3], 200*time.Millisecond+time.Duration(s.random.Int64N(int64(400*time.Millisecond)))
 		watchers = append(watchers, w)
 		wg.Go(func() {
 			defer func() { <-atOnce }()
-			ctx, cancel := context.WithTimeout(context.Background(), watching)
+			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 			defer cancel()
+			// From its answer on: how soon that comes is the machine's affair.
+			w.answered = func() { time.AfterFunc(watching, cancel) }
 			w.Connect(ctx, n, &never)
 			w.client.CloseIdleConnections()
 		})
@@ -307,9 +309,7 @@ func TestRapidWatchCreation(t *testing.T) {
 		tally.add(&w.Trace)
 	}
 	t.Logf("%.0f watches a second; %+v", float64(total)/took.Seconds(), tally)
-	// How many are answered before they are closed is the machine's affair, as
-	// long as it is no small part.
-	if tally.Connections < total/2 || tally.Events < total {
+	if tally.Connections < total*9/10 || tally.Events < total {
 		t.Errorf("the run was worth little: %d of %d were answered, with %d events", tally.Connections, total, tally.Events)
 	}
 }

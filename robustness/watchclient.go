@@ -35,6 +35,9 @@ const (
 // protocol: it asks, writes down everything that it receives, is cut off at a
 // random moment, and asks some node for what follows.
 type Watcher struct {
+	// answered, when set, is called once a connection is answered.
+	answered func()
+
 	Trace WatchTrace
 	// Slow says that it stops reading now and then.
 	Slow bool
@@ -129,6 +132,9 @@ func (w *Watcher) Connect(ctx context.Context, n *Node, end *atomic.Uint64) *Wat
 	}
 	defer answer.Body.Close()
 	c.Answered, c.Status = w.now(), answer.StatusCode
+	if w.answered != nil {
+		w.answered()
+	}
 	c.Revision, _ = strconv.ParseUint(answer.Header.Get("Cairn-Revision"), 10, 64)
 	if c.Status != http.StatusOK {
 		w.refused(c, answer.Body)
