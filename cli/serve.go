@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"runtime"
 	"strings"
 	"time"
 
@@ -114,6 +115,7 @@ func checkSettings(cfg *node.Config) error {
 }
 
 func (a *app) runServe(cmd *cobra.Command, cfg node.Config) error {
+	defer runtime.KeepAlive(reserveHeap())
 	ctx, stop := untilSignal(cmd)
 	defer stop()
 	n, err := node.Open(ctx, cfg)
