@@ -38,6 +38,7 @@ const (
 // Decided by the node that serves the request.
 const (
 	CodeShuttingDown    Code = "shutting-down"
+	CodeRestoring       Code = "restoring"
 	CodeNoLeader        Code = "no-leader"
 	CodeNotCaughtUp     Code = "not-caught-up"
 	CodeTooStale        Code = "too-stale"
@@ -131,6 +132,7 @@ var Table = []CodeInfo{
 	{CodeReserved, 403, ClassForbidden, "Keys under _cairn/ are written by Cairn alone"},
 
 	{CodeShuttingDown, 503, ClassUnavailable, "The node is shutting down"},
+	{CodeRestoring, 503, ClassUnavailable, "The store is being filled from a backup"},
 	{CodeNoLeader, 503, ClassUnavailable, "The cluster has no leader"},
 	{CodeNotCaughtUp, 503, ClassUnavailable, "The node has not applied that revision yet"},
 	{CodeTooStale, 503, ClassUnavailable, "The node's state is older than the request allows"},

@@ -10,6 +10,9 @@ const (
 	HeaderMember = "Cairn-Member"
 	// HeaderRequestID is taken over from the request when it is well-formed.
 	HeaderRequestID = "X-Request-Id"
+	// HeaderDigest is the trailer of a backup: the SHA-256 of the file, as of RFC
+	// 9530.
+	HeaderDigest = "Repr-Digest"
 	// HeaderConsistency says what a read was that was not linearizable.
 	HeaderConsistency = "Cairn-Consistency"
 
@@ -35,6 +38,7 @@ const (
 const (
 	TypeJSON    = "application/json"
 	TypeNDJSON  = "application/x-ndjson"
+	TypeBackup  = "application/vnd.cairn.backup"
 	TypeProblem = "application/problem+json"
 	TypeOctets  = "application/octet-stream"
 	TypeText    = "text/plain; charset=utf-8"

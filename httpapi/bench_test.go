@@ -20,6 +20,7 @@ type fixedStore struct {
 func (s *fixedStore) Propose(context.Context, *kv.Command) (*kv.Result, error) { return &s.result, nil }
 func (s *fixedStore) Wait(context.Context, kv.Consistency) error               { return nil }
 func (s *fixedStore) Revisions() (uint64, uint64)                              { return 9, 1 }
+func (s *fixedStore) Serving() error                                           { return nil }
 func (s *fixedStore) Get(key []byte) (kv.Entry, bool, uint64, error) {
 	e := s.entry
 	e.Key = key

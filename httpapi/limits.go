@@ -24,6 +24,10 @@ const (
 	// may carry it beyond that, so twice as much must fit a command.
 	bulkChunkBytes = 768 << 10
 
+	// maxSnapshots bounds the backups that are streamed at a time: each holds on to
+	// what compaction would remove.
+	maxSnapshots = 2
+
 	// maxWatched bounds the keys, prefixes and ranges of a watch, maxWatchName the
 	// name of one.
 	maxWatched   = 1000

@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"errors"
+	"io"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/oklog/ulid/v2"
 
+	"github.com/cairnkv/cairn/backup"
 	"github.com/cairnkv/cairn/kv"
 	"github.com/cairnkv/cairn/storage"
 	"github.com/cairnkv/cairn/watchers"
@@ -31,7 +33,9 @@ type member struct {
 	afterwards bool
 	waiting    func(kv.Consistency) error
 	notReady   error
-	status     kv.Status
+	// restoring makes the store one that is being filled.
+	restoring bool
+	status    kv.Status
 
 	// untold keeps the hub from hearing of what is applied.
 	untold bool
@@ -262,6 +266,30 @@ func (m *member) Status() kv.Status {
 }
 
 func (m *member) Ready() error { return m.notReady }
+
+func (m *member) Serving() error {
+	if m.restoring {
+		return kv.Errorf(kv.Restoring, "made to be restored")
+	}
+	return nil
+}
+
+func (m *member) Backup() (Backup, error) {
+	v, err := m.View()
+	if err != nil {
+		return nil, err
+	}
+	return memberBackup{v.(*memberView)}, nil
+}
+
+type memberBackup struct{ *memberView }
+
+func (b memberBackup) Save(ctx context.Context, w io.Writer) error {
+	_, err := backup.Save(ctx, w, b.memberView, backup.Header{
+		ClusterID: testCluster.String(), MemberID: testMember.String(), TakenAt: testStart,
+	}, 1)
+	return err
+}
 
 // testStart is when every test begins.
 var testStart = time.Date(2026, 11, 22, 5, 0, 0, 0, time.UTC)

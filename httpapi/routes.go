@@ -32,6 +32,9 @@ type route struct {
 	// them only. The value of a key has its own.
 	types  []string
 	handle func(*exchange)
+	// served says that it needs what is in the store: while that is being filled
+	// from a backup, it is refused.
+	served bool
 	meter  *meter
 }
 
@@ -55,6 +58,8 @@ var (
 	typesJSON = []string{api.TypeJSON}
 	typesList = []string{api.TypeJSON, api.TypeNDJSON}
 	typesBulk = []string{api.TypeNDJSON}
+
+	typesBackup = []string{api.TypeBackup}
 
 	typesStream   = []string{sse.ContentType}
 	typesCampaign = []string{api.TypeJSON, sse.ContentType}
@@ -139,6 +144,7 @@ func routes() []route {
 
 		write("POST", "/v1/compact", 0, jsonBody, typesJSON, (*exchange).postCompact),
 		read("GET", "/v1/hash", readModeParams|params(pRevision), typesJSON, (*exchange).hash),
+		read("GET", "/v1/snapshot", readModeParams, typesBackup, (*exchange).snapshot),
 		read("GET", "/v1/status", 0, typesJSON, (*exchange).status),
 		read("GET", "/v1/alarms", readModeParams, typesJSON, (*exchange).alarms),
 		several(write("DELETE", "/v1/alarms", 0, noBody, typesJSON, (*exchange).clearAlarms)),
@@ -162,6 +168,7 @@ func (s *Server) tree() *chi.Mux {
 	mux := chi.NewRouter()
 	for i := range s.routes {
 		rt := &s.routes[i]
+		rt.served = strings.HasPrefix(rt.pattern, "/v1/") && rt.pattern != "/v1/status"
 		mux.MethodFunc(rt.method, rt.pattern, func(w http.ResponseWriter, r *http.Request) {
 			w.(*exchange).run(rt)
 		})
@@ -231,6 +238,12 @@ func matches(pattern, path string) bool {
 // run checks what the route says of all its requests, and then handles this one.
 func (x *exchange) run(rt *route) {
 	x.route = rt
+	if rt.served {
+		if err := x.s.cfg.Store.Serving(); err != nil {
+			x.refuseRead(err)
+			return
+		}
+	}
 	if !x.checkMediaType(rt.body) || !x.checkAccept(rt.types) {
 		return
 	}

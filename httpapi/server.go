@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -27,6 +28,7 @@ type Server struct {
 	exchanges   sync.Pool
 	buffers     sync.Pool // of *streamBuffers
 	taken       takenConns
+	snapshots   atomic.Int32 // backups that are being streamed
 	recipes     *coordination.Recipes
 	openAPI     func() ([]byte, error) // the contract as JSON
 

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"io"
 
 	"github.com/cairnkv/cairn/kv"
 )
@@ -40,6 +41,20 @@ type Store interface {
 	Status() kv.Status
 	// Ready is nil while linearizable rounds succeed.
 	Ready() error
+	// Serving is nil, or the *kv.Error Restoring while the store is being filled
+	// from a backup. It is cheap.
+	Serving() error
+	// Backup pins this node's state for a backup.
+	Backup() (Backup, error)
+}
+
+// Backup is a backup that is to be written. Whoever got it closes it.
+type Backup interface {
+	// Revision is the one whose state is pinned.
+	Revision() uint64
+	// Save writes the file. When it returns an error, what was written is none.
+	Save(ctx context.Context, w io.Writer) error
+	Close()
 }
 
 // View is the state of a node at one moment. Errors are *kv.Error where the

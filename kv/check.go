@@ -35,6 +35,11 @@ func (c *Command) Check() error {
 		if c.Alarm.Type == 0 || c.Alarm.Type >= alarmEnd {
 			return malformed("alarm type %d", c.Alarm.Type)
 		}
+	case KindRestore:
+		if c.Restore == nil {
+			return malformed("a restore without one")
+		}
+		return c.Restore.check()
 	case KindCompact, KindClock, KindLeaseGrant, KindLeaseRenew, KindLeaseRevoke, KindLeaseExpire, KindLeaseRequeue, KindMember:
 	default:
 		return malformed("command kind %d", c.Kind)

@@ -51,6 +51,13 @@ func TestCheck(t *testing.T) {
 		{"an alarm to come", &Command{Kind: KindAlarm, Alarm: Alarm{Type: alarmEnd}}},
 		{"no alarm", &Command{Kind: KindAlarm}},
 		{"an empty key", txn(Op{Type: OpPut})},
+		{"no restore", &Command{Kind: KindRestore}},
+		{"a step of a restore to come", &Command{Kind: KindRestore, Restore: &Restore{Step: restoreEnd, Part: 1}}},
+		{"a part without a number", &Command{Kind: KindRestore, Restore: &Restore{Step: RestorePart}}},
+		{"a part that is no content", &Command{Kind: KindRestore, Restore: &Restore{Step: RestorePart, Part: 1, Content: []byte{contentEntry}}}},
+		{"a beginning with content", &Command{Kind: KindRestore, Restore: &Restore{Step: RestoreBegin, Content: contentSample()}}},
+		{"an end without a revision", &Command{Kind: KindRestore, Restore: &Restore{Step: RestoreEnd, Part: 1}}},
+		{"an end beyond all revisions", &Command{Kind: KindRestore, Restore: &Restore{Step: RestoreEnd, Part: 1, Revision: MaxRevision + 1}}},
 	} {
 		if err := c.command.Check(); !errors.Is(err, ErrMalformed) {
 			t.Errorf("%s: %v", c.name, err)
@@ -236,6 +243,24 @@ func (m *maker) command() *Command {
 		c.Member = Member{
 			Replica: uint64(m.number()), ID: m.id(), Name: string(m.bytes()), Version: uint32(m.number()),
 			ClientURL: string(m.bytes()), PeerAddress: string(m.bytes()),
+		}
+	case KindRestore:
+		if m.wrong() {
+			break
+		}
+		c.Restore = &Restore{Step: RestoreStep(m.enum(byte(restoreEnd)))}
+		copy(c.Restore.Backup[:], m.bytes())
+		if c.Restore.Step != RestoreBegin || m.wrong() {
+			c.Restore.Part = uint64(m.number())
+		}
+		if c.Restore.Step == RestoreEnd || m.wrong() {
+			c.Restore.Revision = uint64(m.number())
+		}
+		if c.Restore.Step == RestorePart || m.wrong() {
+			c.Restore.Content = contentSample()
+			if m.wrong() {
+				c.Restore.Content = m.bytes()
+			}
 		}
 	case KindTxn:
 		c.Txn = m.txn(0)

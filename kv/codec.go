@@ -75,6 +75,8 @@ func AppendCommand(b []byte, c *Command) []byte {
 		b = binary.AppendUvarint(b, uint64(c.Member.Version))
 		b = appendString(b, c.Member.ClientURL)
 		b = appendString(b, c.Member.PeerAddress)
+	case KindRestore:
+		b = appendRestore(b, c.Restore)
 	}
 	return b
 }
@@ -163,6 +165,8 @@ func (d *decoder) command() *Command {
 		c.Member.Version = uint32(version)
 		c.Member.ClientURL = d.string()
 		c.Member.PeerAddress = d.string()
+	case KindRestore:
+		c.Restore = d.restore()
 	}
 	return c
 }

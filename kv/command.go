@@ -26,7 +26,9 @@ const (
 	// KindLeaseRequeue queues leases by the deadlines that their renewals gave
 	// them, so that they are no longer found by an earlier one.
 	KindLeaseRequeue Kind = 10
-	kindEnd          Kind = 11
+	// KindRestore fills an empty store from a backup, step by step.
+	KindRestore Kind = 11
+	kindEnd     Kind = 12
 )
 
 // Version is the version of the command set that this binary speaks. A member
@@ -58,6 +60,7 @@ type Command struct {
 	Renew   []LeaseID // of KindLeaseRequeue, too
 	Alarm   Alarm
 	Member  Member
+	Restore *Restore
 }
 
 // Txn is: if every compare holds then do Then, else do Else.

@@ -39,6 +39,10 @@ const (
 	LockHeld
 	NotElected
 	NotHolder
+
+	// Decided while applying, and by a node that waits for it: the store is being
+	// filled from a backup.
+	Restoring
 	codeEnd
 )
 
@@ -69,6 +73,7 @@ var codeWords = [codeEnd]string{
 	LockHeld:            "lock-held",
 	NotElected:          "not-elected",
 	NotHolder:           "not-holder",
+	Restoring:           "restoring",
 }
 
 // String returns the stable word of the code.

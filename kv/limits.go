@@ -30,6 +30,10 @@ const (
 	// which the server composes itself.
 	MaxBulkOps = 4096
 
+	// MaxRevision is the largest revision: numbers up to it are exact in JSON and in
+	// JavaScript.
+	MaxRevision = 1<<53 - 1
+
 	// MaxCommandBytes bounds an encoded command: the largest request body and
 	// room for what is added to it. The proposer refuses what is larger.
 	MaxCommandBytes = 2 << 20

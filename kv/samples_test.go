@@ -67,7 +67,21 @@ func commandSamples() []commandSample {
 		{"member", Command{Kind: KindMember, Member: Member{
 			Replica: 4, ID: id("member"), Name: "n1", Version: 1<<32 - 1, ClientURL: "https://n1:7480", PeerAddress: "n1:7481",
 		}}},
+		{"restore's beginning", Command{Kind: KindRestore, Time: 1_700_000_000_000, Restore: &Restore{Step: RestoreBegin, Backup: [32]byte{1, 31: 2}}}},
+		{"restore of a lease and two keys", Command{Kind: KindRestore, Restore: &Restore{
+			Step: RestorePart, Backup: [32]byte{1, 31: 2}, Part: 300, Content: contentSample(),
+		}}},
+		{"restore's end", Command{Kind: KindRestore, Restore: &Restore{Step: RestoreEnd, Backup: [32]byte{1, 31: 2}, Part: 301, Revision: 1 << 40}}},
 	}
+}
+
+// contentSample is a piece of a backup.
+func contentSample() []byte {
+	b := AppendBackupLease(nil, &BackupLease{ID: id("l1"), Number: 5, TTLMillis: 10_000, RemainingMillis: 3_000, Keys: 1, Bytes: 1, Own: true})
+	b = AppendBackupEntry(b, &Entry{Key: []byte("a"), Value: []byte{}, CreateRevision: 2, ModRevision: 2, Version: 1, Lease: id("l1")})
+	return AppendBackupEntry(b, &Entry{
+		Key: []byte("b\x00"), Value: []byte("v"), ContentType: "text/plain", CreateRevision: 2, ModRevision: 300, Version: 5, ModifiedAt: 1_700_000_000_000,
+	})
 }
 
 type resultSample struct {

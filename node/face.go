@@ -3,9 +3,12 @@ package node
 import (
 	"context"
 	"errors"
+	"io"
 
+	"github.com/cairnkv/cairn/backup"
 	"github.com/cairnkv/cairn/httpapi"
 	"github.com/cairnkv/cairn/kv"
+	"github.com/cairnkv/cairn/storage"
 	"github.com/cairnkv/cairn/watchers"
 )
 
@@ -70,5 +73,28 @@ func (f face) RevisionAt(unixMillis int64) (uint64, error) {
 }
 
 func (f face) Ready() error { return f.n.shard.Ready() }
+
+func (f face) Serving() error { return f.n.serving() }
+
+func (f face) Backup() (httpapi.Backup, error) {
+	v, err := f.n.shard.Store().View()
+	if err != nil {
+		return nil, err
+	}
+	return pinned{v, f.n.backupHeader()}, nil
+}
+
+// pinned is the state of a node for a backup.
+type pinned struct {
+	*storage.View
+	header backup.Header
+}
+
+// Save writes a backup for somebody who waits for it, and leaves most of the
+// time to the writers.
+func (p pinned) Save(ctx context.Context, w io.Writer) error {
+	_, err := backup.Save(ctx, w, p.View, p.header, backup.Background)
+	return err
+}
 
 func (f face) Status() kv.Status { return f.n.Status() }

@@ -50,7 +50,7 @@ func (b *Batch) applyOnce(c *kv.Command) (*kv.Result, error) {
 		return nil, err
 	}
 	switch result.Code {
-	case kv.NoSpace, kv.AuthChanged:
+	case kv.NoSpace, kv.AuthChanged, kv.Restoring:
 		// Not an answer to the request but to the moment: it may succeed later.
 	default:
 		b.remember(scope, record, c.Fingerprint, result)
@@ -59,7 +59,12 @@ func (b *Batch) applyOnce(c *kv.Command) (*kv.Result, error) {
 }
 
 func (b *Batch) dispatch(c *kv.Command) (*kv.Result, error) {
+	if b.st.restoring != 0 && !duringRestore(c.Kind) {
+		return b.refused(&refusal{kv.Restoring, "the store is being filled from a backup"}), nil
+	}
 	switch c.Kind {
+	case kv.KindRestore:
+		return b.applyRestore(c.Restore)
 	case kv.KindTxn:
 		return b.applyTxn(c.Txn)
 	case kv.KindCompact:
@@ -110,7 +115,7 @@ func (b *Batch) applyCompact(revision uint64) *kv.Result {
 // applyClock advances the replicated clock, if the step follows the last one
 // that counted, and forgets answers whose window is over.
 func (b *Batch) applyClock(c kv.Clock) (*kv.Result, error) {
-	if c.Prev != b.st.clockIndex {
+	if c.Prev != b.st.clockIndex || b.st.restoring != 0 {
 		return b.done(), nil
 	}
 	b.st.clock += uint64(min(max(c.AdvanceMillis, 0), kv.MaxClockAdvanceMillis))

@@ -168,7 +168,7 @@ func (b *Batch) needsCommitted(c *kv.Command) bool {
 		// the ends of many leases share a commit.
 		_, touched := b.leases[c.Lease.ID]
 		return touched
-	case kv.KindClock, kv.KindMember, kv.KindAlarm:
+	case kv.KindClock, kv.KindMember, kv.KindAlarm, kv.KindRestore:
 		return true
 	}
 	return false

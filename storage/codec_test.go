@@ -44,7 +44,7 @@ func recordCodecs() []recordCodec {
 	}
 	st := state{
 		applied: 1, partialIndex: 2, partialDone: 3, revision: 4, compact: 5, clock: 600_000, clockIndex: 7, lastTime: 1_700_000_000_000,
-		keys: 8, leases: 9, idempotent: 10, noSpace: 11, corrupt: 12, clusterVersion: 13,
+		keys: 8, leases: 9, idempotent: 10, noSpace: 11, corrupt: 12, clusterVersion: 13, restoring: 14,
 	}
 	empty := emptyState()
 	w := &window{}

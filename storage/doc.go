@@ -28,6 +28,7 @@
 //	i scope · I expiry     remembered answers · the same by age
 //	q incarnation          which Raft entries of a proposer were applied
 //	M replica · A replica type   members · alarms
+//	R                      the backup that the store was filled from, if it was
 //	s                      the replicated scalars (type state)
 //	f                      the format of all this
 //

@@ -14,6 +14,7 @@ const (
 	spaceAlarm       = 'A'
 	spaceExpiry      = 'I'
 	spaceMember      = 'M'
+	spaceRestore     = 'R'
 	spaceAttached    = 'a'
 	spaceFormat      = 'f'
 	spaceIdempotency = 'i'
@@ -28,8 +29,9 @@ const (
 )
 
 var (
-	keyFormat = []byte{spaceFormat}
-	keyState  = []byte{spaceState}
+	keyFormat  = []byte{spaceFormat}
+	keyRestore = []byte{spaceRestore}
+	keyState   = []byte{spaceState}
 )
 
 // revisionBytes is the length of the inverted revision at the end of a version

@@ -27,6 +27,10 @@ type state struct {
 	// noSpace and corrupt count the members that have the alarm.
 	noSpace, corrupt uint64
 	clusterVersion   uint64
+
+	// restoring is the number of the part of a backup that is applied next, 0
+	// while the store is not being restored.
+	restoring uint64
 }
 
 func emptyState() state { return state{revision: 1} }
@@ -35,6 +39,7 @@ func (s *state) fields() []*uint64 {
 	return []*uint64{
 		&s.applied, &s.partialIndex, &s.partialDone, &s.revision, &s.compact, &s.clock, &s.clockIndex,
 		&s.keys, &s.leases, &s.idempotent, &s.noSpace, &s.corrupt, &s.clusterVersion,
+		&s.restoring,
 	}
 }
 

@@ -413,7 +413,7 @@ func (s *Store) NeedsClock() (needs bool, clockIndex uint64) {
 		return false, 0
 	}
 	st := h.published.Load()
-	return st.leases+st.idempotent > 0, st.clockIndex
+	return st.leases+st.idempotent > 0 && st.restoring == 0, st.clockIndex
 }
 
 // IdempotencyRecords is the number of remembered answers. It is cheap.

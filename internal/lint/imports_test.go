@@ -30,12 +30,14 @@ var ours = map[string]rule{
 	"coordination":   {may: []string{"kv"}, tests: []string{"storage"}},
 	"watchers":       {may: []string{"kv"}, tests: []string{"storage"}},
 	"raftsm/raftlog": {},
-	"raftsm":         {may: []string{"kv", "storage", "raftsm/raftlog"}},
+	// What is saved and restored in tests is a store that is real.
+	"backup": {may: []string{"kv"}, tests: []string{"storage"}},
+	"raftsm": {may: []string{"kv", "storage", "raftsm/raftlog"}},
 	// The tests of the HTTP face speak to a store that is real, and to a node.
-	"httpapi":    {may: []string{"api", "kv", "coordination", "watchers", "internal/sse"}, tests: []string{"storage", "node"}},
-	"client":     {may: []string{"api", "internal/sse"}, tests: []string{"kv", "httpapi", "node", "storage"}},
-	"node":       {may: []string{"kv", "api", "storage", "leases", "watchers", "raftsm", "httpapi"}, tests: []string{"client"}},
-	"cli":        {may: []string{"api", "client", "node"}, tests: anything},
+	"httpapi":    {may: []string{"api", "kv", "coordination", "watchers", "internal/sse"}, tests: []string{"storage", "node", "backup"}},
+	"client":     {may: []string{"api", "internal/sse"}, tests: []string{"kv", "httpapi", "node", "storage", "backup"}},
+	"node":       {may: []string{"kv", "api", "backup", "storage", "leases", "watchers", "raftsm", "httpapi"}, tests: []string{"client"}},
+	"cli":        {may: []string{"api", "backup", "client", "node"}, tests: anything},
 	".":          {may: []string{"cli"}},
 	"robustness": {may: anything, tests: anything},
 	// What an example imports is what its reader has.
@@ -75,6 +77,7 @@ var exceptions = map[[2]string]string{
 	{"httpapi", "github.com/cockroachdb/pebble/v2/vfs"}:      "the tests keep their store in memory, and that is an option of the store",
 	{"coordination", "github.com/cockroachdb/pebble/v2/vfs"}: "the same",
 	{"watchers", "github.com/cockroachdb/pebble/v2/vfs"}:     "the same",
+	{"backup", "github.com/cockroachdb/pebble/v2/vfs"}:       "the same",
 }
 
 func TestImports(t *testing.T) {
