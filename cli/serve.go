@@ -29,9 +29,11 @@ Every flag can also be given in the environment, as CAIRN_ and its name
 A flag beats the environment, and the environment beats the file. A name that
 does not exist is refused in all three.
 
-Neither clients nor peers are authenticated or encrypted yet. Addresses other
-than the loopback are therefore refused unless --insecure says that the network
-is trusted.`
+Members speak by mutual TLS if --peer-ca, --peer-cert and --peer-key are given;
+"cairn certs" makes these files. They are read again when they change. Clients
+are neither authenticated nor encrypted yet. Addresses other than the loopback
+are therefore refused, for clients, and for peers without TLS, unless --insecure
+says that the network is trusted.`
 
 const serveExample = `  # A cluster of one
   cairn serve
@@ -68,6 +70,10 @@ func (a *app) serve() *cobra.Command {
 	flags.StringVar(&cfg.Name, "name", "", "`name` of the node (default n1); can't change later")
 	flags.StringVar(&cfg.DataDir, "data-dir", "cairn-data", "`directory` of the data; made if it does not exist")
 	flags.StringVar(&cfg.InitialCluster, "initial-cluster", "", "all first `members`, name=host:port,…, the same on each; looked at on the first start only")
+	flags.StringVar(&cfg.PeerTLS.CA, "peer-ca", "", "PEM `file` with the authority that signs the certificates of members, and of nobody else")
+	flags.StringVar(&cfg.PeerTLS.Cert, "peer-cert", "", "PEM `file` with this member's certificate")
+	flags.StringVar(&cfg.PeerTLS.Key, "peer-key", "", "PEM `file` with its key")
+	flags.StringSliceVar(&cfg.PeerTLS.AllowedNames, "peer-allowed-name", nil, "`name` or IP address of which a peer's certificate must have one; repeat it, or separate with commas (default: the host of the peer's address)")
 	flags.StringVar(&config, "config", "", "YAML `file` with settings")
 	flags.BoolVar(&cfg.Insecure, "insecure", false, "allow addresses other than the loopback, without encryption and authentication")
 	flags.StringSliceVar(&cfg.AllowedHosts, "allowed-host", nil, "further `host` by which clients may call the node; repeat it, or separate with commas")
@@ -77,6 +83,9 @@ func (a *app) serve() *cobra.Command {
 	log.register(cmd, "info")
 	_ = cmd.MarkFlagDirname("data-dir")
 	_ = cmd.MarkFlagFilename("config", "yaml", "yml")
+	for _, file := range []string{"peer-ca", "peer-cert", "peer-key"} {
+		_ = cmd.MarkFlagFilename(file, "crt", "pem", "key")
+	}
 	hideGlobalFlags(cmd)
 
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {

@@ -51,6 +51,8 @@ type Config struct {
 	// InitialCluster names all first members, "n1=host:7481,n2=host:7481", the
 	// same on each. Empty: a cluster of one. Looked at only at the first start.
 	InitialCluster string
+	// PeerTLS makes the members speak by mutual TLS and refuse all else.
+	PeerTLS PeerTLS
 	// Insecure allows to listen on other addresses than the loopback without
 	// TLS and without authentication.
 	Insecure bool
@@ -104,7 +106,7 @@ type Node struct {
 
 	background context.CancelFunc // ends the node's own goroutines
 	wg         sync.WaitGroup     // of them
-	failed     chan error         // errors of the background goroutines, one each
+	failed     chan error         // why the node can't stay; the first ones
 	closeOnce  sync.Once
 	closeErr   error
 	closed     chan struct{} // closed when Close is done
@@ -115,7 +117,7 @@ func Open(ctx context.Context, cfg Config) (n *Node, err error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
-	n = &Node{cfg: cfg, started: time.Now(), failed: make(chan error, 2), closed: make(chan struct{})}
+	n = &Node{cfg: cfg, started: time.Now(), failed: make(chan error, 4), closed: make(chan struct{})}
 	// Whatever was started when a later step fails is ended again.
 	defer func() {
 		if err != nil {
@@ -129,7 +131,9 @@ func Open(ctx context.Context, cfg Config) (n *Node, err error) {
 	if err != nil {
 		return n, err
 	}
-	n.host, err = raftsm.OpenHost(raftsm.HostConfig{Dir: n.dir, ListenAddress: cfg.PeerListen, Logger: cfg.Logger})
+	n.host, err = raftsm.OpenHost(raftsm.HostConfig{
+		Dir: n.dir, ListenAddress: cfg.PeerListen, PeerFiles: cfg.PeerTLS.files(), Disowned: n.disowned, Logger: cfg.Logger,
+	})
 	if err != nil {
 		return n, err
 	}
@@ -180,7 +184,7 @@ func (n *Node) newServer() *httpapi.Server {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	registerMetrics(registry, n)
-	registry.MustRegister(watchMetrics{n.watchers})
+	registry.MustRegister(watchMetrics{n.watchers}, peerMetrics{n.host})
 	return httpapi.New(httpapi.Config{
 		Store:        face{n},
 		Watchers:     n.watchers,
@@ -222,7 +226,7 @@ func (n *Node) startBackground() {
 	go func() {
 		defer n.wg.Done()
 		if err := n.server.Serve(n.listener); err != nil && !errors.Is(err, http.ErrServerClosed) {
-			n.failed <- fmt.Errorf("serve clients: %w", err)
+			n.fail(fmt.Errorf("serve clients: %w", err))
 		}
 	}()
 }
@@ -340,14 +344,17 @@ func (c *Config) complete() error {
 			return err
 		}
 	}
+	if err := c.PeerTLS.check(); err != nil {
+		return err
+	}
 	if c.Insecure {
 		return nil
 	}
 	if !loopback(c.Listen) {
 		return fmt.Errorf("%s is not a loopback address, and clients would need neither TLS nor a password: say --insecure if that is meant", c.Listen)
 	}
-	if address := c.peerListen(); !loopback(address) {
-		return fmt.Errorf("%s is not a loopback address, and peers would speak without TLS: say --insecure if that is meant", address)
+	if address := c.peerListen(); !loopback(address) && !c.PeerTLS.on() {
+		return fmt.Errorf("%s is not a loopback address, and peers would speak without TLS: give --peer-ca, --peer-cert and --peer-key, or say --insecure if that is meant", address)
 	}
 	return nil
 }
@@ -421,7 +428,7 @@ func (n *Node) announce(ctx context.Context) {
 	for ctx.Err() == nil {
 		if result, err := n.shard.Propose(ctx, c); err == nil {
 			if err := result.Err(); err != nil {
-				n.failed <- fmt.Errorf("this member can't stay: %w; start it anew under a new replica id", err)
+				n.disowned(err)
 			}
 			return
 		}

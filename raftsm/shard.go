@@ -14,6 +14,7 @@ import (
 
 	"github.com/cairnkv/cairn/kv"
 	"github.com/cairnkv/cairn/raftsm/raftlog"
+	"github.com/cairnkv/cairn/raftsm/transport"
 	"github.com/cairnkv/cairn/storage"
 	"github.com/lni/dragonboat/v4"
 	"github.com/lni/dragonboat/v4/client"
@@ -52,15 +53,23 @@ type HostConfig struct {
 	// ListenAddress is where peers are listened for, if that differs from the
 	// identity's peer address.
 	ListenAddress string
-	Logger        *slog.Logger
+	// PeerFiles, if set, make members speak by mutual TLS and refuse all else.
+	PeerFiles *PeerFiles
+	// Disowned, if set, is called when another member says that this replica was
+	// removed or belongs to somebody else. It must not block.
+	Disowned func(error)
+	Logger   *slog.Logger
 }
 
 // Host is a node's Dragonboat: its connections to the peers and its Raft log.
 type Host struct {
-	nh     *dragonboat.NodeHost
-	log    *raftlog.Log
-	dir    *Dir
-	leader leaderEvents
+	nh        *dragonboat.NodeHost
+	log       *raftlog.Log
+	dir       *Dir
+	leader    leaderEvents
+	transport *transport.Transport
+	join      sync.Once // of the transport, with the first shard
+	shards    sync.Map  // the numbers of those that run
 }
 
 // leaderEvents tells who waits when a leader was elected. Dragonboat calls
@@ -103,10 +112,15 @@ func OpenHost(cfg HostConfig) (*Host, error) {
 		MaxReceiveQueueSize: maxPeerQueueBytes,
 		EnableMetrics:       true,
 	}
+	var err error
+	if h.transport, err = openTransport(&cfg); err != nil {
+		return nil, err
+	}
+	nhc.Expert.TransportFactory = h.transport.Factory()
 	h.log = raftlog.Apply(&nhc)
 	nh, err := newNodeHost(nhc)
 	if err != nil {
-		return nil, fmt.Errorf("start Raft in %s: %w", nhc.NodeHostDir, err)
+		return nil, errors.Join(fmt.Errorf("start Raft in %s: %w", nhc.NodeHostDir, err), h.transport.Close())
 	}
 	h.nh = nh
 	return h, nil
@@ -253,6 +267,9 @@ func (s *Shard) start(hasLog bool) error {
 			members[replica] = address
 		}
 	}
+	// Before it starts, so that nobody speaks to it whom its state would refuse.
+	h.join.Do(func() { h.transport.Join(roster{h, s.store}) })
+	h.shards.Store(shard, nil)
 	create := func(uint64, uint64) sm.IOnDiskStateMachine { return s.machine }
 	if err := h.nh.StartOnDiskReplica(members, false, create, s.replicaConfig()); err != nil {
 		return fmt.Errorf("start the replica: %w", err)
@@ -293,6 +310,7 @@ func newIncarnation() (id kv.LeaseID, err error) {
 // kv.OutcomeUnknown, what waits with kv.ShuttingDown.
 func (s *Shard) Close() error {
 	close(s.quit)
+	s.host.shards.Delete(s.cfg.Shard)
 	<-s.cutter
 	err := s.host.nh.StopReplica(s.cfg.Shard, s.replica)
 	if err == nil {

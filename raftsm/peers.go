@@ -1,0 +1,85 @@
+package raftsm
+
+import (
+	"errors"
+
+	"github.com/cairnkv/cairn/raftsm/transport"
+	"github.com/cairnkv/cairn/storage"
+)
+
+// PeerFiles name the certificates with which members show each other who they
+// are.
+type PeerFiles = transport.Files
+
+// PeerStats is what the connections between the members have done.
+type PeerStats = transport.Stats
+
+// openTransport makes this node's end of the connections between the members.
+func openTransport(cfg *HostConfig) (*transport.Transport, error) {
+	id := &cfg.Dir.Identity
+	c := transport.Config{
+		Self: transport.Identity{
+			Cluster: id.ClusterID, Deployment: deploymentID(id.ClusterID), Replica: id.Replica, Member: id.MemberID,
+			Address: id.PeerAddress,
+		},
+		Listen: cfg.ListenAddress, Logger: cfg.Logger,
+	}
+	if c.Listen == "" {
+		c.Listen = id.PeerAddress
+	}
+	if cfg.PeerFiles != nil {
+		credentials, err := transport.LoadCredentials(*cfg.PeerFiles)
+		if err != nil {
+			return nil, err
+		}
+		c.TLS = credentials
+	}
+	if cfg.Disowned != nil {
+		c.Refused = func(address string, r *transport.Refusal) {
+			if r.Reason == transport.ReasonMember || r.Reason == transport.ReasonRemoved {
+				cfg.Disowned(errors.New("the member at " + address + " says: " + r.Detail))
+			}
+		}
+	}
+	return transport.New(c), nil
+}
+
+// roster shows the transport what this node knows of its cluster: the first
+// members' addresses, and what members have said of themselves in the replicated
+// state.
+type roster struct {
+	h     *Host
+	store *storage.Store
+}
+
+func (r roster) HasShard(shard uint64) bool {
+	_, open := r.h.shards.Load(shard)
+	return open
+}
+
+func (r roster) Members() ([]transport.Member, error) {
+	v, err := r.store.View()
+	if err != nil {
+		return nil, err
+	}
+	defer v.Close()
+	records, err := v.Members()
+	if err != nil {
+		return nil, err
+	}
+	var members []transport.Member
+	said := map[uint64]bool{}
+	for _, m := range records {
+		said[m.Replica] = true
+		members = append(members, transport.Member{Replica: m.Replica, ID: m.ID, Address: m.PeerAddress})
+	}
+	for replica, address := range r.h.dir.Identity.Members {
+		if !said[replica] {
+			members = append(members, transport.Member{Replica: replica, Address: address})
+		}
+	}
+	return members, nil
+}
+
+// PeerStats returns the figures of the connections between the members.
+func (h *Host) PeerStats() PeerStats { return h.transport.Stats() }

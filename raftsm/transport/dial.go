@@ -1,0 +1,265 @@
+package transport
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/lni/dragonboat/v4/raftio"
+	pb "github.com/lni/dragonboat/v4/raftpb"
+)
+
+const (
+	// windowChunks is how many chunks of a snapshot may be on their way.
+	windowChunks = 4
+	// ackTimeout is how long the receiver may take to write one.
+	ackTimeout = 2 * time.Minute
+	ackBytes   = 9
+)
+
+var (
+	errRejected    = errors.New("the receiver of the snapshot refused a chunk")
+	errQuarantined = errors.New("this member is in quarantine and gives its state to nobody")
+)
+
+// outbound is a connection that this member made.
+type outbound struct {
+	t      *Transport
+	conn   net.Conn
+	kind   kind
+	target string
+	stop   func() bool // ends the watch over the context
+	once   sync.Once
+	buf    []byte
+
+	unacked int
+	acks    frameReader
+	next    uint64 // the chunk that is acknowledged next
+}
+
+// GetConnection implements raftio.ITransport.
+func (t *Transport) GetConnection(ctx context.Context, target string) (raftio.IConnection, error) {
+	c, err := t.dial(ctx, target, kindMessages)
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// GetSnapshotConnection implements raftio.ITransport.
+func (t *Transport) GetSnapshotConnection(ctx context.Context, target string) (raftio.ISnapshotConnection, error) {
+	if t.quarantined.Load() {
+		return nil, errQuarantined
+	}
+	c, err := t.dial(ctx, target, kindSnapshot)
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// dial makes a connection and takes it through the handshake.
+func (t *Transport) dial(ctx context.Context, target string, k kind) (*outbound, error) {
+	dialer := net.Dialer{Timeout: dialTimeout}
+	raw, err := dialer.DialContext(ctx, "tcp", target)
+	if err != nil {
+		return nil, err
+	}
+	tune(raw)
+	c := &outbound{t: t, conn: raw, kind: k, target: target}
+	// The connection ends with the context at any time, whatever it waits for.
+	c.stop = context.AfterFunc(ctx, func() { _ = raw.Close() })
+	if err := c.greet(ctx, raw); err != nil {
+		c.stop()
+		_ = raw.Close()
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		r := reasonOf(err)
+		t.stats.failed(r.Reason)
+		t.log.warn(r.Reason.String(), target, "A peer can't be spoken to.", "address", target, "reason", r.Reason, "detail", r.Detail)
+		return nil, fmt.Errorf("speak to the peer at %s: %w", target, err)
+	}
+	t.stats.outbound(k, 1)
+	return c, nil
+}
+
+// greet is the dialling end of the handshake.
+func (c *outbound) greet(ctx context.Context, raw net.Conn) error {
+	t := c.t
+	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	defer cancel()
+	deadline, _ := ctx.Deadline()
+	if err := raw.SetDeadline(deadline); err != nil {
+		return err
+	}
+	conn, verified, err := t.cfg.TLS.client(ctx, raw)
+	if err != nil {
+		return err
+	}
+	c.conn = conn
+	if _, err := conn.Write(appendHello(nil, t.self(c.kind, oldestVersion, version))); err != nil {
+		return err
+	}
+	peer, err := readHello(conn)
+	var refused *Refusal
+	if errors.As(err, &refused) {
+		if t.cfg.Refused != nil {
+			t.cfg.Refused(c.target, refused)
+		}
+		return fmt.Errorf("it %w", refused)
+	}
+	if err != nil {
+		return err
+	}
+	if agree(peer) == 0 || peer.kind != c.kind {
+		return refuse(ReasonVersion, "it answers in version %d of the peers' protocol", peer.newest)
+	}
+	if err := t.check(ctx, &peer.Identity); err != nil {
+		return err
+	}
+	if peer.Address != c.target {
+		return refuse(ReasonAddress, "who answers at %s is the member at %s", c.target, peer.Address)
+	}
+	if err := verified.mustBe(&peer.Identity); err != nil {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed() {
+		return net.ErrClosed
+	}
+	t.dialled[c] = struct{}{}
+	if verified.state != nil {
+		t.tlsOpen[conn] = verified
+	}
+	return conn.SetDeadline(time.Time{})
+}
+
+// Close implements raftio.IConnection and raftio.ISnapshotConnection.
+func (c *outbound) Close() {
+	c.once.Do(func() {
+		c.stop()
+		_ = c.conn.Close() // what was acknowledged was, what was not is sent again
+		c.t.mu.Lock()
+		delete(c.t.dialled, c)
+		delete(c.t.tlsOpen, c.conn)
+		c.t.mu.Unlock()
+		c.t.stats.outbound(c.kind, -1)
+	})
+}
+
+// SendMessageBatch implements raftio.IConnection.
+func (c *outbound) SendMessageBatch(batch pb.MessageBatch) error {
+	if c.t.quarantined.Load() {
+		batch.Requests = withoutCandidacy(batch.Requests)
+	}
+	for len(batch.Requests) > maxMessages {
+		first := batch
+		first.Requests = batch.Requests[:maxMessages]
+		if err := c.sendBatch(&first); err != nil {
+			return err
+		}
+		batch.Requests = batch.Requests[maxMessages:]
+	}
+	return c.sendBatch(&batch)
+}
+
+func (c *outbound) sendBatch(batch *pb.MessageBatch) error {
+	if len(batch.Requests) == 0 {
+		return nil
+	}
+	return c.send(frameMessages, batch.SizeUpperLimit(), batch.MarshalTo)
+}
+
+// withoutCandidacy leaves out the messages by which a member becomes the leader.
+func withoutCandidacy(messages []pb.Message) []pb.Message {
+	kept := make([]pb.Message, 0, len(messages))
+	for _, m := range messages {
+		if m.Type != pb.RequestVote && m.Type != pb.RequestPreVote {
+			kept = append(kept, m)
+		}
+	}
+	return kept
+}
+
+// SendChunk implements raftio.ISnapshotConnection. It returns when at most a
+// window of chunks is not acknowledged, and with the last chunk when all are.
+func (c *outbound) SendChunk(chunk pb.Chunk) error {
+	if c.t.quarantined.Load() {
+		return errQuarantined
+	}
+	if err := c.send(frameChunk, chunk.Size(), chunk.MarshalTo); err != nil {
+		return err
+	}
+	c.unacked++
+	for c.unacked >= windowChunks || chunk.IsLastChunk() && c.unacked > 0 {
+		if err := c.readAck(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *outbound) send(t frameType, size int, marshal func([]byte) (int, error)) error {
+	b := c.buf
+	if cap(b) < frameHeadBytes+size {
+		b = make([]byte, frameHeadBytes+size)
+	}
+	b = b[:frameHeadBytes+size]
+	n, err := marshal(b[frameHeadBytes:])
+	if err != nil {
+		return err
+	}
+	if n > maxFrameBytes {
+		return fmt.Errorf("a message to a peer of %d bytes; the most is %d", n, maxFrameBytes)
+	}
+	b = b[:frameHeadBytes+n]
+	sealFrame(b, t)
+	if cap(b) <= keepBytes || t == frameChunk {
+		c.buf = b
+	} else {
+		c.buf = nil
+	}
+	if err := writeFrame(c.conn, b); err != nil {
+		return err
+	}
+	c.t.stats.sent.Add(uint64(n))
+	return nil
+}
+
+func appendAck(b []byte, chunk uint64, ok bool) []byte {
+	b = append(b, make([]byte, frameHeadBytes)...)
+	b = binary.BigEndian.AppendUint64(b, chunk)
+	if ok {
+		b = append(b, 1)
+	} else {
+		b = append(b, 0)
+	}
+	sealFrame(b, frameAck)
+	return b
+}
+
+func (c *outbound) readAck() error {
+	if err := c.conn.SetReadDeadline(time.Now().Add(ackTimeout)); err != nil {
+		return err
+	}
+	c.acks.r, c.acks.want, c.acks.limit = c.conn, frameAck, ackBytes
+	b, err := c.acks.next()
+	if err != nil {
+		return err
+	}
+	if len(b) != ackBytes || binary.BigEndian.Uint64(b) != c.next || b[8] > 1 {
+		return fmt.Errorf("%w: an acknowledgement of another chunk", errFrame)
+	}
+	if b[8] == 0 {
+		return errRejected
+	}
+	c.next++
+	c.unacked--
+	return nil
+}

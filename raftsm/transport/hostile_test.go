@@ -1,0 +1,350 @@
+package transport
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"hash/crc32"
+	"io"
+	"math"
+	"math/rand/v2"
+	"net"
+	"runtime"
+	"testing"
+	"time"
+
+	pb "github.com/lni/dragonboat/v4/raftpb"
+	"github.com/oklog/ulid/v2"
+)
+
+// raw is a connection that has been through the handshake in the clear, as
+// replica 2 of the test's cluster, on which a test writes what it likes.
+func raw(t testing.TB, to *end, k kind) net.Conn {
+	t.Helper()
+	conn, err := net.Dial("tcp", to.cfg.Self.Address)
+	must(t, err)
+	t.Cleanup(func() { _ = conn.Close() })
+	h := &hello{oldest: 1, newest: 1, kind: k, incarnation: ulid.ULID{1}, Identity: Identity{
+		Cluster: testCluster, Deployment: 7, Replica: 2, Member: ulid.ULID{2}, Address: "127.0.0.1:7",
+	}}
+	_, err = conn.Write(appendHello(nil, h))
+	must(t, err)
+	_, err = readHello(conn)
+	must(t, err)
+	return conn
+}
+
+// ended waits until the other end has closed the connection.
+func ended(t testing.TB, conn net.Conn) {
+	t.Helper()
+	must(t, conn.SetReadDeadline(time.Now().Add(patience)))
+	_, err := io.Copy(io.Discard, conn)
+	if n, ok := err.(net.Error); ok && n.Timeout() {
+		t.Fatal("the connection is still open")
+	}
+}
+
+func frame(t frameType, payload []byte) []byte {
+	b := append(make([]byte, frameHeadBytes), payload...)
+	sealFrame(b, t)
+	return b
+}
+
+// TestHostileBytes throws at the port what an enemy may, before and behind the
+// handshake. The connection ends, memory stays, and a peer is served meanwhile.
+func TestHostileBytes(t *testing.T) {
+	a, b := pair(t, nil)
+	peer := connect(t, b, a) // as replica 2, too
+	var before runtime.MemStats
+	runtime.ReadMemStats(&before)
+	heard := 0
+	alive := func() {
+		t.Helper()
+		heard++
+		must(t, peer.SendMessageBatch(batch(heartbeat(2, 1))))
+		eventually(t, "the peer is heard", func() bool { return a.received() == heard })
+	}
+	seed := rand.Uint64()
+	rng := rand.New(rand.NewPCG(seed, 0))
+	t.Logf("seed %d", seed)
+	random := func(n int) []byte {
+		b := make([]byte, n)
+		for i := range b {
+			b[i] = byte(rng.Uint32())
+		}
+		return b
+	}
+	good := appendHello(nil, a.self(kindMessages, 1, 1))
+	flipped := func(b []byte) []byte {
+		b = bytes.Clone(b)
+		b[rng.IntN(len(b))] ^= 1 << rng.IntN(8)
+		return b
+	}
+	long := bytes.Clone(good)
+	binary.BigEndian.PutUint16(long[helloHeadBytes-2:], math.MaxUint16)
+	for range 50 {
+		for _, bytes := range [][]byte{
+			random(1), random(100), random(100_000), []byte("GET / HTTP/1.1\r\n\r\n"), []byte("\x16\x03\x01\x02\x00\x01"),
+			flipped(good), long, append(good[:helloHeadBytes:helloHeadBytes], random(500)...),
+			append(sealHello(append([]byte(helloMagic), 200, 201, 0, 0), 0), random(10)...),
+		} {
+			conn, err := net.Dial("tcp", a.cfg.Self.Address)
+			must(t, err)
+			_, _ = conn.Write(bytes)
+			_ = conn.(*net.TCPConn).CloseWrite() // the other end may have hung up
+			ended(t, conn)
+			must(t, conn.Close())
+		}
+	}
+	alive()
+	eventually(t, "nobody waits", func() bool { return a.Stats().Waiting == 0 })
+
+	// Behind a handshake, one that replaces the peer's connections: the peer
+	// makes itself heard again afterwards.
+	head := func(t frameType, size uint32) []byte {
+		b := frame(t, nil)
+		binary.BigEndian.PutUint32(b[4:], size)
+		binary.BigEndian.PutUint32(b[12:], crc32.Checksum(b[:12], castagnoli))
+		return b
+	}
+	a.seenAs(2, ulid.ULID{2}, "127.0.0.1:7")
+	for _, c := range []struct {
+		kind  kind
+		bytes []byte
+	}{
+		{kindMessages, random(1000)},
+		{kindMessages, head(frameMessages, math.MaxUint32)},
+		{kindMessages, head(frameMessages, maxFrameBytes+1)},
+		{kindMessages, append(head(frameMessages, maxFrameBytes), random(1000)...)},
+		{kindMessages, frame(frameChunk, nil)},
+		{kindMessages, frame(frameMessages, random(1000))},
+		{kindMessages, flipped(frame(frameMessages, random(1000)))},
+		{kindMessages, frame(frameMessages, bytes.Repeat([]byte{0x0a, 0}, maxMessages+1))},
+		{kindMessages, frame(frameMessages, smallEntries(1<<20))},
+		{kindSnapshot, frame(frameChunk, random(1000))},
+		{kindSnapshot, head(frameChunk, 1<<30)},
+	} {
+		conn := raw(t, a, c.kind)
+		_, _ = conn.Write(c.bytes)
+		_ = conn.(*net.TCPConn).CloseWrite() // the other end may have hung up
+		ended(t, conn)
+	}
+	var after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	if grown := int64(after.HeapAlloc) - int64(before.HeapAlloc); grown > 32<<20 {
+		t.Errorf("the heap has grown by %d bytes", grown)
+	}
+	if total := after.TotalAlloc - before.TotalAlloc; total > 512<<20 {
+		t.Errorf("%d bytes were allocated for what never came", total)
+	}
+	if a.received() != heard {
+		t.Errorf("a handler was called: %d messages", a.received())
+	}
+}
+
+// seenAs makes a transport forget who it has seen under a replica id.
+func (e *end) seenAs(replica uint64, id ulid.ULID, address string) {
+	e.Transport.mu.Lock()
+	defer e.Transport.mu.Unlock()
+	e.seen[replica] = Member{Replica: replica, ID: id, Address: address}
+}
+
+// smallEntries is a batch of one message with entries of one byte.
+func smallEntries(n int) []byte {
+	message := bytes.Repeat([]byte{11<<3 | 2, 1, 0x7f}, n)
+	b := binary.AppendUvarint([]byte{1<<3 | 2}, uint64(len(message)))
+	return append(b, message...)
+}
+
+// TestIdleConnections opens more connections than are allowed, says nothing on
+// them, and leaves them open. A member gets through all the same, each of them is
+// ended in time, and the ones beyond the limit at once.
+func TestIdleConnections(t *testing.T) {
+	a, b := pair(t, nil)
+	var idle []net.Conn
+	for range 1000 {
+		conn, err := net.Dial("tcp", a.cfg.Self.Address)
+		must(t, err)
+		defer conn.Close()
+		idle = append(idle, conn)
+	}
+	eventually(t, "all were taken", func() bool { return a.Stats().Refused["limit"] >= 1000-maxWaitingOfHost })
+	if n := a.Stats().Waiting; n > maxWaitingOfHost {
+		t.Errorf("%d wait", n)
+	}
+	c := connect(t, b, a)
+	must(t, c.SendMessageBatch(batch(heartbeat(2, 1))))
+	eventually(t, "the member is heard", func() bool { return a.received() == 1 })
+	for _, conn := range idle {
+		ended(t, conn)
+	}
+	eventually(t, "nobody waits", func() bool { return a.Stats().Waiting == 0 })
+}
+
+// TestHostileMessages sends, as a member, what no member would. It is dropped,
+// one by one, and what is right between them arrives.
+func TestHostileMessages(t *testing.T) {
+	a, b := pair(t, nil)
+	c := connect(t, b, a)
+	bad := []pb.Message{
+		{}, {Type: pb.Heartbeat, From: 2, ShardID: 1}, {Type: pb.Heartbeat, From: 2, To: 3, ShardID: 1},
+		{Type: pb.Heartbeat, From: 3, To: 1, ShardID: 1}, {Type: pb.Heartbeat, From: 2, To: 1},
+		{Type: pb.Heartbeat, From: 2, To: 1, ShardID: 1, Term: math.MaxUint64},
+		{Type: pb.Heartbeat, From: 2, To: 1, ShardID: 1, Commit: math.MaxUint64},
+		{Type: pb.Replicate, From: 2, To: 1, ShardID: 1, LogIndex: math.MaxUint64},
+		{Type: pb.Replicate, From: 2, To: 1, ShardID: 1, Entries: []pb.Entry{{Index: math.MaxUint64}}},
+		{Type: 77, From: 2, To: 1, ShardID: 1}, {Type: -1, From: 2, To: 1, ShardID: 1},
+	}
+	for _, local := range []pb.MessageType{
+		pb.LocalTick, pb.Election, pb.LeaderHeartbeat, pb.ConfigChangeEvent, pb.SnapshotStatus, pb.Unreachable,
+		pb.CheckQuorum, pb.BatchedReadIndex, pb.InstallSnapshot, pb.Quiesce, pb.LogQuery,
+	} {
+		bad = append(bad, pb.Message{Type: local, From: 2, To: 1, ShardID: 1, Term: 1})
+	}
+	var mixed []pb.Message
+	for _, m := range bad {
+		mixed = append(mixed, m, heartbeat(2, 1))
+	}
+	must(t, c.SendMessageBatch(batch(mixed...)))
+	eventually(t, "the good ones came", func() bool { return a.received() >= len(bad) })
+	for _, m := range a.messages {
+		if m.Type != pb.Heartbeat || m.From != 2 || m.To != 1 || m.Term != 5 {
+			t.Errorf("this came: %+v", m)
+		}
+	}
+	if n := a.Stats().DroppedMessages; n != uint64(len(bad)) {
+		t.Errorf("%d were dropped, want %d", n, len(bad))
+	}
+}
+
+// TestHostileChunks sends chunks that Dragonboat would panic at, or write where
+// they don't belong. None reaches it.
+func TestHostileChunks(t *testing.T) {
+	a, b := pair(t, nil)
+	for name, change := range map[string]func(*pb.Chunk){
+		"from":           func(c *pb.Chunk) { c.From = 3 },
+		"to":             func(c *pb.Chunk) { c.ReplicaID = 3 },
+		"shard":          func(c *pb.Chunk) { c.ShardID = 0 },
+		"unknown shard":  func(c *pb.Chunk) { c.ShardID = 2 },
+		"deployment":     func(c *pb.Chunk) { c.DeploymentId = 8 },
+		"order":          func(c *pb.Chunk) { c.ChunkId, c.FileChunkId = 1, 1 },
+		"order of file":  func(c *pb.Chunk) { c.FileChunkId = 1 },
+		"files":          func(c *pb.Chunk) { c.HasFileInfo = true },
+		"witness":        func(c *pb.Chunk) { c.Witness = true },
+		"empty":          func(c *pb.Chunk) { c.Data = nil },
+		"no index":       func(c *pb.Chunk) { c.Index = 0 },
+		"index":          func(c *pb.Chunk) { c.Index = math.MaxUint64 },
+		"term":           func(c *pb.Chunk) { c.Term = math.MaxUint64 },
+		"no name":        func(c *pb.Chunk) { c.Filepath = "" },
+		"directory":      func(c *pb.Chunk) { c.Filepath = "a/.." },
+		"directory only": func(c *pb.Chunk) { c.Filepath = "a/" },
+		"zero":           func(c *pb.Chunk) { c.Filepath = "a\x00b" },
+		"long name":      func(c *pb.Chunk) { c.Filepath = string(bytes.Repeat([]byte{'a'}, 300)) },
+	} {
+		c, err := b.GetSnapshotConnection(context.Background(), a.cfg.Self.Address)
+		must(t, err)
+		bad := chunk(0, true)
+		bad.From, bad.ReplicaID = 2, 1
+		change(&bad)
+		if err := c.SendChunk(bad); err == nil {
+			t.Errorf("%s: it was acknowledged", name)
+		}
+		c.Close()
+	}
+	// One that is of another snapshot than the first.
+	c, err := b.GetSnapshotConnection(context.Background(), a.cfg.Self.Address)
+	must(t, err)
+	defer c.Close()
+	first, second := chunk(0, false), chunk(1, true)
+	first.From, first.ReplicaID, second.From, second.ReplicaID = 2, 1, 2, 1
+	second.Index++
+	must(t, c.SendChunk(first))
+	if err := c.SendChunk(second); err == nil {
+		t.Error("chunks of two snapshots were taken for one")
+	}
+	if len(a.chunks) != 1 {
+		t.Errorf("%d chunks were taken", len(a.chunks))
+	}
+}
+
+func FuzzHello(f *testing.F) {
+	h := &hello{oldest: 1, newest: 1, kind: kindMessages, Identity: Identity{Cluster: testCluster, Deployment: 7, Replica: 2, Member: ulid.ULID{2}, Address: "127.0.0.1:7"}}
+	f.Add(appendHello(nil, h))
+	f.Add(appendRefusal(nil, refuse(ReasonMember, "replica 2 is somebody else")))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		got, err := readHello(bytes.NewReader(b))
+		if err != nil {
+			return
+		}
+		// What is accepted means the same when it is written again.
+		again, err := readHello(bytes.NewReader(appendHello(nil, got)))
+		if err != nil || *again != *got {
+			t.Fatalf("%+v came back as %+v, %v", got, again, err)
+		}
+	})
+}
+
+func FuzzFrame(f *testing.F) {
+	m := batch(heartbeat(2, 1), pb.Message{Type: pb.Replicate, From: 2, To: 1, ShardID: 1, Entries: []pb.Entry{{Index: 1, Term: 1, Cmd: []byte("x")}}})
+	b, err := m.Marshal()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b, true)
+	c := chunk(0, true)
+	c.Data = []byte("data")
+	if b, err = c.Marshal(); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b, false)
+	from := &Identity{Deployment: 7, Replica: 2, Address: "127.0.0.1:7"}
+	f.Fuzz(func(t *testing.T, payload []byte, messages bool) {
+		r := frameReader{r: bytes.NewReader(frame(frameMessages, payload)), want: frameMessages, limit: maxFrameBytes}
+		got, err := r.next()
+		if err != nil || !bytes.Equal(got, payload) {
+			t.Fatalf("a frame came back as %x, %v", got, err)
+		}
+		if messages {
+			batch, err := decodeBatch(payload)
+			if err != nil {
+				return
+			}
+			filter(&batch, from, 1, false)
+			for _, m := range batch.Requests {
+				if m.From != 2 || m.To != 1 || m.Term > maxNumber || !wireTypes[m.Type] {
+					t.Fatalf("this came through: %+v", m)
+				}
+			}
+			return
+		}
+		chunk, err := decodeChunk(payload)
+		if err != nil {
+			return
+		}
+		var order chunkOrder
+		if order.check(&chunk, from, 1) == nil && (chunk.From != 2 || chunk.ReplicaID != 1 || chunk.ChunkId != 0) {
+			t.Fatalf("this came through: %+v", chunk)
+		}
+	})
+}
+
+// FuzzFrameBytes reads frames from bytes that were never frames.
+func FuzzFrameBytes(f *testing.F) {
+	f.Add(frame(frameMessages, []byte("abc")))
+	f.Add(append(frame(frameMessages, nil), frame(frameMessages, []byte{1})...))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r := frameReader{r: bytes.NewReader(b), want: frameMessages, limit: 1 << 20}
+		total := 0
+		for {
+			got, err := r.next()
+			if err != nil {
+				break
+			}
+			total += frameHeadBytes + len(got)
+		}
+		if total > len(b) || cap(r.buf) > 2*len(b)+growBytes {
+			t.Fatalf("%d bytes of frames, and a buffer of %d, from %d bytes", total, cap(r.buf), len(b))
+		}
+	})
+}

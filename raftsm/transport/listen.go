@@ -1,0 +1,329 @@
+package transport
+
+import (
+	"container/list"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"time"
+)
+
+const (
+	// maxWaiting bounds the connections that have not shown who they are, and
+	// maxWaitingOfHost those of one address. The oldest makes room: a member is
+	// through the door within milliseconds, who only holds the door isn't.
+	maxWaiting       = 256
+	maxWaitingOfHost = 32
+	// maxOpenOfReplica bounds the connections of one member. Dragonboat has four
+	// for messages, and one for each snapshot that is under way.
+	maxOpenOfReplica = 32
+	// acceptPause is how long accepting rests when the process has no more file
+	// descriptors.
+	acceptPause = 50 * time.Millisecond
+)
+
+// waitingRoom holds the connections that have not shown who they are.
+type waitingRoom struct {
+	mu     sync.Mutex
+	all    list.List // of *waiting, oldest first
+	hosts  map[string]int
+	closed bool
+}
+
+type waiting struct {
+	conn net.Conn
+	host string
+}
+
+func newWaitingRoom() *waitingRoom { return &waitingRoom{hosts: map[string]int{}} }
+
+// enter lets a connection in, for which an older one may have to leave.
+func (r *waitingRoom) enter(conn net.Conn) (leave func(), evicted int) {
+	host, _, _ := net.SplitHostPort(conn.RemoteAddr().String())
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		_ = conn.Close()
+		return func() {}, 0
+	}
+	if r.hosts[host] >= maxWaitingOfHost {
+		evicted += r.evict(host)
+	}
+	if r.all.Len() >= maxWaiting {
+		evicted += r.evict("")
+	}
+	e := r.all.PushBack(&waiting{conn, host})
+	r.hosts[host]++
+	return func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.remove(e)
+	}, evicted
+}
+
+// evict closes the oldest connection, of a host if that is given.
+func (r *waitingRoom) evict(host string) int {
+	for e := r.all.Front(); e != nil; e = e.Next() {
+		if w := e.Value.(*waiting); host == "" || w.host == host {
+			_ = w.conn.Close() // its goroutine sees the error
+			r.remove(e)
+			return 1
+		}
+	}
+	return 0
+}
+
+// remove takes a connection out, unless that was done already.
+func (r *waitingRoom) remove(e *list.Element) {
+	w, ok := e.Value.(*waiting)
+	if !ok {
+		return
+	}
+	r.all.Remove(e)
+	e.Value = nil
+	if r.hosts[w.host]--; r.hosts[w.host] == 0 {
+		delete(r.hosts, w.host)
+	}
+}
+
+func (r *waitingRoom) close() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.closed = true
+	for r.evict("") > 0 {
+	}
+}
+
+func (r *waitingRoom) len() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.all.Len()
+}
+
+// accept takes connections until the transport is closed. It survives whatever
+// accepting fails with.
+func (t *Transport) accept() {
+	for {
+		conn, err := t.listener.Accept()
+		if err != nil {
+			if t.closed() {
+				return
+			}
+			t.log.warn("accept", "", "Accepting a peer's connection failed.", "err", err)
+			select {
+			case <-t.closing:
+				return
+			case <-time.After(acceptPause):
+			}
+			continue
+		}
+		leave, evicted := t.waiting.enter(conn)
+		if evicted > 0 {
+			t.stats.refused(ReasonLimit, evicted)
+		}
+		t.wg.Add(1)
+		go func() {
+			defer t.wg.Done()
+			t.serve(conn, leave)
+		}()
+	}
+}
+
+// inbound is a connection that another member made.
+type inbound struct {
+	conn net.Conn
+	peer *hello
+}
+
+// serve takes a connection through the handshake and receives on it.
+func (t *Transport) serve(raw net.Conn, leave func()) {
+	defer raw.Close()
+	remote := raw.RemoteAddr().String()
+	c, err := t.welcome(raw)
+	leave()
+	if err != nil {
+		if !t.closed() {
+			r := reasonOf(err)
+			t.stats.refused(r.Reason, 1)
+			t.log.warn(r.Reason.String(), hostOf(remote), "Refused a connection to the peer port.", "reason", r.Reason, "from", remote, "detail", r.Detail)
+		}
+		return
+	}
+	defer t.forget(c)
+	t.stats.inbound(c.peer.kind, 1)
+	defer t.stats.inbound(c.peer.kind, -1)
+	if c.peer.kind == kindMessages {
+		err = t.receiveMessages(c)
+	} else {
+		err = t.receiveSnapshot(c)
+	}
+	if errors.Is(err, errFrame) {
+		t.stats.refused(ReasonFrame, 1)
+		t.log.warn("frame", hostOf(remote), "A peer's connection was closed over what came on it.", "replica", c.peer.Replica, "from", remote, "err", err)
+	}
+}
+
+// welcome is the accepting end of the handshake.
+func (t *Transport) welcome(raw net.Conn) (*inbound, error) {
+	tune(raw)
+	ctx, cancel := context.WithTimeout(context.Background(), handshakeTimeout)
+	defer cancel()
+	deadline, _ := ctx.Deadline()
+	if err := raw.SetDeadline(deadline); err != nil {
+		return nil, err
+	}
+	conn, verified, err := t.cfg.TLS.server(ctx, raw)
+	if err != nil {
+		return nil, err
+	}
+	peer, err := readHello(conn)
+	if err != nil {
+		return nil, err
+	}
+	// Who waits for this node to start is let in at the last moment that leaves
+	// time for the answer.
+	checked, cancelCheck := context.WithTimeout(ctx, handshakeTimeout*3/4)
+	defer cancelCheck()
+	v := agree(peer)
+	if v == 0 {
+		err = refuse(ReasonVersion, "it speaks versions %d to %d of the peers' protocol, this member %d to %d", peer.oldest, peer.newest, oldestVersion, version)
+	} else if err = t.check(checked, &peer.Identity); err == nil {
+		err = verified.mustBe(&peer.Identity)
+	}
+	c := &inbound{conn: conn, peer: peer}
+	if err == nil {
+		err = t.admit(c, verified)
+	}
+	if err != nil {
+		// The other end is a member, or would like to be one: it is told.
+		_, _ = conn.Write(appendRefusal(nil, reasonOf(err)))
+		return nil, err
+	}
+	if _, err := conn.Write(appendHello(nil, t.self(peer.kind, v, v))); err != nil {
+		t.forget(c)
+		return nil, err
+	}
+	return c, conn.SetDeadline(time.Time{})
+}
+
+// admit takes a connection among those that have shown who they are. Connections
+// of an earlier process of the same member are over.
+func (t *Transport) admit(c *inbound, verified verifiedTLS) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed() {
+		return refuse(ReasonStarting, "the member is about to stop")
+	}
+	n := 0
+	for other := range t.open {
+		switch {
+		case other.peer.Replica != c.peer.Replica:
+		case other.peer.incarnation != c.peer.incarnation:
+			_ = other.conn.Close() // its goroutine sees the error
+		default:
+			n++
+		}
+	}
+	if n >= maxOpenOfReplica {
+		return refuse(ReasonLimit, "replica %d has %d connections already", c.peer.Replica, n)
+	}
+	t.open[c] = struct{}{}
+	if verified.state != nil {
+		t.tlsOpen[c.conn] = verified
+	}
+	return nil
+}
+
+func (t *Transport) forget(c *inbound) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.open, c)
+	delete(t.tlsOpen, c.conn)
+}
+
+// frames makes the reader of a connection's frames.
+func (c *inbound) frames(want frameType, limit int) *frameReader {
+	return &frameReader{r: c.conn, want: want, limit: limit, progress: func(within bool) {
+		limit := idleTimeout
+		if within {
+			limit = pieceTimeout
+		}
+		_ = c.conn.SetReadDeadline(time.Now().Add(limit)) // a closed connection fails the read
+	}}
+}
+
+func (t *Transport) receiveMessages(c *inbound) error {
+	frames := c.frames(frameMessages, maxFrameBytes)
+	for {
+		b, err := frames.next()
+		if err != nil {
+			return err
+		}
+		t.stats.received.Add(uint64(len(b)))
+		batch, err := decodeBatch(b)
+		if err != nil {
+			return err
+		}
+		if n := filter(&batch, &c.peer.Identity, t.cfg.Self.Replica, t.quarantined.Load()); n > 0 {
+			t.stats.dropped.Add(uint64(n))
+			t.log.warn("dropped", hostOf(c.peer.Address), "Dropped messages that this member must not receive.", "replica", c.peer.Replica, "messages", n)
+		}
+		if len(batch.Requests) > 0 {
+			t.handleBatch(batch)
+		}
+	}
+}
+
+// receiveSnapshot receives the chunks of one snapshot and acknowledges each once
+// it is written.
+func (t *Transport) receiveSnapshot(c *inbound) error {
+	frames := c.frames(frameChunk, maxChunkBytes+64<<10)
+	var order chunkOrder
+	for {
+		b, err := frames.next()
+		if err != nil {
+			return err
+		}
+		t.stats.received.Add(uint64(len(b)))
+		chunk, err := decodeChunk(b)
+		if err == nil {
+			err = order.check(&chunk, &c.peer.Identity, t.cfg.Self.Replica)
+		}
+		if err != nil {
+			return err
+		}
+		ok := t.cluster.HasShard(chunk.ShardID) && t.handleChunk(chunk)
+		if err := writeFrame(c.conn, appendAck(nil, chunk.ChunkId, ok)); err != nil {
+			return err
+		}
+		if !ok {
+			return errRejected
+		}
+		if chunk.IsLastChunk() {
+			// The sender hangs up once it has read the acknowledgement.
+			if _, err := frames.next(); !errors.Is(err, io.EOF) {
+				return err
+			}
+			return nil
+		}
+	}
+}
+
+func hostOf(address string) string {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return address
+	}
+	return host
+}
+
+// tune makes TCP notice a peer that vanished.
+func tune(conn net.Conn) {
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		// What can't be set is not needed for the connection to work.
+		_ = tcp.SetKeepAlive(true)
+		_ = tcp.SetKeepAlivePeriod(keepAlivePeriod)
+	}
+}

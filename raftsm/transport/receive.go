@@ -1,0 +1,219 @@
+package transport
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	pb "github.com/lni/dragonboat/v4/raftpb"
+)
+
+const (
+	// maxMessages bounds the messages of a frame. Few bytes make a message, which
+	// takes ten times as much memory.
+	maxMessages = 16 << 10
+	// maxSmallEntries is how many entries of a frame may be smaller than a
+	// command's.
+	maxSmallEntries = 16 << 10
+	// leastEntryBytes is the size of the least entry with a command in it.
+	leastEntryBytes = 32
+	// maxNumber bounds terms and indexes. A term goes up by one with an election;
+	// one at the end of its range would go round to 0 with the next.
+	maxNumber = 1 << 56
+	// maxChunkBytes bounds the data of a chunk: Dragonboat's are 2 MiB, and the
+	// first one has a header before it.
+	maxChunkBytes = 2<<20 + 64<<10
+)
+
+// wireTypes are the messages that members send each other. All others are what a
+// process tells itself, and some of them would be obeyed from anybody: that a
+// member was added, that a snapshot has arrived.
+var wireTypes = func() (ok [32]bool) {
+	for _, t := range []pb.MessageType{
+		pb.NoOP, pb.Propose, pb.Replicate, pb.ReplicateResp, pb.RequestVote, pb.RequestVoteResp, pb.Heartbeat,
+		pb.HeartbeatResp, pb.ReadIndex, pb.ReadIndexResp, pb.SnapshotReceived, pb.LeaderTransfer, pb.TimeoutNow,
+		pb.RateLimit, pb.RequestPreVote, pb.RequestPreVoteResp,
+	} {
+		ok[t] = true
+	}
+	return ok
+}()
+
+// decodeBatch decodes a frame of messages.
+func decodeBatch(b []byte) (batch pb.MessageBatch, err error) {
+	if err := countBatch(b); err != nil {
+		return batch, err
+	}
+	defer recovered(&err)
+	if err := batch.Unmarshal(b); err != nil {
+		return batch, fmt.Errorf("%w: %w", errFrame, err)
+	}
+	return batch, nil
+}
+
+// decodeChunk decodes a frame with a chunk of a snapshot.
+func decodeChunk(b []byte) (c pb.Chunk, err error) {
+	defer recovered(&err)
+	if err := c.Unmarshal(b); err != nil {
+		return c, fmt.Errorf("%w: %w", errFrame, err)
+	}
+	return c, nil
+}
+
+// recovered makes an error of a panic in Dragonboat's decoders, which were not
+// written for what an enemy sends.
+func recovered(err *error) {
+	if p := recover(); p != nil {
+		*err = fmt.Errorf("%w: %v", errFrame, p)
+	}
+}
+
+// countBatch walks the fields of an encoded batch, down to the entries, and
+// refuses one that would become much larger in memory.
+func countBatch(b []byte) error {
+	messages, entries := 0, 0
+	err := walkFields(b, func(field uint64, message []byte) error {
+		if field != 1 {
+			return nil
+		}
+		if messages++; messages > maxMessages {
+			return fmt.Errorf("%w: more than %d messages", errFrame, maxMessages)
+		}
+		return walkFields(message, func(field uint64, _ []byte) error {
+			if field == 11 {
+				entries++
+			}
+			return nil
+		})
+	})
+	if err == nil && entries > maxSmallEntries+len(b)/leastEntryBytes {
+		err = fmt.Errorf("%w: %d entries in %d bytes", errFrame, entries, len(b))
+	}
+	return err
+}
+
+// walkFields calls fn with the number of each field of an encoded protocol
+// buffer, and with its bytes if it is made of bytes.
+func walkFields(b []byte, fn func(field uint64, value []byte) error) error {
+	for len(b) > 0 {
+		tag, n := binary.Uvarint(b)
+		if n <= 0 {
+			return errFrame
+		}
+		b = b[n:]
+		var value []byte
+		switch tag & 7 {
+		case 0:
+			if _, n = binary.Uvarint(b); n <= 0 {
+				return errFrame
+			}
+			b = b[n:]
+		case 2:
+			size, n := binary.Uvarint(b)
+			if n <= 0 || size > uint64(len(b)-n) {
+				return errFrame
+			}
+			value, b = b[n:n+int(size)], b[n+int(size):]
+		default:
+			return errFrame // no message of Dragonboat has another type
+		}
+		if err := fn(tag>>3, value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// filter keeps the messages of a batch that the other end may send to this one.
+// It returns how many it dropped.
+func filter(batch *pb.MessageBatch, from *Identity, to uint64, quarantined bool) (dropped int) {
+	kept := batch.Requests[:0]
+	for _, m := range batch.Requests {
+		if mayReceive(&m, from.Replica, to) && (!quarantined || m.Type != pb.TimeoutNow) {
+			kept = append(kept, m)
+		}
+	}
+	dropped = len(batch.Requests) - len(kept)
+	batch.Requests = kept
+	// Dragonboat learns addresses from here. It panics where it knows another
+	// one, and the handshake has compared this one with what is known.
+	batch.SourceAddress = from.Address
+	return dropped
+}
+
+func mayReceive(m *pb.Message, from, to uint64) bool {
+	if m.Type < 0 || int(m.Type) >= len(wireTypes) || !wireTypes[m.Type] {
+		return false
+	}
+	if m.From != from || m.To != to || m.ShardID == 0 {
+		return false
+	}
+	if m.Term > maxNumber || m.LogTerm > maxNumber || m.LogIndex > maxNumber || m.Commit > maxNumber {
+		return false
+	}
+	for i := range m.Entries {
+		if m.Entries[i].Term > maxNumber || m.Entries[i].Index > maxNumber {
+			return false
+		}
+	}
+	return true
+}
+
+// chunkOrder holds the chunks of one connection to what a stream of one snapshot
+// is. Dragonboat panics at files that it can't make or find.
+type chunkOrder struct {
+	next  uint64
+	first pb.Chunk // without data
+}
+
+func (o *chunkOrder) check(c *pb.Chunk, from *Identity, to uint64) error {
+	bad := func(format string, args ...any) error {
+		return fmt.Errorf("%w: a chunk %s", errFrame, fmt.Sprintf(format, args...))
+	}
+	switch {
+	case c.From != from.Replica || c.ReplicaID != to || c.ShardID == 0:
+		return bad("of replica %d for replica %d", c.From, c.ReplicaID)
+	case c.DeploymentId != from.Deployment:
+		return bad("of deployment %d", c.DeploymentId)
+	case c.HasFileInfo || c.Witness:
+		return bad("of a kind that is not used")
+	case c.ChunkId != o.next || c.FileChunkId != c.ChunkId:
+		return bad("number %d, %d of its file; the next one is %d", c.ChunkId, c.FileChunkId, o.next)
+	case len(c.Data) > maxChunkBytes || c.ChunkId == 0 && len(c.Data) == 0:
+		return bad("of %d bytes", len(c.Data))
+	case c.Index == 0 || c.Index > maxNumber || c.Term > maxNumber || c.OnDiskIndex > maxNumber:
+		return bad("at index %d of term %d", c.Index, c.Term)
+	case !plainName(c.Filepath):
+		return bad("for the file %.100q", c.Filepath)
+	}
+	if o.next == 0 {
+		o.first = *c
+		o.first.Data = nil
+	} else if f := &o.first; c.ShardID != f.ShardID || c.Index != f.Index || c.Term != f.Term || c.Filepath != f.Filepath {
+		return bad("of another snapshot")
+	}
+	o.next++
+	return nil
+}
+
+// plainName reports whether a path ends in a name that can be made in any
+// directory. Dragonboat takes its last element.
+func plainName(path string) bool {
+	name := path
+	for i := len(path) - 1; i >= 0; i-- {
+		if path[i] == '/' {
+			name = path[i+1:]
+			break
+		}
+	}
+	if name == "" || len(name) > 200 || name[0] == '.' {
+		return false
+	}
+	for i := range len(name) {
+		switch c := name[i]; {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '_', c == '.':
+		default:
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,283 @@
+package transport
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/lni/dragonboat/v4/config"
+	"github.com/lni/dragonboat/v4/raftio"
+	"github.com/oklog/ulid/v2"
+)
+
+const (
+	// handshakeTimeout bounds the TLS handshake and the one behind it, on both
+	// ends.
+	handshakeTimeout = 5 * time.Second
+	// dialTimeout bounds the connection before that.
+	dialTimeout = 3 * time.Second
+	// idleTimeout is how long nothing may come on a connection. Dragonboat closes
+	// one that it has not used for a minute.
+	idleTimeout     = 2 * time.Minute
+	keepAlivePeriod = 10 * time.Second
+)
+
+// Config configures a Transport.
+type Config struct {
+	// Self is this node.
+	Self Identity
+	// Listen is the address that is listened on.
+	Listen string
+	// TLS is nil where peers speak in the clear.
+	TLS *Credentials
+	// Refused, if set, is told of each refusal by another member: the address
+	// that was dialled, and why.
+	Refused func(address string, r *Refusal)
+	Logger  *slog.Logger
+}
+
+// Member is what this node knows of a member. The id and the address are zero
+// where they are not known yet.
+type Member struct {
+	Replica uint64
+	ID      ulid.ULID
+	Address string
+	// Removed says that the replica does not belong to the cluster any more.
+	Removed bool
+}
+
+// Cluster is what a node knows of its cluster.
+type Cluster interface {
+	// Members returns all that is known by now. A replica that is not among them
+	// may be one that joined a moment ago: it is let in if its handshake is right
+	// otherwise.
+	Members() ([]Member, error)
+	// HasShard reports whether the node has a replica of the shard.
+	HasShard(shard uint64) bool
+}
+
+// Transport is one node's end of the connections between the members. It is made
+// before Dragonboat, which receives it from the factory.
+type Transport struct {
+	cfg         Config
+	incarnation ulid.ULID
+	stats       counters
+	log         *limitedLog
+	quarantined atomic.Bool
+
+	cluster Cluster
+	joined  chan struct{} // closed when cluster is set
+
+	handleBatch raftio.MessageHandler
+	handleChunk raftio.ChunkHandler
+	listener    net.Listener
+
+	wg      sync.WaitGroup // of the goroutines
+	closing chan struct{}
+	once    sync.Once
+
+	waiting *waitingRoom
+	mu      sync.Mutex
+	seen    map[uint64]Member        // by replica, as they said themselves
+	open    map[*inbound]struct{}    // that have shown who they are
+	dialled map[*outbound]struct{}   // all
+	tlsOpen map[net.Conn]verifiedTLS // connections with certificates, both ways
+}
+
+// New makes a transport. It does nothing before Dragonboat starts it.
+func New(cfg Config) *Transport {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	t := &Transport{
+		cfg: cfg, incarnation: ulid.Make(), log: newLimitedLog(cfg.Logger), joined: make(chan struct{}),
+		closing: make(chan struct{}), waiting: newWaitingRoom(),
+		seen: map[uint64]Member{}, open: map[*inbound]struct{}{}, dialled: map[*outbound]struct{}{},
+		tlsOpen: map[net.Conn]verifiedTLS{},
+	}
+	return t
+}
+
+// Factory gives the transport to Dragonboat, once.
+func (t *Transport) Factory() config.TransportFactory { return factory{t} }
+
+type factory struct{ t *Transport }
+
+func (f factory) Create(_ config.NodeHostConfig, messages raftio.MessageHandler, chunks raftio.ChunkHandler) raftio.ITransport {
+	f.t.handleBatch, f.t.handleChunk = messages, chunks
+	return f.t
+}
+
+// Validate reports whether an address can be a member's.
+func (factory) Validate(address string) bool { return validAddress(address) }
+
+func validAddress(address string) bool {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil || host == "" || len(address) > maxAddressBytes {
+		return false
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	return err == nil && n > 0
+}
+
+// Name implements raftio.ITransport.
+func (t *Transport) Name() string { return "cairn" }
+
+// Join tells the transport what the node knows of its cluster. Until then other
+// members wait at the door. It is called once.
+func (t *Transport) Join(c Cluster) {
+	t.cluster = c
+	close(t.joined)
+}
+
+// Quarantine makes this member one that votes and keeps the log but neither
+// leads nor hands its state to others, or ends that.
+func (t *Transport) Quarantine(on bool) { t.quarantined.Store(on) }
+
+// Start implements raftio.ITransport: it listens.
+func (t *Transport) Start() error {
+	l, err := net.Listen("tcp", t.cfg.Listen)
+	if err != nil {
+		return fmt.Errorf("listen for peers: %w", err)
+	}
+	t.listener = l
+	t.wg.Add(1)
+	go func() {
+		defer t.wg.Done()
+		t.accept()
+	}()
+	if t.cfg.TLS != nil {
+		t.wg.Add(1)
+		go func() {
+			defer t.wg.Done()
+			t.cfg.TLS.watch(t.closing, t.cfg.Logger, t.recheck)
+		}()
+	}
+	return nil
+}
+
+// Close implements raftio.ITransport: it ends all connections and returns when
+// all goroutines have.
+func (t *Transport) Close() error {
+	t.once.Do(func() {
+		t.mu.Lock()
+		close(t.closing)
+		for c := range t.open {
+			_ = c.conn.Close() // its goroutine sees the error
+		}
+		for c := range t.dialled {
+			_ = c.conn.Close()
+		}
+		t.mu.Unlock()
+		t.waiting.close()
+		if t.listener != nil {
+			_ = t.listener.Close() // accept sees the error
+		}
+	})
+	t.wg.Wait()
+	return nil
+}
+
+func (t *Transport) closed() bool {
+	select {
+	case <-t.closing:
+		return true
+	default:
+		return false
+	}
+}
+
+// self is this end's part of a handshake.
+func (t *Transport) self(k kind, oldest, newest byte) *hello {
+	return &hello{oldest: oldest, newest: newest, kind: k, Identity: t.cfg.Self, incarnation: t.incarnation}
+}
+
+// check compares who the other end says it is with what this node knows, and
+// remembers it. It waits for the node to know its cluster, but not longer than
+// ctx.
+func (t *Transport) check(ctx context.Context, h *Identity) error {
+	self := &t.cfg.Self
+	switch {
+	case h.Cluster != self.Cluster || h.Deployment != self.Deployment:
+		return refuse(ReasonCluster, "it belongs to cluster %s, this member to %s", h.Cluster, self.Cluster)
+	case h.Replica == self.Replica && h.Member == self.Member:
+		return refuse(ReasonSelf, "the member speaks to itself; two members have the address %s", h.Address)
+	case h.Replica == self.Replica:
+		return refuse(ReasonMember, "replica %d is member %s, not %s", self.Replica, self.Member, h.Member)
+	case h.Member == self.Member:
+		return refuse(ReasonMember, "member %s is replica %d, not %d", h.Member, self.Replica, h.Replica)
+	}
+	select {
+	case <-t.joined:
+	case <-t.closing:
+		return refuse(ReasonStarting, "the member is about to stop")
+	case <-ctx.Done():
+		return refuse(ReasonStarting, "the member is starting")
+	}
+	members, err := t.cluster.Members()
+	if err != nil {
+		return refuse(ReasonStarting, "the member can't read its own state")
+	}
+	for i := range members {
+		if err := members[i].check(h, ReasonMember); err != nil {
+			return err
+		}
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	// Of what members said of themselves, only that of the same replica counts:
+	// an address may go to another one once its former owner was removed.
+	if m, ok := t.seen[h.Replica]; ok {
+		if err := m.check(h, ReasonChanged); err != nil {
+			return err
+		}
+	}
+	t.seen[h.Replica] = Member{Replica: h.Replica, ID: h.Member, Address: h.Address}
+	return nil
+}
+
+// check returns why h can't be a member of the same cluster as m.
+func (m *Member) check(h *Identity, other Reason) error {
+	known := m.ID != ulid.ULID{}
+	switch {
+	case m.Replica == h.Replica && m.Removed:
+		return refuse(ReasonRemoved, "replica %d was removed from the cluster", m.Replica)
+	case m.Replica == h.Replica && known && m.ID != h.Member:
+		return refuse(other, "replica %d is member %s, not %s", m.Replica, m.ID, h.Member)
+	case m.Replica == h.Replica && m.Address != "" && m.Address != h.Address:
+		return refuse(ReasonAddress, "replica %d is at %s, not at %s", m.Replica, m.Address, h.Address)
+	case m.Replica != h.Replica && known && m.ID == h.Member:
+		return refuse(other, "member %s is replica %d, not %d", m.ID, m.Replica, h.Replica)
+	case m.Replica != h.Replica && !m.Removed && m.Address == h.Address:
+		return refuse(ReasonAddress, "replica %d is at %s already", m.Replica, m.Address)
+	}
+	return nil
+}
+
+// agree returns the newest version that both ends speak, or 0.
+func agree(h *hello) byte {
+	if v := min(h.newest, version); v >= max(h.oldest, oldestVersion) {
+		return v
+	}
+	return 0
+}
+
+// reasonOf finds out why a handshake failed.
+func reasonOf(err error) *Refusal {
+	var r *Refusal
+	switch {
+	case errors.As(err, &r):
+		return r
+	case isCertificate(err):
+		return &Refusal{ReasonCertificate, err.Error()}
+	case errors.Is(err, errFrame):
+		return &Refusal{ReasonFrame, err.Error()}
+	}
+	return &Refusal{ReasonHandshake, err.Error()}
+}

@@ -1,0 +1,298 @@
+package transport
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/lni/dragonboat/v4/raftio"
+	pb "github.com/lni/dragonboat/v4/raftpb"
+	"github.com/oklog/ulid/v2"
+)
+
+// both runs a test in the clear and with TLS.
+func both(t *testing.T, test func(t *testing.T, change func(*Config))) {
+	t.Run("clear", func(t *testing.T) { test(t, nil) })
+	t.Run("tls", func(t *testing.T) { test(t, withTLS(t)) })
+}
+
+// TestMessages sends batches of all sizes, and finds in them what was sent, and
+// who sent it.
+func TestMessages(t *testing.T) {
+	both(t, func(t *testing.T, change func(*Config)) {
+		a, b := pair(t, change)
+		c := connect(t, a, b)
+		var want []pb.Message
+		for _, size := range []int{0, 1, 100, pieceBytes, keepBytes, 5 << 20} {
+			m := pb.Message{Type: pb.Replicate, From: 1, To: 2, ShardID: 1, Term: 3, LogIndex: uint64(size), LogTerm: 2, Commit: 1}
+			for i := range 3 {
+				m.Entries = append(m.Entries, pb.Entry{Index: uint64(i + 1), Term: 3, Cmd: bytes.Repeat([]byte{byte(i + 1)}, size)})
+			}
+			want = append(want, m)
+			must(t, c.SendMessageBatch(batch(m)))
+		}
+		eventually(t, "all have arrived", func() bool { return b.received() == len(want) })
+		for i := range want {
+			got := b.messages[i]
+			if got.LogIndex != want[i].LogIndex || len(got.Entries) != 3 || !bytes.Equal(got.Entries[2].Cmd, want[i].Entries[2].Cmd) {
+				t.Errorf("message %d is not what was sent", i)
+			}
+		}
+		for _, got := range b.batches {
+			if got.SourceAddress != a.cfg.Self.Address {
+				t.Errorf("the source is %s, not what the handshake said", got.SourceAddress)
+			}
+		}
+		// More messages than a frame may have.
+		many := make([]pb.Message, 2*maxMessages+1)
+		for i := range many {
+			many[i] = heartbeat(1, 2)
+		}
+		must(t, c.SendMessageBatch(batch(many...)))
+		eventually(t, "they came in several frames", func() bool { return b.received() == len(want)+len(many) })
+	})
+}
+
+func chunk(id uint64, last bool) pb.Chunk {
+	c := pb.Chunk{
+		ShardID: 1, ReplicaID: 2, From: 1, ChunkId: id, FileChunkId: id, Index: 9, Term: 3, DeploymentId: 7,
+		BinVer: raftio.TransportBinVersion, Filepath: "snapshot-0000000000000009.gbsnap", Data: bytes.Repeat([]byte{byte(id)}, 1<<20),
+	}
+	c.ChunkSize = uint64(len(c.Data))
+	if last {
+		c.ChunkCount, c.FileChunkCount = pb.LastChunkCount, pb.LastChunkCount
+	}
+	return c
+}
+
+// TestSnapshot sends a snapshot, whose chunks have all been taken when the last
+// one is sent, and one that is refused, of which the sender hears.
+func TestSnapshot(t *testing.T) {
+	both(t, func(t *testing.T, change func(*Config)) {
+		a, b := pair(t, change)
+		c, err := a.GetSnapshotConnection(context.Background(), b.cfg.Self.Address)
+		must(t, err)
+		for i := range uint64(12) {
+			must(t, c.SendChunk(chunk(i, i == 11)))
+			b.mu.Lock()
+			if taken := uint64(len(b.chunks)); taken+windowChunks <= i {
+				t.Errorf("chunk %d is sent, and only %d were taken", i, taken)
+			}
+			b.mu.Unlock()
+		}
+		c.Close()
+		if len(b.chunks) != 12 || !bytes.Equal(b.chunks[7].Data, chunk(7, false).Data) {
+			t.Errorf("%d chunks were taken when the last one was sent", len(b.chunks))
+		}
+		b.mu.Lock()
+		b.reject = true
+		b.mu.Unlock()
+		c, err = a.GetSnapshotConnection(context.Background(), b.cfg.Self.Address)
+		must(t, err)
+		defer c.Close()
+		if err := c.SendChunk(chunk(0, true)); !errors.Is(err, errRejected) {
+			t.Errorf("a refused chunk gave %v", err)
+		}
+	})
+}
+
+// TestContextEndsConnections: whoever waits on a connection is let go by the end
+// of the context that it was dialled with.
+func TestContextEndsConnections(t *testing.T) {
+	a, b := pair(t, nil)
+	b.mu.Lock() // it takes no chunk
+	ctx, cancel := context.WithCancel(context.Background())
+	c, err := a.GetSnapshotConnection(ctx, b.cfg.Self.Address)
+	must(t, err)
+	done := make(chan error)
+	go func() { done <- c.SendChunk(chunk(0, true)) }()
+	cancel()
+	if err := <-done; err == nil {
+		t.Error("the chunk was sent")
+	}
+	c.Close()
+	b.mu.Unlock()
+}
+
+// TestHandshakeRefusals: who is not who the cluster knows is refused, on both
+// ends, and both say why.
+func TestHandshakeRefusals(t *testing.T) {
+	other := ulid.Make()
+	for _, c := range []struct {
+		name string
+		// change is done to the second end, members are what the first one knows
+		// of it.
+		change  func(*Config)
+		members func(self Identity) []Member
+		reason  Reason
+		detail  string
+	}{
+		{name: "not known yet"},
+		{name: "known", members: func(s Identity) []Member { return []Member{{Replica: 2, ID: s.Member, Address: s.Address}} }},
+		{name: "known by its address", members: func(s Identity) []Member { return []Member{{Replica: 2, Address: s.Address}} }},
+		{
+			name: "cluster", change: func(c *Config) { c.Self.Cluster = other },
+			reason: ReasonCluster, detail: "belongs to cluster " + other.String(),
+		},
+		{
+			name: "deployment", change: func(c *Config) { c.Self.Deployment = 8 },
+			reason: ReasonCluster, detail: "belongs to cluster",
+		},
+		{
+			name: "wiped", members: func(s Identity) []Member { return []Member{{Replica: 2, ID: other, Address: s.Address}} },
+			reason: ReasonMember, detail: "replica 2 is member " + other.String(),
+		},
+		{
+			name: "another replica", members: func(s Identity) []Member { return []Member{{Replica: 3, ID: s.Member, Address: "127.0.0.1:1"}} },
+			reason: ReasonMember, detail: "is replica 3, not 2",
+		},
+		{
+			name: "moved", members: func(s Identity) []Member { return []Member{{Replica: 2, Address: "127.0.0.1:1"}} },
+			reason: ReasonAddress, detail: "replica 2 is at 127.0.0.1:1",
+		},
+		{
+			name: "address of another", members: func(s Identity) []Member { return []Member{{Replica: 3, Address: s.Address}} },
+			reason: ReasonAddress, detail: "replica 3 is at",
+		},
+		{
+			name:    "address of one that was removed",
+			members: func(s Identity) []Member { return []Member{{Replica: 3, Address: s.Address, Removed: true}} },
+		},
+		{
+			name: "removed", members: func(Identity) []Member { return []Member{{Replica: 2, Removed: true}} },
+			reason: ReasonRemoved, detail: "replica 2 was removed",
+		},
+		{
+			name: "same replica", change: func(c *Config) { c.Self.Replica = 1 },
+			reason: ReasonMember, detail: "replica 1 is member",
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var told []string
+			a := newEnd(t, 1, nil)
+			b := newEnd(t, 2, func(cfg *Config) {
+				if c.change != nil {
+					c.change(cfg)
+				}
+				cfg.Refused = func(address string, r *Refusal) { told = append(told, fmt.Sprint(address, " ", r.Reason)) }
+			})
+			if c.members != nil {
+				a.members = c.members(b.cfg.Self)
+			}
+			a.Join(a)
+			b.Join(b)
+			for _, way := range []struct {
+				name     string
+				from, to *end
+			}{{"in", b, a}, {"out", a, b}} {
+				conn, err := way.from.GetConnection(context.Background(), way.to.cfg.Self.Address)
+				if c.reason == 0 {
+					must(t, err)
+					conn.Close()
+					continue
+				}
+				var refusal *Refusal
+				if !errors.As(err, &refusal) || refusal.Reason != c.reason {
+					t.Errorf("%s: got %v, want %s", way.name, err, c.reason)
+				}
+			}
+			if c.reason == 0 {
+				return
+			}
+			if !a.logged.has("reason="+c.reason.String()) || !a.logged.has(c.detail) {
+				t.Errorf("the one who refuses does not say %s and %q", c.reason, c.detail)
+			}
+			if len(told) == 0 || !strings.Contains(told[0], a.cfg.Self.Address) {
+				t.Errorf("the one who is refused heard %q", told)
+			}
+			if a.Stats().Refused[c.reason.String()] != 1 || a.Stats().Failed[c.reason.String()] != 1 {
+				t.Errorf("counted: %+v", a.Stats())
+			}
+		})
+	}
+}
+
+// TestWipedBeforeItWasKnown: a member that comes back as another one, before the
+// replicated state knew either, is refused by those who have spoken with the
+// first one. Its process is not told to end for it.
+func TestWipedBeforeItWasKnown(t *testing.T) {
+	a := newEnd(t, 1, nil)
+	a.Join(a)
+	address := freeAddress(t)
+	first := newEnd(t, 2, func(c *Config) { c.Self.Address, c.Listen = address, address })
+	first.Join(first)
+	connect(t, first, a).Close()
+	must(t, first.Close())
+	second := newEnd(t, 2, func(c *Config) { c.Self.Address, c.Listen = address, address })
+	second.Join(second)
+	_, err := second.GetConnection(context.Background(), a.cfg.Self.Address)
+	var refusal *Refusal
+	if !errors.As(err, &refusal) || refusal.Reason != ReasonChanged {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestNobodyBeforeTheStateIsKnown: while a node starts, members wait at the door
+// and are let in when it has.
+func TestNobodyBeforeTheStateIsKnown(t *testing.T) {
+	a, b := newEnd(t, 1, nil), newEnd(t, 2, nil)
+	b.Join(b)
+	done := make(chan error)
+	go func() {
+		c, err := b.GetConnection(context.Background(), a.cfg.Self.Address)
+		if err == nil {
+			err = c.SendMessageBatch(batch(heartbeat(2, 1)))
+			c.Close()
+		}
+		done <- err
+	}()
+	eventually(t, "it waits", func() bool { return a.Stats().Waiting == 1 })
+	select {
+	case err := <-done:
+		t.Fatal("it did not wait", err)
+	default:
+	}
+	a.Join(a)
+	must(t, <-done)
+	eventually(t, "it is heard", func() bool { return a.received() == 1 })
+}
+
+// TestRestartedPeer: a new process of a member ends the connections of the old
+// one.
+func TestRestartedPeer(t *testing.T) {
+	a, b := pair(t, nil)
+	c := connect(t, b, a)
+	eventually(t, "it is in", func() bool { return a.Stats().Inbound["messages"] == 1 })
+	b.incarnation = ulid.Make()
+	connect(t, b, a)
+	eventually(t, "the old one is out", func() bool {
+		return a.Stats().Inbound["messages"] == 1 && c.SendMessageBatch(batch(heartbeat(2, 1))) != nil
+	})
+}
+
+// TestQuarantine: a member in quarantine asks for no votes, is not made a
+// candidate, and sends no snapshot.
+func TestQuarantine(t *testing.T) {
+	a, b := pair(t, nil)
+	out, in := connect(t, a, b), connect(t, b, a)
+	a.Quarantine(true)
+	vote := pb.Message{Type: pb.RequestVote, From: 1, To: 2, ShardID: 1, Term: 5}
+	pre := pb.Message{Type: pb.RequestPreVote, From: 1, To: 2, ShardID: 1, Term: 5}
+	must(t, out.SendMessageBatch(batch(vote, pre)))
+	must(t, out.SendMessageBatch(batch(vote, heartbeat(1, 2), pre)))
+	eventually(t, "the rest has come", func() bool { return b.received() > 0 })
+	if b.received() != 1 || b.messages[0].Type != pb.Heartbeat {
+		t.Errorf("these came: %+v", b.messages)
+	}
+	must(t, in.SendMessageBatch(batch(pb.Message{Type: pb.TimeoutNow, From: 2, To: 1, ShardID: 1}, heartbeat(2, 1))))
+	eventually(t, "the rest has come", func() bool { return a.received() > 0 })
+	if a.received() != 1 || a.messages[0].Type != pb.Heartbeat {
+		t.Errorf("these came: %+v", a.messages)
+	}
+	if _, err := a.GetSnapshotConnection(context.Background(), b.cfg.Self.Address); !errors.Is(err, errQuarantined) {
+		t.Errorf("it may send snapshots: %v", err)
+	}
+}
