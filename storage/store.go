@@ -223,13 +223,16 @@ func pebbleOptions(opts *Options, room *room) *pebble.Options {
 		MemTableSize:                opts.MemTableBytes,
 		MemTableStopWritesThreshold: 4,
 		MaxOpenFiles:                opts.MaxOpenFiles,
-		L0CompactionThreshold:       2,
-		L0StopWritesThreshold:       24,
-		LBaseMaxBytes:               64 << 20,
-		BytesPerSync:                1 << 20,
-		FormatMajorVersion:          pebble.FormatTableFormatV6,
-		Logger:                      pebbleLogger{opts},
-		EventListener:               eventListener(opts, room),
+		// Writes look at few tables, since applying remembers recent versions, and
+		// reads ask each table's filter first. So L0 may have some, and each
+		// compaction takes more of them down at once.
+		L0CompactionThreshold: 8,
+		L0StopWritesThreshold: 24,
+		LBaseMaxBytes:         64 << 20,
+		BytesPerSync:          1 << 20,
+		FormatMajorVersion:    pebble.FormatTableFormatV6,
+		Logger:                pebbleLogger{opts},
+		EventListener:         eventListener(opts, room),
 	}
 	o.EnsureDefaults()
 	for i := range o.Levels {
