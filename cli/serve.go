@@ -43,6 +43,9 @@ const serveExample = `  # A cluster of one
     --listen 10.0.0.1:7480 --peer-listen 10.0.0.1:7481 \
     --initial-cluster n1=10.0.0.1:7481,n2=10.0.0.2:7481,n3=10.0.0.3:7481
 
+  # A new cluster from the newest backup; give it to every one of its members
+  cairn serve --data-dir /var/lib/cairn --restore-from /mnt/backups
+
   # From a file, with more in the log
   CAIRN_LOG_LEVEL=debug cairn serve --config /etc/cairn.yaml`
 
@@ -74,6 +77,7 @@ func (a *app) serve() *cobra.Command {
 	flags.StringVar(&cfg.PeerTLS.Cert, "peer-cert", "", "PEM `file` with this member's certificate")
 	flags.StringVar(&cfg.PeerTLS.Key, "peer-key", "", "PEM `file` with its key")
 	flags.StringSliceVar(&cfg.PeerTLS.AllowedNames, "peer-allowed-name", nil, "`name` or IP address of which a peer's certificate must have one; repeat it, or separate with commas (default: the host of the peer's address)")
+	flags.StringVar(&cfg.RestoreFrom, "restore-from", "", "`backup`, or a directory of which the newest one is taken, that an empty node is filled from; the same on each of the first members")
 	flags.StringVar(&config, "config", "", "YAML `file` with settings")
 	flags.BoolVar(&cfg.Insecure, "insecure", false, "allow addresses other than the loopback, without encryption and authentication")
 	flags.StringSliceVar(&cfg.AllowedHosts, "allowed-host", nil, "further `host` by which clients may call the node; repeat it, or separate with commas")

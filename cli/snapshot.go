@@ -12,16 +12,17 @@ import (
 	"github.com/cairnkv/cairn/api"
 	"github.com/cairnkv/cairn/backup"
 	"github.com/cairnkv/cairn/client"
+	"github.com/cairnkv/cairn/node"
 )
 
 func (a *app) snapshot() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "snapshot",
-		Short: "Take and check backups",
+		Short: "Take, check and restore backups",
 		Args:  cobra.ArbitraryArgs,
 		RunE:  unknownSnapshotCommand,
 	}
-	cmd.AddCommand(a.noting(a.snapshotSave()), a.noting(a.snapshotStatus()))
+	cmd.AddCommand(a.noting(a.snapshotSave()), a.noting(a.snapshotStatus()), a.noting(a.snapshotRestore()))
 	return cmd
 }
 
@@ -138,6 +139,56 @@ func (a *app) snapshotStatus() *cobra.Command {
 		info, err := backup.Verify(f)
 		if err != nil {
 			return fmt.Errorf("%s: %w", args[0], err)
+		}
+		return a.printBackup(args[0], info)
+	}
+	return cmd
+}
+
+const snapshotRestoreHelp = `Make the data directory of a new cluster of one from a backup, which can be a file
+or a directory of scheduled ones, of which it takes the newest. cairn serve then
+starts on it like on any other.
+
+The backup is checked first, all of it, and the directory must be empty. What was
+interrupted goes on when the same command is given again.
+
+The new cluster has an identity of its own, and a revision that is beyond all
+that the old one can have handed out; history begins there. So every watch and
+every position of before is told that it is compacted.
+
+A cluster of several is restored by starting all of its members, in empty
+directories, with --restore-from.`
+
+const snapshotRestoreExample = `  cairn snapshot restore cairn.cairn-backup --data-dir /var/lib/cairn
+  cairn serve --data-dir /var/lib/cairn`
+
+func (a *app) snapshotRestore() *cobra.Command {
+	var cfg node.Config
+	log := logFlags{}
+	cmd := &cobra.Command{
+		Use:     "restore FILE|DIRECTORY",
+		Short:   "Make a new cluster from a backup",
+		Long:    snapshotRestoreHelp,
+		Example: snapshotRestoreExample,
+		Args:    arguments(1, 1),
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&cfg.DataDir, "data-dir", "cairn-data", "`directory` of the data; made if it does not exist")
+	flags.StringVar(&cfg.Name, "name", "", "`name` of the node (default n1); can't change later")
+	flags.StringVar(&cfg.PeerAdvertise, "peer-advertise", "", "`address` at which other members will reach this one (default "+node.DefaultPeer+"); can't change later")
+	log.register(cmd, "warn")
+	_ = cmd.MarkFlagDirname("data-dir")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		logger, err := log.logger(a.stderr)
+		if err != nil {
+			return err
+		}
+		cfg.Logger, cfg.RestoreFrom, cfg.Version = logger, args[0], a.build.Version
+		ctx, stop := untilSignal(cmd)
+		defer stop()
+		info, err := node.Restore(ctx, cfg)
+		if err != nil {
+			return err
 		}
 		return a.printBackup(args[0], info)
 	}

@@ -24,7 +24,7 @@ func (n *Node) autoCompact(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		if !n.shard.IsLeader() {
+		if !n.shard.IsLeader() || n.serving() != nil {
 			continue
 		}
 		if err := n.compactBefore(ctx, time.Now().Add(-keep)); err != nil && ctx.Err() == nil {

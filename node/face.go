@@ -72,7 +72,7 @@ func (f face) RevisionAt(unixMillis int64) (uint64, error) {
 	return v.RevisionAt(unixMillis)
 }
 
-func (f face) Ready() error { return f.n.shard.Ready() }
+func (f face) Ready() error { return f.n.Ready() }
 
 func (f face) Serving() error { return f.n.serving() }
 

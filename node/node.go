@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cairnkv/cairn/backup"
 	"github.com/cairnkv/cairn/httpapi"
 	"github.com/cairnkv/cairn/kv"
 	"github.com/cairnkv/cairn/leases"
@@ -53,6 +54,10 @@ type Config struct {
 	InitialCluster string
 	// PeerTLS makes the members speak by mutual TLS and refuse all else.
 	PeerTLS PeerTLS
+	// RestoreFrom is a backup, or a directory of which the newest one is taken: an
+	// empty node is filled from it before it serves. All first members must be
+	// given the same. Looked at only at the first start, and until that is done.
+	RestoreFrom string
 	// Insecure allows to listen on other addresses than the loopback without
 	// TLS and without authentication.
 	Insecure bool
@@ -75,6 +80,8 @@ type Config struct {
 	// Fatal ends the process when the disk or the log is broken. Default: log
 	// and exit with status 1.
 	Fatal func(error)
+
+	chosen *backup.Chosen // what RestoreFrom means, if that is known already
 }
 
 // Defaults of Config.
@@ -99,6 +106,7 @@ type Node struct {
 	watchers *watchers.Hub
 	clock    *leases.Keeper
 	guard    *guard
+	backup   *backup.Chosen // what the node is filled from, or nil
 	server   *httpapi.Server
 	listener net.Listener
 	started  time.Time
@@ -117,7 +125,7 @@ func Open(ctx context.Context, cfg Config) (n *Node, err error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
-	n = &Node{cfg: cfg, started: time.Now(), failed: make(chan error, 4), closed: make(chan struct{})}
+	n = &Node{cfg: cfg, started: time.Now(), failed: make(chan error, 5), closed: make(chan struct{})}
 	// Whatever was started when a later step fails is ended again.
 	defer func() {
 		if err != nil {
@@ -125,10 +133,14 @@ func Open(ctx context.Context, cfg Config) (n *Node, err error) {
 			n = nil
 		}
 	}()
-	n.dir, err = raftsm.OpenDir(cfg.DataDir, raftsm.Spec{
-		Name: cfg.Name, PeerAddress: cfg.peerAddress(), InitialCluster: cfg.InitialCluster,
-	})
-	if err != nil {
+	if n.backup, err = cfg.chooseBackup(ctx); err != nil {
+		return n, err
+	}
+	spec := raftsm.Spec{Name: cfg.Name, PeerAddress: cfg.peerAddress(), InitialCluster: cfg.InitialCluster}
+	if n.backup != nil {
+		spec.Backup = n.backup.Info.SHA256
+	}
+	if n.dir, err = raftsm.OpenDir(cfg.DataDir, spec); err != nil {
 		return n, err
 	}
 	n.host, err = raftsm.OpenHost(raftsm.HostConfig{
@@ -215,7 +227,7 @@ func (n *Node) allowedHosts() []string {
 func (n *Node) startBackground() {
 	ctx, cancel := context.WithCancel(context.Background())
 	n.background = cancel
-	for _, run := range []func(context.Context){n.guard.run, n.guard.reclaim, n.announce, n.autoCompact} {
+	for _, run := range []func(context.Context){n.guard.run, n.guard.reclaim, n.announce, n.autoCompact, n.restore} {
 		n.wg.Add(1)
 		go func() {
 			defer n.wg.Done()
@@ -250,8 +262,14 @@ func (n *Node) Wait() error {
 	}
 }
 
-// Ready is nil while linearizable rounds succeed.
-func (n *Node) Ready() error { return n.shard.Ready() }
+// Ready is nil while linearizable rounds succeed and the store is not being
+// filled from a backup.
+func (n *Node) Ready() error {
+	if err := n.serving(); err != nil {
+		return err
+	}
+	return n.shard.Ready()
+}
 
 // Shutdown hands the leadership over, lets requests finish and closes the node.
 // When ctx is done it closes it at once.

@@ -31,6 +31,9 @@ type Identity struct {
 	PeerAddress string `json:"peer_address"`
 	// Members are the first members' peer addresses by replica id.
 	Members map[uint64]string `json:"members"`
+	// Backup is the SHA-256, in hexadecimal, of the backup that the cluster is
+	// filled from; empty if it began empty.
+	Backup string `json:"backup,omitempty"`
 }
 
 // storedIdentity is the identity in its file.
@@ -56,6 +59,9 @@ type Spec struct {
 	// InitialCluster is "name=address,…" of all first members, the same text on
 	// each, or empty for a cluster of one.
 	InitialCluster string
+	// Backup is the SHA-256, in hexadecimal, of the backup that the new cluster is
+	// to be filled from, or empty.
+	Backup string
 }
 
 const (
@@ -156,7 +162,7 @@ func (d *Dir) check(spec Spec) error {
 }
 
 func newIdentity(spec Spec) (Identity, error) {
-	id := Identity{Format: identityFormat, MemberID: ulid.Make(), Name: spec.Name, PeerAddress: spec.PeerAddress}
+	id := Identity{Format: identityFormat, MemberID: ulid.Make(), Name: spec.Name, PeerAddress: spec.PeerAddress, Backup: spec.Backup}
 	if id.Name == "" {
 		id.Name = DefaultName
 	}
@@ -186,8 +192,14 @@ func newIdentity(spec Spec) (Identity, error) {
 	if id.Replica == 0 {
 		return id, fmt.Errorf("the initial cluster does not name this node, %q", id.Name)
 	}
-	// The members agree on the cluster's id without having spoken.
-	sum := sha256.Sum256([]byte("cairn cluster " + strings.Join(canonical, ",")))
+	// The members agree on the cluster's id without having spoken. One that is
+	// restored is another cluster than the one before, on the same addresses; and
+	// members that would be filled from different backups don't find together.
+	seed := "cairn cluster " + strings.Join(canonical, ",")
+	if spec.Backup != "" {
+		seed += " from " + spec.Backup
+	}
+	sum := sha256.Sum256([]byte(seed))
 	copy(id.ClusterID[1:], sum[:])
 	return id, nil
 }
@@ -236,6 +248,20 @@ func readIdentity(file string) (Identity, error) {
 		return id, fmt.Errorf("%s is damaged: restore it, or replace this member", file)
 	}
 	return id, nil
+}
+
+// Used reports whether a data directory belongs to a node already.
+func Used(dir string) (bool, error) {
+	_, err := os.Lstat(filepath.Join(dir, identityFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// ReadIdentity returns whose a data directory is.
+func ReadIdentity(dir string) (Identity, error) {
+	return readIdentity(filepath.Join(dir, identityFile))
 }
 
 // writeIdentity makes the file durable before it has its name.

@@ -1,0 +1,93 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// Directory keeps backups as files. Several members may share it.
+type Directory struct {
+	Path string
+	// Owner marks the files that are being written, so that a member finds what it
+	// left half done: the ULID of the member.
+	Owner string
+}
+
+// partialSuffix ends the name of a file that is not complete.
+const partialSuffix = ".partial"
+
+// String is the path.
+func (d Directory) String() string { return d.Path }
+
+// List implements Place.
+func (d Directory) List(context.Context) ([]string, error) {
+	entries, err := os.ReadDir(d.Path)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, e := range entries {
+		if !e.IsDir() {
+			names = append(names, e.Name())
+		}
+	}
+	return names, nil
+}
+
+// Open implements Place.
+func (d Directory) Open(_ context.Context, name string) (io.ReadCloser, error) {
+	return os.Open(filepath.Join(d.Path, name))
+}
+
+// Write implements Place. The directory is made when it is missing, for its owner
+// alone, as the file is: a backup has all that is secret.
+func (d Directory) Write(ctx context.Context, name string, write func(io.Writer) error) error {
+	if err := os.MkdirAll(d.Path, 0o700); err != nil {
+		return err
+	}
+	if err := d.removePartial(ctx); err != nil {
+		return err
+	}
+	path := filepath.Join(d.Path, name)
+	f, err := os.OpenFile(filepath.Join(d.Path, "."+name+"."+d.Owner+partialSuffix), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(write(f), f.Sync(), f.Close()); err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	dir, err := os.Open(d.Path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// removePartial removes what a crash of this member left.
+func (d Directory) removePartial(ctx context.Context) error {
+	names, err := d.List(ctx)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if strings.HasPrefix(name, ".") && strings.HasSuffix(name, "."+d.Owner+partialSuffix) {
+			if err := os.Remove(filepath.Join(d.Path, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+				return fmt.Errorf("remove a backup that was not finished: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+// Remove implements Place.
+func (d Directory) Remove(_ context.Context, name string) error {
+	return os.Remove(filepath.Join(d.Path, name))
+}

@@ -1,0 +1,98 @@
+package backup
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+)
+
+// A Chosen is a backup that was found and checked, to be restored.
+type Chosen struct {
+	Info  Info
+	Sum   [32]byte
+	place Place
+	name  string
+}
+
+// String says where it is.
+func (c *Chosen) String() string { return filepath.Join(c.place.String(), c.name) }
+
+// Open opens the file anew.
+func (c *Chosen) Open(ctx context.Context) (io.ReadCloser, error) { return c.place.Open(ctx, c.name) }
+
+// Choose finds the backup that path means, a file or a directory of scheduled
+// ones, and checks all of it. Of a directory it is the newest, or, if sum is
+// given, the one of that sum: what an interrupted restore goes on with.
+//
+// If the newest one is damaged, that is an error, and not a reason to take an
+// older one: somebody must decide that.
+func Choose(ctx context.Context, path string, sum *[32]byte) (*Chosen, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("find the backup: %w", err)
+	}
+	if !info.IsDir() {
+		return check(ctx, Directory{Path: filepath.Dir(path)}, filepath.Base(path), sum)
+	}
+	return choose(ctx, Directory{Path: path}, sum)
+}
+
+func choose(ctx context.Context, p Place, sum *[32]byte) (*Chosen, error) {
+	names, err := Newest(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	if len(names) == 0 {
+		return nil, fmt.Errorf("there is no backup in %s", p)
+	}
+	if sum == nil {
+		return check(ctx, p, names[0], nil)
+	}
+	for _, name := range names {
+		// What can't be read, or is another one, is none of this restore's.
+		if c, err := check(ctx, p, name, sum); err == nil {
+			return c, nil
+		} else if ctx.Err() != nil {
+			return nil, err
+		}
+	}
+	return nil, fmt.Errorf("none of the backups in %s has the checksum %s, from which the restore of this node began", p, hex.EncodeToString(sum[:]))
+}
+
+// check reads all of a backup.
+func check(ctx context.Context, p Place, name string, sum *[32]byte) (*Chosen, error) {
+	c := &Chosen{place: p, name: name}
+	f, err := c.Open(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("open the backup: %w", err)
+	}
+	c.Info, err = Verify(withContext{ctx, f})
+	if err := errors.Join(err, f.Close()); err != nil {
+		return nil, fmt.Errorf("%s: %w", c, err)
+	}
+	b, err := hex.DecodeString(c.Info.SHA256)
+	if err != nil || copy(c.Sum[:], b) != len(c.Sum) {
+		return nil, fmt.Errorf("%s has no checksum", c)
+	}
+	if sum != nil && c.Sum != *sum {
+		return nil, fmt.Errorf("%s is not the backup with the checksum %s, from which the restore of this node began", c, hex.EncodeToString(sum[:]))
+	}
+	return c, nil
+}
+
+// withContext ends a long read.
+type withContext struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (r withContext) Read(p []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return r.r.Read(p)
+}
