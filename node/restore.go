@@ -279,7 +279,7 @@ func Restore(ctx context.Context, cfg Config) (info backup.Info, err error) {
 	// Nobody is spoken to: the peer address is only written down. Dragonboat wants
 	// to listen all the same, and not at a port that it is given by the system.
 	cfg.Listen = "127.0.0.1:0"
-	cfg.PeerAdvertise = cmp.Or(cfg.PeerAdvertise, DefaultPeer)
+	cfg.PeerAdvertise = cmp.Or(cfg.PeerAdvertise, cfg.PeerListen, DefaultPeer)
 	if cfg.PeerListen, err = freeLoopback(); err != nil {
 		return info, err
 	}

@@ -62,10 +62,27 @@ func TestIdentityIsAgreed(t *testing.T) {
 			t.Errorf("member %d is %+v, the first %+v", i+1, id, all[0])
 		}
 	}
-	other, err := newIdentity(Spec{Name: "n1", InitialCluster: "n1=a:1,n2=b:1,n3=c:2"})
-	must(t, err)
-	if other.ClusterID == all[0].ClusterID || deploymentID(other.ClusterID) == deploymentID(all[0].ClusterID) {
-		t.Error("two clusters have one id")
+	// A cluster that is restored on the same addresses is another one, and its
+	// members find together by the backup.
+	ids := map[kv.LeaseID]bool{all[0].ClusterID: true}
+	deployments := map[uint64]bool{deploymentID(all[0].ClusterID): true}
+	for _, spec := range []Spec{
+		{Name: "n1", InitialCluster: "n1=a:1,n2=b:1,n3=c:2"},
+		{Name: "n1", InitialCluster: texts[0], Backup: "aa"},
+		{Name: "n1", InitialCluster: texts[0], Backup: "bb"},
+	} {
+		other, err := newIdentity(spec)
+		must(t, err)
+		if ids[other.ClusterID] || deployments[deploymentID(other.ClusterID)] {
+			t.Error("two clusters have one id")
+		}
+		ids[other.ClusterID], deployments[deploymentID(other.ClusterID)] = true, true
+		spec.Name = "n2"
+		second, err := newIdentity(spec)
+		must(t, err)
+		if second.ClusterID != other.ClusterID || second.Backup != spec.Backup {
+			t.Errorf("%+v is not of the cluster of %+v", second, other)
+		}
 	}
 }
 
