@@ -18,11 +18,12 @@ const commandEtcdServer = "etcd-server"
 // etcdQuota is large enough never to matter. It is Cairn's default.
 const etcdQuota = 16 << 30
 
-// etcdServer runs etcd with one member until it is told to end: the defaults of
-// its own program, but for addresses and quota. fsync is among the defaults.
+// etcdServer runs a member of etcd, the only one unless others are named, until it
+// is told to end: the defaults of its own program, but for addresses and quota.
+// fsync is among the defaults.
 func etcdServer(args []string) error {
-	if len(args) != 3 {
-		return errors.New("usage: " + commandEtcdServer + " data-dir client-address peer-address")
+	if len(args) != 3 && len(args) != 5 {
+		return errors.New("usage: " + commandEtcdServer + " data-dir client-address peer-address [name initial-cluster]")
 	}
 	client := []url.URL{{Scheme: "http", Host: args[1]}}
 	peer := []url.URL{{Scheme: "http", Host: args[2]}}
@@ -30,7 +31,11 @@ func etcdServer(args []string) error {
 	cfg.Dir = args[0]
 	cfg.ListenClientUrls, cfg.AdvertiseClientUrls = client, client
 	cfg.ListenPeerUrls, cfg.AdvertisePeerUrls = peer, peer
-	cfg.InitialCluster = cfg.InitialClusterFromName(cfg.Name)
+	if len(args) == 5 {
+		cfg.Name, cfg.InitialCluster = args[3], args[4]
+	} else {
+		cfg.InitialCluster = cfg.InitialClusterFromName(cfg.Name)
+	}
 	cfg.QuotaBackendBytes = etcdQuota
 	cfg.LogOutputs = []string{"stderr"}
 

@@ -142,7 +142,8 @@ func parseOptions(args []string) (options, error) {
 	}
 	leases := leaseNames()
 	known = append(append(known, watches...), profileWatch)
-	known = append(append(known, leases...), profileLease, profileFloor, modeCalibrate)
+	known = append(append(known, leases...), profileLease)
+	known = append(append(known, clusterNames()...), profileCluster, profileFloor, modeCalibrate)
 	allTargets := []string{nameCairn, nameGateway, nameGRPC}
 
 	var opt options
@@ -232,6 +233,9 @@ func parseOptions(args []string) (options, error) {
 	}
 	if i := slices.Index(opt.profiles, profileLease); i >= 0 {
 		opt.profiles = slices.Replace(opt.profiles, i, i+1, leases...)
+	}
+	if i := slices.Index(opt.profiles, profileCluster); i >= 0 {
+		opt.profiles = slices.Replace(opt.profiles, i, i+1, clusterNames()...)
 	}
 	// Absolute, since servers run in directories of their own.
 	for _, path := range []*string{&opt.cairn, &opt.set.Dir} {

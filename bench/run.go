@@ -61,6 +61,9 @@ func (b *bench) profile(ctx context.Context, name string) []*result {
 			return []*result{b.watch(ctx, p)}
 		}
 	}
+	if r, ok := b.cluster(ctx, name); ok {
+		return []*result{r}
+	}
 	if r, ok := b.leases(ctx, name); ok {
 		return []*result{r}
 	}

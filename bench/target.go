@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 )
 
 // A target is one way to reach one kind of server. It is started anew for each
@@ -15,6 +16,9 @@ type target struct {
 	// command is the program with its arguments that serves data/ under dir to
 	// clients at addr and, if it has some, to other members at peer.
 	command func(dir, addr, peer string) *exec.Cmd
+	// memberCommand is the program of one of the first members of a cluster, whose
+	// data is in dir; nil if the target has no clusters.
+	memberCommand func(dir string, self member, all []member) *exec.Cmd
 	// ready is answered with 200 once the server serves; readBack is a
 	// linearizable read of key 0, answered with 200 once it was loaded.
 	ready, readBack func(addr string) []byte
@@ -27,6 +31,20 @@ type target struct {
 	dialEnds endsDialer
 	// loaders is how many sessions load keys fastest.
 	loaders int
+}
+
+// A member is one of a cluster: its name, and where clients and other members
+// reach it.
+type member struct{ name, addr, peer string }
+
+// initialCluster lists members as both servers want it, name=peer, with a scheme
+// before each peer or none.
+func initialCluster(all []member, scheme string) string {
+	var list []string
+	for _, m := range all {
+		list = append(list, m.name+"="+scheme+m.peer)
+	}
+	return strings.Join(list, ",")
 }
 
 const (
@@ -52,6 +70,13 @@ func cairnTarget(binary string, extra []string, data *dataset, tune tuning) targ
 		name: nameCairn,
 		command: func(dir, addr, peer string) *exec.Cmd {
 			args := []string{"serve", "--listen", addr, "--peer-listen", peer, "--data-dir", filepath.Join(dir, "data")}
+			return exec.Command(binary, append(args, extra...)...)
+		},
+		memberCommand: func(dir string, self member, all []member) *exec.Cmd {
+			args := []string{
+				"serve", "--name", self.name, "--listen", self.addr, "--peer-listen", self.peer,
+				"--initial-cluster", initialCluster(all, ""), "--data-dir", dir,
+			}
 			return exec.Command(binary, append(args, extra...)...)
 		},
 		ready:    func(addr string) []byte { return getBytes(addr, "/readyz") },
@@ -87,6 +112,9 @@ func etcdTarget(self string) target {
 	return target{
 		command: func(dir, addr, peer string) *exec.Cmd {
 			return exec.Command(self, commandEtcdServer, filepath.Join(dir, "data"), addr, peer)
+		},
+		memberCommand: func(dir string, m member, all []member) *exec.Cmd {
+			return exec.Command(self, commandEtcdServer, dir, m.addr, m.peer, m.name, initialCluster(all, "http://"))
 		},
 		ready:    func(addr string) []byte { return rangeBytes(addr, "ready?") },
 		readBack: func(addr string) []byte { return rangeBytes(addr, keyName(0)) },
