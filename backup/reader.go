@@ -2,6 +2,7 @@ package backup
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
@@ -10,6 +11,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"time"
 
 	"github.com/cairnkv/cairn/kv"
 	"github.com/klauspost/compress/zstd"
@@ -268,17 +270,23 @@ func (b *Reader) end(payload []byte) error {
 }
 
 // Verify reads a whole backup and returns what it is.
-func Verify(r io.Reader) (Info, error) {
+func Verify(r io.Reader) (Info, error) { return VerifyBeside(context.Background(), r, 1) }
+
+// VerifyBeside is Verify within a share of the time, and until ctx ends.
+func VerifyBeside(ctx context.Context, r io.Reader, share Share) (Info, error) {
 	b, err := NewReader(r)
 	if err != nil {
 		return Info{}, err
 	}
 	defer b.Close()
-	for {
+	for began := time.Now(); ; began = time.Now() {
 		switch _, err := b.Next(); {
 		case errors.Is(err, io.EOF):
 			return b.Info(), nil
 		case err != nil:
+			return Info{}, err
+		}
+		if err := share.pause(ctx, time.Since(began)); err != nil {
 			return Info{}, err
 		}
 	}

@@ -70,7 +70,7 @@ func check(ctx context.Context, p Place, name string, sum *[32]byte) (*Chosen, e
 	if err != nil {
 		return nil, fmt.Errorf("open the backup: %w", err)
 	}
-	c.Info, err = Verify(withContext{ctx, f})
+	c.Info, err = VerifyBeside(ctx, f, 1)
 	if err := errors.Join(err, f.Close()); err != nil {
 		return nil, fmt.Errorf("%s: %w", c, err)
 	}
@@ -82,17 +82,4 @@ func check(ctx context.Context, p Place, name string, sum *[32]byte) (*Chosen, e
 		return nil, fmt.Errorf("%s is not the backup with the checksum %s, from which the restore of this node began", c, hex.EncodeToString(sum[:]))
 	}
 	return c, nil
-}
-
-// withContext ends a long read.
-type withContext struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (r withContext) Read(p []byte) (int, error) {
-	if err := r.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return r.r.Read(p)
 }

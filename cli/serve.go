@@ -78,6 +78,9 @@ func (a *app) serve() *cobra.Command {
 	flags.StringVar(&cfg.PeerTLS.Key, "peer-key", "", "PEM `file` with its key")
 	flags.StringSliceVar(&cfg.PeerTLS.AllowedNames, "peer-allowed-name", nil, "`name` or IP address of which a peer's certificate must have one; repeat it, or separate with commas (default: the host of the peer's address)")
 	flags.StringVar(&cfg.RestoreFrom, "restore-from", "", "`backup`, or a directory of which the newest one is taken, that an empty node is filled from; the same on each of the first members")
+	flags.StringVar(&cfg.Backup.To, "backup-to", "", "`directory` into which the leader takes backups; the same on every member, and for this cluster alone")
+	flags.DurationVar(&cfg.Backup.Every, "backup-every", node.DefaultBackupEvery, "how old the newest backup becomes before the next is taken")
+	flags.IntVar(&cfg.Backup.Keep, "backup-keep", node.DefaultBackupKeep, "how many backups are kept")
 	flags.StringVar(&config, "config", "", "YAML `file` with settings")
 	flags.BoolVar(&cfg.Insecure, "insecure", false, "allow addresses other than the loopback, without encryption and authentication")
 	flags.StringSliceVar(&cfg.AllowedHosts, "allowed-host", nil, "further `host` by which clients may call the node; repeat it, or separate with commas")
@@ -86,6 +89,7 @@ func (a *app) serve() *cobra.Command {
 	flags.Var(&cache, "cache", "memory for the block cache of the store")
 	log.register(cmd, "info")
 	_ = cmd.MarkFlagDirname("data-dir")
+	_ = cmd.MarkFlagDirname("backup-to")
 	_ = cmd.MarkFlagFilename("config", "yaml", "yml")
 	for _, file := range []string{"peer-ca", "peer-cert", "peer-key"} {
 		_ = cmd.MarkFlagFilename(file, "crt", "pem", "key")
@@ -121,6 +125,10 @@ func checkSettings(cfg *node.Config) error {
 		return usagef("data-dir is empty")
 	case cfg.QuotaBytes < node.MinQuotaBytes:
 		return usagef("quota is below the least one, %s", least.String())
+	case cfg.Backup.Every < time.Second:
+		return usagef("backup-every is below a second")
+	case cfg.Backup.Keep < 1:
+		return usagef("backup-keep is below 1")
 	case cfg.AutoCompactionKeep < 0:
 		return usagef("auto-compaction-keep is negative")
 	}

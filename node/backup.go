@@ -1,10 +1,241 @@
 package node
 
 import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/cairnkv/cairn/backup"
+	"github.com/cairnkv/cairn/kv"
+	"github.com/prometheus/client_golang/prometheus"
 )
+
+// Backup says whether, where and how often the cluster backs itself up. Give all
+// members the same: the one that leads does it.
+type Backup struct {
+	// To is a directory; empty for no scheduled backups. It is for backups of this
+	// cluster alone.
+	To string
+	// Every is how old the newest backup becomes before the next is taken. Default
+	// 1 h; at least 1 s.
+	Every time.Duration
+	// Keep is how many backups are kept. Default 24.
+	Keep int
+}
+
+// Defaults of Backup.
+const (
+	DefaultBackupEvery = time.Hour
+	DefaultBackupKeep  = 24
+)
+
+func (b *Backup) complete() error {
+	if b.Every == 0 {
+		b.Every = DefaultBackupEvery
+	}
+	if b.Keep == 0 {
+		b.Keep = DefaultBackupKeep
+	}
+	switch {
+	case b.Every < time.Second:
+		return fmt.Errorf("a backup every %v is too often; it must be 1 s at least", b.Every)
+	case b.Keep < 1:
+		return errors.New("at least one backup must be kept")
+	}
+	return nil
+}
+
+const (
+	// How often the place of the backups is looked at: some ten times between two
+	// of them, within these bounds.
+	minBackupLook = 100 * time.Millisecond
+	maxBackupLook = 10 * time.Second
+	// backupRetry is the pause after one that failed.
+	backupRetry = 30 * time.Second
+	// futureBackup is how far ahead of this member's clock a backup may be. One that
+	// is further ahead was taken by a clock that was wrong, and keeps nobody from
+	// taking the next.
+	futureBackup = time.Minute
+)
+
+// schedule takes backups. Every member looks at what is there, which tells the
+// age of the newest one; the leader takes the next when it is due.
+type schedule struct {
+	n     *Node
+	cfg   Backup
+	place backup.Place
+
+	newest           atomic.Int64 // when the newest one was taken, in milliseconds since the epoch; 0: there is none
+	size             atomic.Int64 // of the last one that this member took
+	taken, failures  atomic.Uint64
+	lastTry, lastOwn time.Time
+}
+
+// newSchedule returns nil if there is nothing to do.
+func newSchedule(n *Node) *schedule {
+	if n.cfg.Backup.To == "" {
+		return nil
+	}
+	return &schedule{n: n, cfg: n.cfg.Backup, place: backup.Directory{Path: n.cfg.Backup.To, Owner: n.dir.Identity.MemberID.String()}}
+}
+
+func (s *schedule) run(ctx context.Context) {
+	if s == nil {
+		return
+	}
+	said := ""
+	for ; ctx.Err() == nil; pause(ctx, min(max(s.cfg.Every/10, minBackupLook), maxBackupLook)) {
+		err := s.look(ctx)
+		switch {
+		case err == nil:
+			said = ""
+		case ctx.Err() != nil:
+		case err.Error() != said: // and not at each look
+			said = err.Error()
+			s.n.cfg.Logger.Error("scheduled backup", "to", s.place.String(), "err", err)
+		}
+	}
+}
+
+// look notes how old the newest backup is, and takes one if that is due.
+func (s *schedule) look(ctx context.Context) error {
+	names, err := backup.Newest(ctx, s.place)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		s.failures.Add(1)
+		return err
+	}
+	newest := int64(0)
+	if len(names) > 0 {
+		t, _ := backup.Taken(names[0])
+		newest = t.UnixMilli()
+	}
+	s.newest.Store(newest)
+	if !s.n.shard.IsLeader() || s.n.serving() != nil || !s.due(time.Now()) {
+		return nil
+	}
+	s.lastTry = time.Now()
+	if err := s.take(ctx); err != nil {
+		s.failures.Add(1)
+		return err
+	}
+	s.lastOwn = s.lastTry
+	return s.retain(ctx)
+}
+
+func (s *schedule) due(now time.Time) bool {
+	if !s.lastOwn.IsZero() && now.Sub(s.lastOwn) < s.cfg.Every {
+		return false
+	}
+	if s.lastTry.After(s.lastOwn) && now.Sub(s.lastTry) < min(backupRetry, s.cfg.Every) {
+		return false
+	}
+	age := s.age(now)
+	return age >= s.cfg.Every || age < -futureBackup
+}
+
+// age is how old the newest backup is; without one it is as old as can be.
+func (s *schedule) age(now time.Time) time.Duration {
+	newest := s.newest.Load()
+	if newest == 0 {
+		return math.MaxInt64
+	}
+	return now.Sub(time.UnixMilli(newest))
+}
+
+// take writes a backup and checks what was written.
+func (s *schedule) take(ctx context.Context) error {
+	// Only a member that leads in truth has what is current.
+	if err := s.n.shard.Wait(ctx, kv.Consistency{}); err != nil {
+		return err
+	}
+	began := time.Now()
+	v, err := s.n.shard.Store().View()
+	if err != nil {
+		return err
+	}
+	defer v.Close()
+	header := s.n.backupHeader()
+	name := backup.Name(header.TakenAt, v.Revision())
+	var info backup.Info
+	err = s.place.Write(ctx, name, func(w io.Writer) (err error) {
+		info, err = backup.Save(ctx, w, v, header, backup.Background)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if err := s.verify(ctx, name, info.SHA256); err != nil {
+		return errors.Join(fmt.Errorf("%s was written and is not right: %w", name, err), s.place.Remove(ctx, name))
+	}
+	s.newest.Store(header.TakenAt.UnixMilli())
+	s.size.Store(info.Size)
+	s.taken.Add(1)
+	s.n.cfg.Logger.Info("backup taken", "to", s.place.String(), "name", name, "revision", info.Revision, "keys", info.Keys, "bytes", info.Size, "took", time.Since(began))
+	return nil
+}
+
+// verify reads a backup again.
+func (s *schedule) verify(ctx context.Context, name, sha256 string) error {
+	f, err := s.place.Open(ctx, name)
+	if err != nil {
+		return err
+	}
+	info, err := backup.VerifyBeside(ctx, f, backup.Background)
+	if err := errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if info.SHA256 != sha256 {
+		return errors.New("it is another one")
+	}
+	return nil
+}
+
+// retain removes the oldest backups, beyond as many as are kept.
+func (s *schedule) retain(ctx context.Context) error {
+	names, err := backup.Newest(ctx, s.place)
+	if err != nil {
+		return err
+	}
+	for len(names) > s.cfg.Keep {
+		oldest := names[len(names)-1]
+		// Another member may have been there first.
+		if err := s.place.Remove(ctx, oldest); err != nil && !errors.Is(err, os.ErrNotExist) {
+			s.failures.Add(1)
+			return fmt.Errorf("remove an old backup: %w", err)
+		}
+		names = names[:len(names)-1]
+	}
+	return nil
+}
+
+// registerMetrics makes the figures of the backups visible, if there are any.
+func (s *schedule) registerMetrics(r prometheus.Registerer) {
+	if s == nil {
+		return
+	}
+	gauge := func(name, help string, value func() float64) {
+		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "cairn", Name: name, Help: help}, value))
+	}
+	counter := func(name, help string, value *atomic.Uint64) {
+		r.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: "cairn", Name: name, Help: help}, func() float64 {
+			return float64(value.Load())
+		}))
+	}
+	gauge("backup_age_seconds", "Age of the newest scheduled backup that this member sees; +Inf if there is none.", func() float64 {
+		if s.newest.Load() == 0 {
+			return math.Inf(1)
+		}
+		return s.age(time.Now()).Seconds()
+	})
+	gauge("backup_last_size_bytes", "Size of the last scheduled backup that this member took.", func() float64 { return float64(s.size.Load()) })
+	counter("backups_total", "Scheduled backups that this member took.", &s.taken)
+	counter("backup_failures_total", "Scheduled backups, and looks at where they are kept, that failed on this member.", &s.failures)
+}
 
 // backupHeader says of a backup that is taken now where it comes from.
 func (n *Node) backupHeader() backup.Header {

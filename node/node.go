@@ -52,6 +52,8 @@ type Config struct {
 	// InitialCluster names all first members, "n1=host:7481,n2=host:7481", the
 	// same on each. Empty: a cluster of one. Looked at only at the first start.
 	InitialCluster string
+	// Backup schedules backups of the cluster.
+	Backup Backup
 	// PeerTLS makes the members speak by mutual TLS and refuse all else.
 	PeerTLS PeerTLS
 	// RestoreFrom is a backup, or a directory of which the newest one is taken: an
@@ -106,6 +108,7 @@ type Node struct {
 	watchers *watchers.Hub
 	clock    *leases.Keeper
 	guard    *guard
+	schedule *schedule      // of backups, or nil
 	backup   *backup.Chosen // what the node is filled from, or nil
 	server   *httpapi.Server
 	listener net.Listener
@@ -171,6 +174,7 @@ func Open(ctx context.Context, cfg Config) (n *Node, err error) {
 	n.watchers.Jumped(revision)
 	n.clock = leases.Start(clockLog{n.shard}, cfg.Logger)
 	n.guard = newGuard(n)
+	n.schedule = newSchedule(n)
 	if err := n.guard.look(); err != nil {
 		return n, err
 	}
@@ -196,6 +200,7 @@ func (n *Node) newServer() *httpapi.Server {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	registerMetrics(registry, n)
+	n.schedule.registerMetrics(registry)
 	registry.MustRegister(watchMetrics{n.watchers}, peerMetrics{n.host})
 	return httpapi.New(httpapi.Config{
 		Store:        face{n},
@@ -227,7 +232,7 @@ func (n *Node) allowedHosts() []string {
 func (n *Node) startBackground() {
 	ctx, cancel := context.WithCancel(context.Background())
 	n.background = cancel
-	for _, run := range []func(context.Context){n.guard.run, n.guard.reclaim, n.announce, n.autoCompact, n.restore} {
+	for _, run := range []func(context.Context){n.guard.run, n.guard.reclaim, n.announce, n.autoCompact, n.restore, n.schedule.run} {
 		n.wg.Add(1)
 		go func() {
 			defer n.wg.Done()
@@ -334,6 +339,9 @@ func (c *Config) complete() error {
 	}
 	if c.AutoCompactionKeep < 0 {
 		return errors.New("the history that auto-compaction keeps can't be negative")
+	}
+	if err := c.Backup.complete(); err != nil {
+		return err
 	}
 	if c.CacheBytes < 0 {
 		return errors.New("the cache can't be negative")

@@ -1,0 +1,81 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+)
+
+// Names sort by time, and only those that Name makes are taken for backups.
+func TestNames(t *testing.T) {
+	at := time.Date(2026, 11, 25, 23, 59, 59, 999_000_000, time.UTC)
+	names := []string{Name(at, 12), Name(at.Add(time.Millisecond), 3), Name(at.Add(time.Hour), 2), Name(at.AddDate(1, 0, 0), 1)}
+	if !slices.IsSorted(names) || names[0] != "cairn-20261125T235959.999Z-r12.cairn-backup" {
+		t.Errorf("got %q", names)
+	}
+	for _, name := range names {
+		if _, ok := Taken(name); !ok {
+			t.Errorf("%s is not taken for one", name)
+		}
+	}
+	if taken, _ := Taken(names[0]); !taken.Equal(at) {
+		t.Errorf("got %v", taken)
+	}
+	for _, name := range []string{
+		"", "cairn-", "cairn-20261125T235959.999Z", "cairn-20261125T235959.999Z-r12", "cairn-x-r12.cairn-backup",
+		"." + names[0] + ".owner.partial", names[0] + ".gz", "x" + names[0],
+	} {
+		if _, ok := Taken(name); ok {
+			t.Errorf("%q is taken for one", name)
+		}
+	}
+}
+
+// A file is there when it is complete, and not before.
+func TestDirectory(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "a", "b")
+	d := Directory{Path: dir, Owner: "me"}
+	ctx := context.Background()
+	if _, err := d.List(ctx); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a directory that is not there: %v", err)
+	}
+	must(t, d.Write(ctx, "one", func(w io.Writer) error {
+		names, err := d.List(ctx)
+		if err != nil || slices.Contains(names, "one") {
+			t.Errorf("it is there too early: %q, %v", names, err)
+		}
+		_, err = io.WriteString(w, "first")
+		return err
+	}))
+	broken := errors.New("broken")
+	err := d.Write(ctx, "one", func(w io.Writer) error {
+		_, _ = io.WriteString(w, "sec")
+		return broken
+	})
+	if !errors.Is(err, broken) {
+		t.Errorf("got %v", err)
+	}
+	f, err := d.Open(ctx, "one")
+	must(t, err)
+	text, err := io.ReadAll(f)
+	must(t, errors.Join(err, f.Close()))
+	if string(text) != "first" {
+		t.Errorf("got %q", text)
+	}
+	if names, err := d.List(ctx); err != nil || len(names) != 1 {
+		t.Errorf("got %q, %v", names, err)
+	}
+	info, err := os.Stat(filepath.Join(dir, "one"))
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the file has mode %v, %v", info.Mode(), err)
+	}
+	must(t, d.Remove(ctx, "one"))
+	if _, err := Choose(ctx, dir, nil); err == nil {
+		t.Error("a backup was found where there is none")
+	}
+}
