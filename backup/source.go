@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // A Chosen is a backup that was found and checked, to be restored.
@@ -19,7 +20,7 @@ type Chosen struct {
 }
 
 // String says where it is.
-func (c *Chosen) String() string { return filepath.Join(c.place.String(), c.name) }
+func (c *Chosen) String() string { return strings.TrimSuffix(c.place.String(), "/") + "/" + c.name }
 
 // Open opens the file anew.
 func (c *Chosen) Open(ctx context.Context) (io.ReadCloser, error) { return c.place.Open(ctx, c.name) }
@@ -38,10 +39,11 @@ func Choose(ctx context.Context, path string, sum *[32]byte) (*Chosen, error) {
 	if !info.IsDir() {
 		return check(ctx, Directory{Path: filepath.Dir(path)}, filepath.Base(path), sum)
 	}
-	return choose(ctx, Directory{Path: path}, sum)
+	return ChooseIn(ctx, Directory{Path: path}, sum)
 }
 
-func choose(ctx context.Context, p Place, sum *[32]byte) (*Chosen, error) {
+// ChooseIn is Choose for a place of scheduled backups.
+func ChooseIn(ctx context.Context, p Place, sum *[32]byte) (*Chosen, error) {
 	names, err := Newest(ctx, p)
 	if err != nil {
 		return nil, err

@@ -7,10 +7,12 @@ import (
 	"io"
 	"math"
 	"os"
+	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/cairnkv/cairn/backup"
+	"github.com/cairnkv/cairn/backup/s3"
 	"github.com/cairnkv/cairn/kv"
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -18,14 +20,16 @@ import (
 // Backup says whether, where and how often the cluster backs itself up. Give all
 // members the same: the one that leads does it.
 type Backup struct {
-	// To is a directory; empty for no scheduled backups. It is for backups of this
-	// cluster alone.
+	// To is a directory or the URL of a bucket, as package backup/s3 reads it; empty
+	// for no scheduled backups. It is for backups of this cluster alone.
 	To string
 	// Every is how old the newest backup becomes before the next is taken. Default
 	// 1 h; at least 1 s.
 	Every time.Duration
 	// Keep is how many backups are kept. Default 24.
 	Keep int
+
+	bucket *s3.Bucket // what To means, if it is one
 }
 
 // Defaults of Backup.
@@ -46,6 +50,10 @@ func (b *Backup) complete() error {
 		return fmt.Errorf("a backup every %v is too often; it must be 1 s at least", b.Every)
 	case b.Keep < 1:
 		return errors.New("at least one backup must be kept")
+	case strings.HasPrefix(b.To, s3.Scheme):
+		var err error
+		b.bucket, err = s3.Open(b.To)
+		return err
 	}
 	return nil
 }
@@ -78,10 +86,14 @@ type schedule struct {
 
 // newSchedule returns nil if there is nothing to do.
 func newSchedule(n *Node) *schedule {
-	if n.cfg.Backup.To == "" {
+	cfg := n.cfg.Backup
+	switch {
+	case cfg.To == "":
 		return nil
+	case cfg.bucket != nil:
+		return &schedule{n: n, cfg: cfg, place: cfg.bucket}
 	}
-	return &schedule{n: n, cfg: n.cfg.Backup, place: backup.Directory{Path: n.cfg.Backup.To, Owner: n.dir.Identity.MemberID.String()}}
+	return &schedule{n: n, cfg: cfg, place: backup.Directory{Path: cfg.To, Owner: n.dir.Identity.MemberID.String()}}
 }
 
 func (s *schedule) run(ctx context.Context) {

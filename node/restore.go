@@ -9,9 +9,11 @@ import (
 	"io"
 	"net"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/cairnkv/cairn/backup"
+	"github.com/cairnkv/cairn/backup/s3"
 	"github.com/cairnkv/cairn/kv"
 	"github.com/cairnkv/cairn/raftsm"
 )
@@ -39,7 +41,7 @@ func (c *Config) chooseBackup(ctx context.Context) (*backup.Chosen, error) {
 		c.Logger.Info("the data directory is in use already; no backup is restored into it", "data_dir", c.DataDir)
 		return nil, nil
 	}
-	return backup.Choose(ctx, c.RestoreFrom, nil)
+	return choose(ctx, c.RestoreFrom, nil)
 }
 
 // restored reports whether this member's store has all of the backup that it is
@@ -116,6 +118,18 @@ func (n *Node) fill(ctx context.Context) error {
 	return n.feed(ctx)
 }
 
+// choose finds and checks the backup that a path, or the URL of a bucket, means.
+func choose(ctx context.Context, from string, sum *[32]byte) (*backup.Chosen, error) {
+	if !strings.HasPrefix(from, s3.Scheme) {
+		return backup.Choose(ctx, from, sum)
+	}
+	bucket, err := s3.Open(from)
+	if err != nil {
+		return nil, err
+	}
+	return backup.ChooseIn(ctx, bucket, sum)
+}
+
 // findBackup finds the backup of a restore that was interrupted.
 func (n *Node) findBackup(ctx context.Context) (*backup.Chosen, error) {
 	if n.cfg.RestoreFrom == "" {
@@ -125,7 +139,7 @@ func (n *Node) findBackup(ctx context.Context) (*backup.Chosen, error) {
 	if b, err := hex.DecodeString(n.dir.Identity.Backup); err != nil || copy(sum[:], b) != len(sum) {
 		return nil, fmt.Errorf("the identity of %s names no backup", n.dir.Path)
 	}
-	return backup.Choose(ctx, n.cfg.RestoreFrom, &sum)
+	return choose(ctx, n.cfg.RestoreFrom, &sum)
 }
 
 // restoreError says that a restore can't be finished.
@@ -260,7 +274,7 @@ func Restore(ctx context.Context, cfg Config) (info backup.Info, err error) {
 	if cfg.InitialCluster != "" {
 		return info, errors.New("a cluster of several is restored by starting its members with --restore-from")
 	}
-	if cfg.chosen, err = backup.Choose(ctx, cfg.RestoreFrom, nil); err != nil {
+	if cfg.chosen, err = choose(ctx, cfg.RestoreFrom, nil); err != nil {
 		return info, err
 	}
 	used, err := raftsm.Used(cfg.DataDir)

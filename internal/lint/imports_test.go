@@ -37,7 +37,7 @@ var ours = map[string]rule{
 	// The tests of the HTTP face speak to a store that is real, and to a node.
 	"httpapi":    {may: []string{"api", "kv", "coordination", "watchers", "internal/sse"}, tests: []string{"storage", "node", "backup"}},
 	"client":     {may: []string{"api", "internal/sse"}, tests: []string{"kv", "httpapi", "node", "storage", "backup"}},
-	"node":       {may: []string{"kv", "api", "backup", "storage", "leases", "watchers", "raftsm", "httpapi"}, tests: []string{"client", "internal/authority"}},
+	"node":       {may: []string{"kv", "api", "backup", "backup/s3", "storage", "leases", "watchers", "raftsm", "httpapi"}, tests: []string{"client", "internal/authority"}},
 	"cli":        {may: []string{"api", "backup", "client", "node", "internal/authority"}, tests: anything},
 	".":          {may: []string{"cli"}},
 	"robustness": {may: anything, tests: anything},
@@ -71,6 +71,7 @@ var owners = []owner{
 	{"github.com/lni/dragonboat", []string{"raftsm/..."}, "raftsm alone knows the replicated log"},
 	{"github.com/cockroachdb/pebble/v2", []string{"storage"}, "storage alone knows the disk format"},
 	{"github.com/cockroachdb/pebble", nil, "that path is pinned by Dragonboat to an old version; ours is /v2"},
+	{"github.com/minio/minio-go", []string{"backup/s3"}, "backup/s3 alone speaks to S3"},
 	{"github.com/go-chi/chi", []string{"httpapi"}, "httpapi alone knows the router"},
 }
 
