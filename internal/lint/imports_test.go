@@ -32,6 +32,7 @@ var ours = map[string]rule{
 	"raftsm/raftlog": {},
 	// What is saved and restored in tests is a store that is real.
 	"backup":           {may: []string{"kv"}, tests: []string{"storage"}},
+	"backup/s3":        {tests: []string{"backup", "node"}},
 	"raftsm/transport": {tests: []string{"internal/authority"}},
 	"raftsm":           {may: []string{"kv", "storage", "raftsm/raftlog", "raftsm/transport"}},
 	// The tests of the HTTP face speak to a store that is real, and to a node.
