@@ -47,6 +47,7 @@ func filled(t testing.TB, keys int) *shard {
 	}
 	s.do(txn(putOf("large", strings.Repeat("x", kv.MaxValueBytes), kv.LeaseID{})))
 	s.do(txn(putOf("a\x00\xff", "", kv.LeaseID{})))
+	s.do(txn(putOf("_cairn/locks/l/holder", "{}", kv.LeaseID{})))
 	s.tick(4_000)
 	return s
 }

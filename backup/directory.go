@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Directory keeps backups as files. Several members may share it.
@@ -16,6 +18,9 @@ type Directory struct {
 	// Owner marks the files that are being written, so that a member finds what it
 	// left half done: the ULID of the member.
 	Owner string
+	// Reserve is how many bytes the file system must have left: a backup that would
+	// take them fails, and leaves them to what else is on that disk.
+	Reserve uint64
 }
 
 // partialSuffix ends the name of a file that is not complete.
@@ -58,7 +63,7 @@ func (d Directory) Write(ctx context.Context, name string, write func(io.Writer)
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(write(f), f.Sync(), f.Close()); err != nil {
+	if err := errors.Join(write(&reserving{Writer: f, d: d}), f.Sync(), f.Close()); err != nil {
 		return errors.Join(err, os.Remove(f.Name()))
 	}
 	if err := os.Rename(f.Name(), path); err != nil {
@@ -69,6 +74,31 @@ func (d Directory) Write(ctx context.Context, name string, write func(io.Writer)
 		return err
 	}
 	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// reserveEvery is after how many bytes the free ones are counted again.
+const reserveEvery = 8 << 20
+
+// reserving is a file that leaves the reserve of its directory alone.
+type reserving struct {
+	io.Writer
+	d    Directory
+	left int // bytes until the next look
+}
+
+// Write implements io.Writer.
+func (r *reserving) Write(p []byte) (int, error) {
+	if r.left -= len(p); r.left <= 0 {
+		r.left = reserveEvery
+		var fs unix.Statfs_t
+		if err := unix.Statfs(r.d.Path, &fs); err != nil {
+			return 0, err
+		}
+		if free := fs.Bavail * uint64(fs.Bsize); free < r.d.Reserve+reserveEvery {
+			return 0, fmt.Errorf("%s has %d bytes left, and %d are to stay free", r.d, free, r.d.Reserve)
+		}
+	}
+	return r.Writer.Write(p)
 }
 
 // removePartial removes what a crash of this member left.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -73,6 +74,14 @@ func TestDirectory(t *testing.T) {
 	info, err := os.Stat(filepath.Join(dir, "one"))
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the file has mode %v, %v", info.Mode(), err)
+	}
+	full := Directory{Path: dir, Owner: "me", Reserve: 1 << 62}
+	err = full.Write(ctx, "two", func(w io.Writer) error {
+		_, err := io.WriteString(w, "second")
+		return err
+	})
+	if names, _ := d.List(ctx); err == nil || !strings.Contains(err.Error(), "are to stay free") || len(names) != 1 {
+		t.Errorf("on a full disk: %v, %q", err, names)
 	}
 	must(t, d.Remove(ctx, "one"))
 	if _, err := Choose(ctx, dir, nil); err == nil {

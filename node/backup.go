@@ -93,7 +93,7 @@ func newSchedule(n *Node) *schedule {
 	case cfg.bucket != nil:
 		return &schedule{n: n, cfg: cfg, place: cfg.bucket}
 	}
-	return &schedule{n: n, cfg: cfg, place: backup.Directory{Path: cfg.To, Owner: n.dir.Identity.MemberID.String()}}
+	return &schedule{n: n, cfg: cfg, place: backup.Directory{Path: cfg.To, Owner: n.dir.Identity.MemberID.String(), Reserve: reserveBytes}}
 }
 
 func (s *schedule) run(ctx context.Context) {

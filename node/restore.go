@@ -78,7 +78,8 @@ func (n *Node) restore(ctx context.Context) {
 		}
 		if n.restored() {
 			if filled {
-				n.cfg.Logger.Info("the cluster is restored", "backup", n.backup, "keys", n.backup.Info.Keys, "took", time.Since(began))
+				stats, _ := n.shard.Store().Stats() // a store that is closing has none
+				n.cfg.Logger.Info("the cluster is restored", "keys", stats.Keys, "revision", stats.Revision, "took", time.Since(began))
 			}
 			return
 		}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -184,6 +185,49 @@ func TestRestoreThree(t *testing.T) {
 	}
 	newUser(t, nodes[0]).want(201, "", "PUT", "/v1/kv/new", "v")
 	newUser(t, nodes[1]).want(200, "v", "GET", "/v1/kv/new", "")
+}
+
+// TestRestoreThreeResumes ends all three members in the middle of a restore. When
+// only one of them still has the backup, whoever leads hands on to it.
+func TestRestoreThreeResumes(t *testing.T) {
+	old := ready(t, config(t))
+	fillNode(t, old, 30_000)
+	file := filepath.Join(t.TempDir(), "backup")
+	info := save(t, old, file)
+	configs := make([]Config, 3)
+	var cluster []string
+	for i := range configs {
+		configs[i] = config(t)
+		configs[i].Name, configs[i].RestoreFrom = fmt.Sprint("n", i+1), file
+		cluster = append(cluster, configs[i].Name+"="+configs[i].PeerListen)
+	}
+	nodes := make([]*Node, 3)
+	for i := range nodes {
+		configs[i].InitialCluster = strings.Join(cluster, ",")
+		nodes[i] = open(t, configs[i])
+	}
+	eventually(t, "a part is restored", func() bool {
+		restoring, part := nodes[0].shard.Store().Restoring()
+		if nodes[0].restored() {
+			t.Fatal("it was over too soon")
+		}
+		return restoring && part > 1
+	})
+	var wg sync.WaitGroup
+	for _, n := range nodes {
+		wg.Go(func() { _ = n.Close() })
+	}
+	wg.Wait()
+	for i := range nodes {
+		if i < 2 {
+			configs[i].RestoreFrom = ""
+		}
+		nodes[i] = open(t, configs[i])
+	}
+	for _, n := range nodes {
+		eventually(t, "the node is ready", func() bool { return n.Ready() == nil })
+		sameContent(t, n, info)
+	}
 }
 
 // TestRestoreInterrupted ends a node in the middle of a restore. It goes on with
