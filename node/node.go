@@ -147,7 +147,8 @@ func Open(ctx context.Context, cfg Config) (n *Node, err error) {
 		return n, err
 	}
 	n.host, err = raftsm.OpenHost(raftsm.HostConfig{
-		Dir: n.dir, ListenAddress: cfg.PeerListen, PeerFiles: cfg.PeerTLS.files(), Disowned: n.disowned, Logger: cfg.Logger,
+		Dir: n.dir, ListenAddress: cfg.PeerListen, PeerFiles: cfg.PeerTLS.files(), Disowned: n.disowned,
+		Fatal: cfg.Fatal, Logger: cfg.Logger,
 	})
 	if err != nil {
 		return n, err

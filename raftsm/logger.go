@@ -2,10 +2,12 @@ package raftsm
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"sync/atomic"
+	"syscall"
 
 	"github.com/lni/dragonboat/v4"
 	"github.com/lni/dragonboat/v4/logger"
@@ -52,10 +54,23 @@ func (l raftLogger) Warningf(format string, args ...any) {
 	l.log(level, format, args)
 }
 
+// processFatal is how the newest host ends the process over its disk, once it is
+// open; see HostConfig.Fatal.
+var processFatal atomic.Pointer[func(error)]
+
 // Panicf is called where Dragonboat can't go on: a broken disk, a broken
-// invariant. The panic ends the process.
+// invariant. The first ends the process with a reason, the second with a panic,
+// whose stack says more.
 func (l raftLogger) Panicf(format string, args ...any) {
 	l.log(slog.LevelError, format, args)
+	if fatal := processFatal.Load(); fatal != nil {
+		for _, arg := range args {
+			var errno syscall.Errno
+			if err, ok := arg.(error); ok && errors.As(err, &errno) {
+				(*fatal)(err)
+			}
+		}
+	}
 	panic(fmt.Errorf(l.pkg+": "+format, args...)) // an error, or NewNodeHost swallows it
 }
 

@@ -58,7 +58,10 @@ type HostConfig struct {
 	// Disowned, if set, is called when another member says that this replica was
 	// removed or belongs to somebody else. It must not block.
 	Disowned func(error)
-	Logger   *slog.Logger
+	// Fatal is called, from any goroutine, when the Raft log can't be written any
+	// more, and must end the process. Dragonboat panics if it is nil or returns.
+	Fatal  func(error)
+	Logger *slog.Logger
 }
 
 // Host is a node's Dragonboat: its connections to the peers and its Raft log.
@@ -117,12 +120,15 @@ func OpenHost(cfg HostConfig) (*Host, error) {
 		return nil, err
 	}
 	nhc.Expert.TransportFactory = h.transport.Factory()
-	h.log = raftlog.Apply(&nhc)
+	h.log = raftlog.Apply(&nhc, cfg.Fatal)
 	nh, err := newNodeHost(nhc)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("start Raft in %s: %w", nhc.NodeHostDir, err), h.transport.Close())
 	}
 	h.nh = nh
+	if cfg.Fatal != nil {
+		processFatal.Store(&cfg.Fatal)
+	}
 	return h, nil
 }
 

@@ -23,7 +23,8 @@ import (
 // no metadata, and doesn't wait for the file system's journal.
 type durableFS struct {
 	vfs.FS
-	logs *liveLogs
+	logs    *liveLogs
+	failure *failure
 }
 
 // liveLogs are the log files that are being written to, by name. A reader of
@@ -33,8 +34,8 @@ type liveLogs struct {
 	byName map[string]*durableFile
 }
 
-func newDurableFS(under vfs.FS) durableFS {
-	return durableFS{FS: under, logs: &liveLogs{byName: make(map[string]*durableFile)}}
+func newDurableFS(under vfs.FS, failure *failure) durableFS {
+	return durableFS{FS: under, failure: failure, logs: &liveLogs{byName: make(map[string]*durableFile)}}
 }
 
 // Create implements vfs.FS.
@@ -43,7 +44,7 @@ func (d durableFS) Create(name string) (vfs.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &durableFile{File: under}
+	f := &durableFile{File: under, failure: d.failure}
 	if t, ok := under.(truncater); ok && strings.HasSuffix(name, ".log") {
 		f.ahead = t
 		f.forget = d.logs.add(name, f)
@@ -100,6 +101,7 @@ var zeros [growth]byte
 // reader may come at any time.
 type durableFile struct {
 	vfs.File
+	failure *failure
 	dirty   atomic.Bool  // written to since the last sync
 	written atomic.Int64 // what was written ends here
 	synced  int64        // what written was at the last sync
@@ -111,6 +113,11 @@ type durableFile struct {
 
 // Write implements vfs.File.
 func (f *durableFile) Write(p []byte) (int, error) {
+	n, err := f.write(p)
+	return n, f.failure.of(err)
+}
+
+func (f *durableFile) write(p []byte) (int, error) {
 	f.dirty.Store(true)
 	if f.ahead == nil {
 		return f.File.Write(p)
@@ -143,7 +150,9 @@ func (f *durableFile) grow() error {
 func (f *durableFile) WriteAt([]byte, int64) (int, error) { return 0, errors.ErrUnsupported }
 
 // Sync implements vfs.File.
-func (f *durableFile) Sync() error {
+func (f *durableFile) Sync() error { return f.failure.of(f.sync()) }
+
+func (f *durableFile) sync() error {
 	f.dirty.Store(false)
 	if f.ahead != nil {
 		if err := f.grow(); err != nil {

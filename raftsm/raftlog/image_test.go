@@ -27,7 +27,7 @@ type logStore struct {
 func openOurs(fsys vfs.FS, dir string) (*logStore, error) {
 	nhc := config.NodeHostConfig{}
 	nhc.Expert.FS = fsys
-	log := raftlog.Apply(&nhc)
+	log := raftlog.Apply(&nhc, nil)
 	db, err := nhc.Expert.LogDBFactory.Create(nhc, nil, []string{dir}, []string{dir})
 	if err != nil {
 		return nil, err
@@ -38,7 +38,7 @@ func openOurs(fsys vfs.FS, dir string) (*logStore, error) {
 func openPlain(fsys vfs.FS, dir string) (*logStore, error) {
 	nhc := config.NodeHostConfig{}
 	nhc.Expert.FS = fsys
-	raftlog.Apply(&nhc)
+	raftlog.Apply(&nhc, nil)
 	db, err := tan.Factory.Create(nhc, nil, []string{dir}, []string{dir})
 	if err != nil {
 		return nil, err

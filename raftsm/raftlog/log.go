@@ -16,10 +16,12 @@ type Log struct {
 	mu      sync.Mutex // makes opening happen once
 	created bool
 
+	failure *failure
+
 	open atomic.Pointer[store] // nil before the NodeHost opened it and after it closed it
 }
 
-func newLog() *Log { return &Log{} }
+func newLog(fatal func(error)) *Log { return &Log{failure: &failure{tell: fatal}} }
 
 // Has reports whether there is a log of a replica, as far as its bootstrap
 // record says, which is the first thing that is saved of a replica. It is to be
@@ -68,7 +70,7 @@ func (f factory) Create(nhc config.NodeHostConfig, busy config.LogDBCallback, di
 	if f.log.created {
 		return nil, errors.New("raftlog: a Log serves one NodeHost, once")
 	}
-	s, err := openStore(nhc, busy, dirs, wals, tan.Factory.Create, func() { f.log.open.Store(nil) })
+	s, err := openStore(nhc, busy, dirs, wals, tan.Factory.Create, f.log.failure, func() { f.log.open.Store(nil) })
 	if err != nil {
 		return nil, err
 	}

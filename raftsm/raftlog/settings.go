@@ -33,8 +33,12 @@ const writeBuffer = 512 << 10
 // Apply configures nhc for a small install and makes it keep its log in the
 // Log that is returned. It sets Expert.LogDB, Expert.LogDBFactory and
 // Expert.Engine, and nothing else. A Log serves one NodeHost, once.
-func Apply(nhc *config.NodeHostConfig) *Log {
-	l := newLog()
+//
+// fatal, if not nil, is told of the first write or sync of the open log that
+// fails, from any goroutine, and should end the process: nobody knows what the
+// disk holds then, and Dragonboat, if fatal returns, panics.
+func Apply(nhc *config.NodeHostConfig, fatal func(error)) *Log {
+	l := newLog(fatal)
 	nhc.Expert.LogDB = logDBConfig()
 	nhc.Expert.Engine = engineConfig()
 	nhc.Expert.LogDBFactory = factory{l}

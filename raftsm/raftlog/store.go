@@ -19,6 +19,7 @@ type store struct {
 	dir      string
 	bad      map[raftio.NodeInfo]error // replicas that inspect found damaged
 	recorder *recorder
+	failure  *failure
 	closed   func() // called first by Close
 
 	// saving is held for reading by SaveRaftState, which runs on one worker a
@@ -36,7 +37,7 @@ var _ raftio.ILogDB = (*store)(nil)
 // create makes the log store underneath.
 type create func(config.NodeHostConfig, config.LogDBCallback, []string, []string) (raftio.ILogDB, error)
 
-func openStore(nhc config.NodeHostConfig, busy config.LogDBCallback, dirs, wals []string, create create, closed func()) (_ *store, err error) {
+func openStore(nhc config.NodeHostConfig, busy config.LogDBCallback, dirs, wals []string, create create, failure *failure, closed func()) (_ *store, err error) {
 	fsys := nhc.Expert.FS
 	dir := dirs[0]
 	file, ms, found, err := openRecord(fsys, dir)
@@ -52,7 +53,7 @@ func openStore(nhc config.NodeHostConfig, busy config.LogDBCallback, dirs, wals 
 	if err != nil {
 		return nil, err
 	}
-	nhc.Expert.FS = newDurableFS(fsys)
+	nhc.Expert.FS = newDurableFS(fsys, failure)
 	under, err := create(nhc, busy, dirs, wals)
 	if err != nil {
 		return nil, err
@@ -67,8 +68,10 @@ func openStore(nhc config.NodeHostConfig, busy config.LogDBCallback, dirs, wals 
 			return nil, errors.Join(err, under.Close())
 		}
 	}
+	failure.armed.Store(true)
 	return &store{
 		ILogDB:   under,
+		failure:  failure,
 		fsys:     fsys,
 		dir:      dir,
 		bad:      bad,
@@ -96,6 +99,10 @@ func (s *store) Close() error {
 // underneath takes an empty State for a new one, saves it and syncs it: twice
 // the syncs for a lone proposal. So such updates don't get there.
 func (s *store) SaveRaftState(updates []pb.Update, worker uint64) error {
+	return s.failure.of(s.saveRaftState(updates, worker))
+}
+
+func (s *store) saveRaftState(updates []pb.Update, worker uint64) error {
 	s.saving.RLock()
 	defer s.saving.RUnlock()
 	save := s.scratch[worker-1][:0]
@@ -166,14 +173,14 @@ func (s *store) after(u *pb.Update) error {
 func (s *store) SaveSnapshots(updates []pb.Update) error {
 	s.saving.Lock()
 	defer s.saving.Unlock()
-	return s.ILogDB.SaveSnapshots(updates)
+	return s.failure.of(s.ILogDB.SaveSnapshots(updates))
 }
 
 // RemoveEntriesTo implements raftio.ILogDB. It removes the log's beginning.
 func (s *store) RemoveEntriesTo(shardID, replicaID, index uint64) error {
 	s.saving.Lock()
 	defer s.saving.Unlock()
-	return s.ILogDB.RemoveEntriesTo(shardID, replicaID, index)
+	return s.failure.of(s.ILogDB.RemoveEntriesTo(shardID, replicaID, index))
 }
 
 // RemoveNodeData implements raftio.ILogDB.
