@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// A Cluster is one or three nodes on the loopback.
+// A Cluster is one or three nodes, on the loopback or in namespaces.
 type Cluster struct {
 	Nodes    []*Node
 	Evidence *Evidence
@@ -36,6 +36,8 @@ type Layout struct {
 	// Relayed lets the nodes reach each other through a Network, which can be
 	// cut.
 	Relayed bool
+	// Namespaces, if not nil, has one for each node.
+	Namespaces *Namespaces
 }
 
 // NewCluster prepares the nodes of a cluster and starts none. Whatever runs when
@@ -47,16 +49,23 @@ func NewCluster(t testing.TB, evidence *Evidence, random *rand.Rand, l Layout) *
 	}
 	c := &Cluster{Evidence: evidence, began: time.Now()}
 	ports := freePorts(t, random, 3*l.Size)
-	var members, announced, peers []string
+	var addresses, members, announced, peers []string
 	for i := range l.Size {
+		addresses = append(addresses, fmt.Sprintf("127.0.0.1:%d", ports[i]))
 		announced = append(announced, fmt.Sprintf("127.0.0.1:%d", ports[l.Size+i]))
 		peers = append(peers, fmt.Sprintf("127.0.0.1:%d", ports[2*l.Size+i]))
 		members = append(members, fmt.Sprintf("n%d=%s", i+1, announced[i]))
 	}
+	if l.Namespaces != nil {
+		for i := range l.Size {
+			addresses[i], announced[i] = l.Namespaces.listen(i), l.Namespaces.peer(i)
+			members[i] = fmt.Sprintf("n%d=%s", i+1, announced[i])
+		}
+	}
 	for i := range l.Size {
 		name := fmt.Sprintf("n%d", i+1)
 		n := &Node{
-			Index: i, Name: name, Address: fmt.Sprintf("127.0.0.1:%d", ports[i]),
+			Index: i, Name: name, Address: addresses[i],
 			Dir: evidence.Path(name), Log: evidence.Path(name + ".log"), binary: l.Binary,
 		}
 		if l.Dirs != nil {
@@ -68,6 +77,10 @@ func NewCluster(t testing.TB, evidence *Evidence, random *rand.Rand, l Layout) *
 		}
 		if l.Relayed {
 			n.args = append(n.args, "--peer-listen", peers[i])
+		}
+		if l.Namespaces != nil {
+			n.within = l.Namespaces.in(i)
+			n.args = append(n.args, "--insecure")
 		}
 		if l.Flags != nil {
 			n.args = append(n.args, l.Flags[i]...)

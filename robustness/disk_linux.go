@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -73,6 +75,25 @@ func (d *Disk) Mount() error {
 func (d *Disk) Unmount() error {
 	err := command("umount", d.Dir)
 	d.up = err != nil
+	return err
+}
+
+// device is the name of the loop device under the disk.
+func (d *Disk) device() (string, error) {
+	out, err := exec.Command("losetup", "-n", "-O", "NAME", "-j", d.image).Output()
+	if err != nil {
+		return "", fmt.Errorf("losetup: %w", err)
+	}
+	return filepath.Base(strings.TrimSpace(string(out))), nil
+}
+
+// check mends the file system as an operator does after an error.
+func (d *Disk) check() error {
+	err := command("e2fsck", "-f", "-y", d.image)
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && exit.ExitCode() == 1 {
+		return nil // 1 says that something was mended
+	}
 	return err
 }
 

@@ -32,6 +32,7 @@ type Node struct {
 	Log     string // the log file, of all its processes
 	args    []string
 	binary  string
+	within  []string // a command that runs the node's in a namespace
 
 	process *process
 	// incarnation counts the processes; it is odd while one runs. Clients look
@@ -62,7 +63,8 @@ func (n *Node) Start() error {
 		return err
 	}
 	defer log.Close()
-	cmd := exec.Command(n.binary, n.args...)
+	line := slices.Concat(n.within, []string{n.binary}, n.args)
+	cmd := exec.Command(line[0], line[1:]...)
 	cmd.Stdout, cmd.Stderr = log, log
 	// The settings of the tests are not the server's.
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "CAIRN_") })
@@ -146,13 +148,18 @@ func (n *Node) Kill() error {
 		return err
 	}
 	<-p.ended
-	n.pid.Store(0)
-	n.process = nil
-	n.incarnation.Add(1)
+	n.forget()
 	if !alive {
 		return fmt.Errorf("%s had ended by itself before it was killed: %v", n.Name, p.err)
 	}
 	return nil
+}
+
+// forget is for a process that has ended by itself, so that another can start.
+func (n *Node) forget() {
+	n.pid.Store(0)
+	n.process = nil
+	n.incarnation.Add(1)
 }
 
 // Stop ends the process as an operator does, and insists when that takes too
@@ -169,9 +176,7 @@ func (n *Node) Stop() error {
 	defer insist.Stop()
 	select {
 	case <-p.ended:
-		n.pid.Store(0)
-		n.process = nil
-		n.incarnation.Add(1)
+		n.forget()
 		if p.err != nil {
 			return fmt.Errorf("%s ended with %w after SIGTERM", n.Name, p.err)
 		}

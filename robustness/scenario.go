@@ -19,6 +19,8 @@ type Scenario struct {
 	// MayCrash says that the fault breaks the disk, so that a node may end by
 	// itself, and say so in its log.
 	MayCrash bool
+	// Alive asks each node at the end whether it can do everything again.
+	Alive bool
 }
 
 // minWrites is the number of acknowledged writes that a round waits for before
@@ -119,6 +121,9 @@ func (s Scenario) judge(c *Cluster, traffic *Traffic, barriers []*Operation, v *
 	} else {
 		v.CheckHistory(c.Evidence, history, operations, barriers)
 		c.Note("%s", tally(operations))
+	}
+	if s.Alive {
+		v.CheckAlive(c, h)
 	}
 	var last uint64
 	for _, n := range c.Nodes {

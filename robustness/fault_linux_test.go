@@ -1,0 +1,91 @@
+package robustness
+
+import (
+	"math/rand/v2"
+	"testing"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// inNamespaces plays a scenario of three nodes with a network namespace each, and
+// with a disk each where the machine has them to give.
+func inNamespaces(t *testing.T, few int, fault func(*Namespaces) Fault) {
+	s := InNamespaces(t)
+	if s == nil {
+		return
+	}
+	Judge(t, Scenario{Layout: Layout{Size: 3, Namespaces: s}, Rounds: rounds(few, 20), Fault: fault(s), Seed: Seed(t), Alive: true}.Run(t))
+}
+
+func onTheWire(t *testing.T, few int, b wireBreak) {
+	inNamespaces(t, few, func(s *Namespaces) Fault { return OnTheWire(s, b) })
+}
+
+func TestUnplugged(t *testing.T)  { onTheWire(t, 2, unplug) }
+func TestOneWay(t *testing.T)     { onTheWire(t, 2, oneWay) }
+func TestFastFail(t *testing.T)   { onTheWire(t, 1, fastFail) }
+func TestBridge(t *testing.T)     { onTheWire(t, 1, bridge) }
+func TestClientsCut(t *testing.T) { onTheWire(t, 1, clientsCut) }
+func TestNarrow(t *testing.T) {
+	needs(t, []string{"tc"}, nil)
+	onTheWire(t, 1, narrow)
+}
+
+// local plays a scenario of three nodes on the loopback.
+func local(t *testing.T, s Scenario, few int, fault Fault) {
+	s.Layout.Size, s.Rounds, s.Fault, s.Seed, s.Alive = 3, rounds(few, 20), fault, Seed(t), true
+	Judge(t, s.Run(t))
+}
+
+func TestSyncFails(t *testing.T) {
+	needs(t, []string{"strace"}, nil)
+	local(t, Scenario{MayCrash: true}, 1, SyncFails)
+}
+
+func TestWriteFails(t *testing.T) {
+	needs(t, []string{"strace"}, nil)
+	local(t, Scenario{MayCrash: true}, 1, WriteFails)
+}
+
+func TestSlowSync(t *testing.T) {
+	needs(t, []string{"strace"}, nil)
+	local(t, Scenario{}, 1, SlowSync)
+}
+
+func TestReadOnly(t *testing.T) {
+	needs(t, []string{"losetup", "e2fsck"}, nil)
+	s, _, disks := withDisks(t, Scenario{Layout: Layout{Size: 3}, MayCrash: true}, diskBytes)
+	local(t, s, 1, ReadOnly(disks))
+}
+
+func TestStarve(t *testing.T) {
+	needs(t, nil, []string{"/sys/fs/cgroup/cpu/cpu.cfs_quota_us"})
+	local(t, Scenario{}, 1, Starve)
+}
+
+func TestLittleMemory(t *testing.T) {
+	needs(t, nil, []string{"/sys/fs/cgroup/memory/memory.limit_in_bytes"})
+	local(t, Scenario{}, 1, LittleMemory)
+}
+
+func TestFewFiles(t *testing.T) {
+	needs(t, nil, nil)
+	local(t, Scenario{MayCrash: true}, 1, FewFiles)
+}
+
+// TestTogether breaks the wire, and does something else meanwhile.
+func TestTogether(t *testing.T) {
+	needs(t, []string{"strace", "tc"}, []string{"/sys/fs/cgroup/cpu/cpu.cfs_quota_us"})
+	inNamespaces(t, 2, func(s *Namespaces) Fault {
+		wires := []wireBreak{unplug, oneWay, fastFail, bridge, clientsCut, narrow}
+		others := []Fault{KillNine, Pause, SlowSync, Starve}
+		return func(c *Cluster, random *rand.Rand, round int) error {
+			wire, other := wires[random.IntN(len(wires))], others[random.IntN(len(others))]
+			one, two := rand.New(rand.NewPCG(random.Uint64(), 1)), rand.New(rand.NewPCG(random.Uint64(), 2))
+			var both errgroup.Group
+			both.Go(func() error { return OnTheWire(s, wire)(c, one, round) })
+			both.Go(func() error { return other(c, two, round) })
+			return both.Wait()
+		}
+	})
+}

@@ -1,0 +1,138 @@
+package robustness
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+)
+
+// A break is one way for the wire to fail. It returns what mends it.
+type wireBreak func(s *Namespaces, random *rand.Rand) (what string, mend func() error, err error)
+
+// cutFor is how long a wire stays broken: longer than an election takes, and
+// sometimes longer than a write is tried.
+func cutFor(random *rand.Rand) { moment(random, 2*time.Second, 7*time.Second) }
+
+// OnTheWire breaks the wire, lets time pass, and mends it.
+func OnTheWire(s *Namespaces, breaks wireBreak) Fault {
+	return func(c *Cluster, random *rand.Rand, _ int) (err error) {
+		what, mend, err := breaks(s, random)
+		if err != nil {
+			return err
+		}
+		c.Note("%s", what)
+		cutFor(random)
+		err = mend()
+		c.Note("the wire is whole")
+		return err
+	}
+}
+
+// undo runs what mends several breaks, all of them whatever becomes of one.
+func undo(mends []func() error) func() error {
+	return func() error {
+		var errs []error
+		for _, mend := range mends {
+			errs = append(errs, mend())
+		}
+		return errors.Join(errs...)
+	}
+}
+
+// unplug takes a node off the wire, for the others and for the clients (F-04).
+func unplug(s *Namespaces, random *rand.Rand) (string, func() error, error) {
+	i := random.IntN(mostNodes)
+	down := append(s.ip(i), "link", "set", "eth0", "down")
+	before, err := s.received(i)
+	if err != nil {
+		return "", nil, err
+	}
+	if err := ip(down...); err != nil {
+		return "", nil, err
+	}
+	began, err := s.received(i)
+	if err != nil {
+		return "", nil, err
+	}
+	return fmt.Sprintf("n%d is unplugged", i+1), func() error {
+		got, err := s.received(i)
+		if err == nil && got != began {
+			err = fmt.Errorf("n%d was unplugged and still received: %s packets after %s (%s before)", i+1, got, began, before)
+		}
+		return errors.Join(err, ip(append(s.ip(i), "link", "set", "eth0", "up")...))
+	}, nil
+}
+
+// silence has one node send what it says to another one nowhere (F-05).
+func (s *Namespaces) silence(from, to int) (func() error, error) {
+	set := append(s.ip(from), "neigh", "replace", s.address(to), "lladdr", wrongNeighbour, "dev", "eth0", "nud", "permanent")
+	return func() error { return ip(append(s.ip(from), "neigh", "del", s.address(to), "dev", "eth0")...) }, ip(set...)
+}
+
+// refuse has one node fail at once when it sends to an address (F-06).
+func (s *Namespaces) refuse(from int, to string) (func() error, error) {
+	return func() error { return ip(append(s.ip(from), "route", "del", "blackhole", to+"/32")...) },
+		ip(append(s.ip(from), "route", "replace", "blackhole", to+"/32")...)
+}
+
+// oneWay lets a node hear the others and say nothing to them, or to one of them.
+func oneWay(s *Namespaces, random *rand.Rand) (string, func() error, error) {
+	order := random.Perm(mostNodes)
+	from, to := order[0], order[1:1+1+random.IntN(2)]
+	var mends []func() error
+	for _, other := range to {
+		mend, err := s.silence(from, other)
+		mends = append(mends, mend)
+		if err != nil {
+			return "", nil, errors.Join(err, undo(mends)())
+		}
+	}
+	return fmt.Sprintf("what n%d says to %d others is lost", from+1, len(to)), undo(mends), nil
+}
+
+// fastFail has the network of a node refuse to send to the others.
+func fastFail(s *Namespaces, random *rand.Rand) (string, func() error, error) {
+	order := random.Perm(mostNodes)
+	var mends []func() error
+	for _, other := range order[1:] {
+		mend, err := s.refuse(order[0], s.address(other))
+		mends = append(mends, mend)
+		if err != nil {
+			return "", nil, errors.Join(err, undo(mends)())
+		}
+	}
+	return fmt.Sprintf("n%d can't send to the others", order[0]+1), undo(mends), nil
+}
+
+// bridge cuts two nodes off from each other; the third one sees both (F-07).
+func bridge(s *Namespaces, random *rand.Rand) (string, func() error, error) {
+	order := random.Perm(mostNodes)
+	a, b := order[0], order[1]
+	var mends []func() error
+	for _, way := range [][2]int{{a, b}, {b, a}} {
+		mend, err := s.refuse(way[0], s.address(way[1]))
+		mends = append(mends, mend)
+		if err != nil {
+			return "", nil, errors.Join(err, undo(mends)())
+		}
+	}
+	return fmt.Sprintf("n%d and n%d don't see each other", a+1, b+1), undo(mends), nil
+}
+
+// clientsCut takes one node from the clients and leaves it to the others (F-07).
+func clientsCut(s *Namespaces, random *rand.Rand) (string, func() error, error) {
+	i := random.IntN(mostNodes)
+	mend, err := s.refuse(i, hubAddress)
+	return fmt.Sprintf("n%d can't answer the clients", i+1), mend, err
+}
+
+// narrow gives what a node sends little room and makes it wait (F-08).
+func narrow(s *Namespaces, random *rand.Rand) (string, func() error, error) {
+	i := random.IntN(mostNodes)
+	shape := []string{"-n", s.name(i), "qdisc"}
+	rate := []string{"256kbit", "1mbit", "4mbit"}[random.IntN(3)]
+	err := command("tc", append(shape, "add", "dev", "eth0", "root", "tbf", "rate", rate, "burst", "16kb", "latency", "400ms")...)
+	return fmt.Sprintf("what n%d sends goes at %s", i+1, rate),
+		func() error { return command("tc", append(shape, "del", "dev", "eth0", "root")...) }, err
+}

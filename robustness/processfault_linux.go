@@ -1,0 +1,261 @@
+package robustness
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// needs skips a test, and says why, where the machine lacks something.
+func needs(t *testing.T, tools, files []string) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("SKIPPED: this fault needs root")
+	}
+	for _, tool := range tools {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skipf("SKIPPED: this fault needs %s: %v", tool, err)
+		}
+	}
+	for _, file := range files {
+		if _, err := os.Stat(file); err != nil {
+			t.Skipf("SKIPPED: this fault needs %s: %v", file, err)
+		}
+	}
+}
+
+// Inject tampers with system calls of a node until end is called, or, if it is to
+// hit one call, until that happened. What strace says of them is returned.
+func Inject(c *Cluster, n *Node, how string) (end func() (string, error), err error) {
+	calls, _, _ := strings.Cut(how, ":")
+	ctx, cancel := context.WithCancel(context.Background())
+	cmd := exec.CommandContext(ctx, "strace", "-f", "-q", "-p", strconv.FormatInt(n.pid.Load(), 10),
+		"-e", "trace="+calls, "-e", "inject="+how)
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGINT) } // it lets go of the node
+	cmd.SysProcAttr = processAttributes()
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		cancel()
+		return nil, err
+	}
+	c.Note("%s: %s", n.Name, how)
+	return func() (string, error) {
+		cancel()
+		err := cmd.Wait()
+		if !strings.Contains(out.String(), "(INJECTED)") && !strings.Contains(out.String(), "(DELAYED)") {
+			return out.String(), fmt.Errorf("nothing of %s was injected: %w", how, err)
+		}
+		return out.String(), nil // an end by the signal is none of its own
+	}, nil
+}
+
+// awaitEnd waits until a node has ended by itself.
+func awaitEnd(n *Node, within time.Duration) error {
+	timer := time.NewTimer(within)
+	defer timer.Stop()
+	select {
+	case <-n.process.ended:
+		return nil
+	case <-timer.C:
+		return fmt.Errorf("%s still runs after %v", n.Name, within)
+	}
+}
+
+// restartEnded starts a node that has ended by itself, and must have said why.
+func restartEnded(c *Cluster, n *Node) error {
+	var exit *exec.ExitError
+	if err := n.process.err; !errors.As(err, &exit) || exit.ExitCode() != 1 {
+		return fmt.Errorf("%s ended with %v, and not with status 1", n.Name, err)
+	}
+	c.Note("%s ended by itself with %v", n.Name, n.process.err)
+	log, err := os.ReadFile(n.Log)
+	if err != nil {
+		return err
+	}
+	if !bytes.Contains(log, []byte("can't go on")) {
+		return fmt.Errorf("%s ended and did not say why", n.Name)
+	}
+	n.forget()
+	return n.Start()
+}
+
+// SyncFails has one sync of a node fail, once (F-13). What the kernel has of the
+// file then nobody knows, so the node must end and not sync again.
+func SyncFails(c *Cluster, random *rand.Rand, _ int) error {
+	n := c.Nodes[random.IntN(len(c.Nodes))]
+	end, err := Inject(c, n, fmt.Sprintf("fsync,fdatasync:error=EIO:when=%d", 1+random.IntN(20)))
+	if err != nil {
+		return err
+	}
+	ended := awaitEnd(n, stopWithin)
+	if _, err := end(); err != nil || ended != nil {
+		return errors.Join(err, ended)
+	}
+	return restartEnded(c, n)
+}
+
+// WriteFails has the writes of a node's files fail for a moment, with no room on the
+// disk or a broken one (F-13). It may live or end; what it can't keep it can't answer.
+func WriteFails(c *Cluster, random *rand.Rand, _ int) error {
+	n := c.Nodes[random.IntN(len(c.Nodes))]
+	end, err := Inject(c, n, fmt.Sprintf("pwrite64,pwritev:error=EIO:when=%d", 1+random.IntN(20)))
+	if err != nil {
+		return err
+	}
+	ended := awaitEnd(n, 5*time.Second)
+	if _, err := end(); err != nil && ended == nil {
+		return err
+	}
+	if ended == nil {
+		return restartEnded(c, n)
+	}
+	return nil
+}
+
+// SlowSync has each sync of a node take a while longer (F-22).
+func SlowSync(c *Cluster, random *rand.Rand, _ int) error {
+	n := c.Nodes[random.IntN(len(c.Nodes))]
+	delay := time.Duration(50+random.IntN(200)) * time.Millisecond
+	end, err := Inject(c, n, fmt.Sprintf("fsync,fdatasync:delay_enter=%d", delay.Microseconds()))
+	if err != nil {
+		return err
+	}
+	moment(random, 3*time.Second, 6*time.Second)
+	_, err = end()
+	return err
+}
+
+// ReadOnly has the file system of a node's disk find itself broken and refuse to be
+// written (F-12). The node must end. The disk is mended before it starts again.
+func ReadOnly(disks []*Disk) Fault {
+	return func(c *Cluster, random *rand.Rand, _ int) error {
+		n := c.Nodes[random.IntN(len(c.Nodes))]
+		disk := disks[n.Index]
+		device, err := disk.device()
+		if err != nil {
+			return err
+		}
+		c.Note("the disk of %s is read-only", n.Name)
+		if err := os.WriteFile(filepath.Join("/sys/fs/ext4", device, "trigger_fs_error"), []byte("1"), 0o200); err != nil {
+			return err
+		}
+		if err := awaitEnd(n, 2*stopWithin); err != nil {
+			return err
+		}
+		if err := errors.Join(disk.Unmount(), disk.check(), disk.Mount()); err != nil {
+			return err
+		}
+		return restartEnded(c, n)
+	}
+}
+
+// A limit is a control group with one process in it.
+type limit struct{ dir string }
+
+// Confine puts a node into a control group with one setting.
+func Confine(c *Cluster, n *Node, controller, setting, value string) (*limit, error) {
+	l := &limit{filepath.Join("/sys/fs/cgroup", controller, fmt.Sprintf("cairn%d-%s", os.Getpid(), n.Name))}
+	if err := os.Mkdir(l.dir, 0o700); err != nil {
+		return nil, err
+	}
+	c.Note("%s: %s=%s", n.Name, setting, value)
+	pid := strconv.FormatInt(n.pid.Load(), 10)
+	err := errors.Join(l.write(setting, value), l.write("cgroup.procs", pid))
+	if err != nil {
+		return nil, errors.Join(err, l.Release())
+	}
+	return l, nil
+}
+
+func (l *limit) write(file, value string) error {
+	return os.WriteFile(filepath.Join(l.dir, file), []byte(value), 0o600)
+}
+
+// Release lets the process go, back to where its siblings are.
+func (l *limit) Release() error {
+	pids, err := os.ReadFile(filepath.Join(l.dir, "cgroup.procs"))
+	errs := []error{err}
+	for pid := range strings.FieldsSeq(string(pids)) {
+		errs = append(errs, os.WriteFile(filepath.Join(filepath.Dir(l.dir), "cgroup.procs"), []byte(pid), 0o600))
+	}
+	return errors.Join(append(errs, os.Remove(l.dir))...)
+}
+
+// Starve leaves a node a tenth of a processor (F-25).
+func Starve(c *Cluster, random *rand.Rand, _ int) error {
+	l, err := Confine(c, c.Nodes[random.IntN(len(c.Nodes))], "cpu", "cpu.cfs_quota_us", "10000")
+	if err != nil {
+		return err
+	}
+	moment(random, 3*time.Second, 8*time.Second)
+	stat, err := os.ReadFile(filepath.Join(l.dir, "cpu.stat"))
+	if err == nil && strings.Contains(string(stat), "nr_throttled 0\n") {
+		err = errors.New("the node was never out of processor time")
+	}
+	return errors.Join(err, l.Release())
+}
+
+// memoryLimit is what a node of the tests must do with: its caches, its memtables
+// and what a few clients need, with the garbage of some 128 MiB.
+const memoryLimit = 512 << 20
+
+// LittleMemory leaves a node little memory (F-23). It must not be killed for it.
+func LittleMemory(c *Cluster, random *rand.Rand, _ int) error {
+	n := c.Nodes[random.IntN(len(c.Nodes))]
+	l, err := Confine(c, n, "memory", "memory.limit_in_bytes", strconv.Itoa(memoryLimit))
+	if err != nil {
+		return err
+	}
+	moment(random, 3*time.Second, 6*time.Second)
+	if !n.Running() {
+		err = fmt.Errorf("%s ended with %d MiB of memory", n.Name, memoryLimit>>20)
+	}
+	return errors.Join(err, l.Release())
+}
+
+// FewFiles takes all but a few file descriptors from a node, while connections are
+// made that need more (F-24). It may end, and then says why.
+func FewFiles(c *Cluster, random *rand.Rand, _ int) error {
+	n := c.Nodes[random.IntN(len(c.Nodes))]
+	pid := int(n.pid.Load())
+	var before unix.Rlimit
+	open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+	if err != nil {
+		return err
+	}
+	few := uint64(len(open) + 2)
+	if err := unix.Prlimit(pid, unix.RLIMIT_NOFILE, nil, &before); err != nil {
+		return err
+	}
+	c.Note("%s may open %d files and has %d", n.Name, few, len(open))
+	if err := unix.Prlimit(pid, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: few, Max: before.Max}, nil); err != nil {
+		return err
+	}
+	var crowd []*HTTP
+	for range 20 {
+		h := NewHTTP()
+		crowd = append(crowd, h)
+		go h.Do(n, Request{Method: "GET", Path: "/livez"}) // ends with its time limit at the latest
+	}
+	moment(random, 2*time.Second, 4*time.Second)
+	for _, h := range crowd {
+		h.Close()
+	}
+	if !n.Running() {
+		return restartEnded(c, n)
+	}
+	return unix.Prlimit(pid, unix.RLIMIT_NOFILE, &before, nil)
+}
