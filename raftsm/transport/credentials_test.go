@@ -151,9 +151,7 @@ func TestReload(t *testing.T) {
 	eventually(t, "the new certificate is in force", func() bool { return a.Stats().CertificateExpires.After(expires) })
 	hear()
 	connect(t, b, a)
-	if a.Stats().Inbound["messages"] != 3 {
-		t.Errorf("there are %d connections, want 3", a.Stats().Inbound["messages"])
-	}
+	eventually(t, "all three are connected", func() bool { return a.Stats().Inbound["messages"] == 3 })
 
 	theirs := newAuthority(t)
 	cert, key, err := theirs.Issue("a", []string{"127.0.0.1"}, time.Hour)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/lni/dragonboat/v4/raftio"
@@ -36,6 +37,9 @@ type outbound struct {
 	once   sync.Once
 	buf    []byte
 
+	// gone is set when the other end of a connection for messages has closed it.
+	gone atomic.Bool
+
 	unacked int
 	acks    frameReader
 	next    uint64 // the chunk that is acknowledged next
@@ -47,7 +51,7 @@ func (t *Transport) GetConnection(ctx context.Context, target string) (raftio.IC
 	if err != nil {
 		return nil, err
 	}
-	return c, nil
+	return &line{ctx, c, time.Now()}, nil
 }
 
 // GetSnapshotConnection implements raftio.ITransport.
@@ -85,7 +89,19 @@ func (t *Transport) dial(ctx context.Context, target string, k kind) (*outbound,
 		return nil, fmt.Errorf("speak to the peer at %s: %w", target, err)
 	}
 	t.stats.outbound(k, 1)
+	if k == kindMessages {
+		go c.watch() // ends with the connection
+	}
 	return c, nil
+}
+
+// watch waits for the end of a connection for messages, on which nothing else can
+// be read. Without it a peer that was restarted would be missed only when the next
+// message to it is lost.
+func (c *outbound) watch() {
+	var b [1]byte
+	_, _ = c.conn.Read(b[:])
+	c.gone.Store(true)
 }
 
 // greet is the dialling end of the handshake.
@@ -153,8 +169,8 @@ func (c *outbound) Close() {
 	})
 }
 
-// SendMessageBatch implements raftio.IConnection.
-func (c *outbound) SendMessageBatch(batch pb.MessageBatch) error {
+// sendMessages sends a batch, in as many frames as it needs.
+func (c *outbound) sendMessages(batch pb.MessageBatch) error {
 	if c.t.quarantined.Load() {
 		batch.Requests = withoutCandidacy(batch.Requests)
 	}
