@@ -39,6 +39,7 @@ const (
 const (
 	CodeShuttingDown    Code = "shutting-down"
 	CodeRestoring       Code = "restoring"
+	CodeCorrupt         Code = "corrupt"
 	CodeNoLeader        Code = "no-leader"
 	CodeNotCaughtUp     Code = "not-caught-up"
 	CodeTooStale        Code = "too-stale"
@@ -133,6 +134,7 @@ var Table = []CodeInfo{
 
 	{CodeShuttingDown, 503, ClassUnavailable, "The node is shutting down"},
 	{CodeRestoring, 503, ClassUnavailable, "The store is being filled from a backup"},
+	{CodeCorrupt, 503, ClassUnavailable, "The node's content can't be trusted"},
 	{CodeNoLeader, 503, ClassUnavailable, "The cluster has no leader"},
 	{CodeNotCaughtUp, 503, ClassUnavailable, "The node has not applied that revision yet"},
 	{CodeTooStale, 503, ClassUnavailable, "The node's state is older than the request allows"},

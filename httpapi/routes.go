@@ -168,7 +168,7 @@ func (s *Server) tree() *chi.Mux {
 	mux := chi.NewRouter()
 	for i := range s.routes {
 		rt := &s.routes[i]
-		rt.served = strings.HasPrefix(rt.pattern, "/v1/") && rt.pattern != "/v1/status"
+		rt.served = strings.HasPrefix(rt.pattern, "/v1/") && rt.pattern != "/v1/status" && rt.pattern != "/v1/alarms"
 		mux.MethodFunc(rt.method, rt.pattern, func(w http.ResponseWriter, r *http.Request) {
 			w.(*exchange).run(rt)
 		})

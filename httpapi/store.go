@@ -42,7 +42,8 @@ type Store interface {
 	// Ready is nil while linearizable rounds succeed.
 	Ready() error
 	// Serving is nil, or the *kv.Error Restoring while the store is being filled
-	// from a backup. It is cheap.
+	// from a backup, or CorruptContent while what it holds can't be trusted. It is
+	// cheap.
 	Serving() error
 	// Backup pins this node's state for a backup.
 	Backup() (Backup, error)

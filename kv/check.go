@@ -35,6 +35,10 @@ func (c *Command) Check() error {
 		if c.Alarm.Type == 0 || c.Alarm.Type >= alarmEnd {
 			return malformed("alarm type %d", c.Alarm.Type)
 		}
+	case KindScrub:
+		return c.checkScrub()
+	case KindScrubbed:
+		return checkSize("the next record of a scrub", len(c.Scrubbed.Next), MaxScrubNextBytes)
 	case KindRestore:
 		if c.Restore == nil {
 			return malformed("a restore without one")

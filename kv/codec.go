@@ -68,6 +68,17 @@ func AppendCommand(b []byte, c *Command) []byte {
 	case KindAlarm:
 		b = binary.AppendUvarint(b, c.Alarm.Replica)
 		b = append(b, byte(c.Alarm.Type), boolByte(c.Alarm.Active))
+	case KindScrub:
+		b = binary.AppendUvarint(b, uint64(len(c.Scrub.Members)))
+		for _, replica := range c.Scrub.Members {
+			b = binary.AppendUvarint(b, replica)
+		}
+		b = binary.AppendUvarint(b, c.Scrub.Bytes)
+	case KindScrubbed:
+		b = binary.AppendUvarint(b, c.Scrubbed.Step)
+		b = binary.AppendUvarint(b, c.Scrubbed.Replica)
+		b = append(b, c.Scrubbed.Sum[:]...)
+		b = appendBytes(b, c.Scrubbed.Next)
 	case KindMember:
 		b = binary.AppendUvarint(b, c.Member.Replica)
 		b = append(b, c.Member.ID[:]...)
@@ -153,6 +164,19 @@ func (d *decoder) command() *Command {
 		c.Alarm.Active = d.bool()
 		if d.err == nil && (c.Alarm.Type == 0 || c.Alarm.Type >= alarmEnd) {
 			d.fail("alarm type %d", c.Alarm.Type)
+		}
+	case KindScrub:
+		c.Scrub = d.scrub()
+		if d.err == nil {
+			d.err = c.checkScrub()
+		}
+	case KindScrubbed:
+		c.Scrubbed.Step = d.uvarint()
+		c.Scrubbed.Replica = d.uvarint()
+		copy(c.Scrubbed.Sum[:], d.take(32))
+		c.Scrubbed.Next = d.optional()
+		if d.err == nil && len(c.Scrubbed.Next) > MaxScrubNextBytes {
+			d.fail("next record of %d bytes", len(c.Scrubbed.Next))
 		}
 	case KindMember:
 		c.Member.Replica = d.uvarint()

@@ -28,7 +28,11 @@ const (
 	KindLeaseRequeue Kind = 10
 	// KindRestore fills an empty store from a backup, step by step.
 	KindRestore Kind = 11
-	kindEnd     Kind = 12
+	// KindScrub begins a step of the comparison of what the members have stored,
+	// KindScrubbed is what one of them found in it.
+	KindScrub    Kind = 12
+	KindScrubbed Kind = 13
+	kindEnd      Kind = 14
 )
 
 // Version is the version of the command set that this binary speaks. A member
@@ -53,14 +57,16 @@ type Command struct {
 	Fingerprint    [16]byte
 
 	// Exactly the field that belongs to Kind is set.
-	Txn     *Txn
-	Compact uint64
-	Clock   Clock
-	Lease   Lease
-	Renew   []LeaseID // of KindLeaseRequeue, too
-	Alarm   Alarm
-	Member  Member
-	Restore *Restore
+	Txn      *Txn
+	Compact  uint64
+	Clock    Clock
+	Lease    Lease
+	Renew    []LeaseID // of KindLeaseRequeue, too
+	Alarm    Alarm
+	Member   Member
+	Scrub    Scrub
+	Scrubbed Scrubbed
+	Restore  *Restore
 }
 
 // Txn is: if every compare holds then do Then, else do Else.

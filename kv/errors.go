@@ -43,6 +43,9 @@ const (
 	// Decided while applying, and by a node that waits for it: the store is being
 	// filled from a backup.
 	Restoring
+
+	// Decided by a node whose content differs from the others', or might.
+	CorruptContent
 	codeEnd
 )
 
@@ -74,6 +77,7 @@ var codeWords = [codeEnd]string{
 	NotElected:          "not-elected",
 	NotHolder:           "not-holder",
 	Restoring:           "restoring",
+	CorruptContent:      "corrupt",
 }
 
 // String returns the stable word of the code.

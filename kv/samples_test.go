@@ -67,6 +67,9 @@ func commandSamples() []commandSample {
 		{"member", Command{Kind: KindMember, Member: Member{
 			Replica: 4, ID: id("member"), Name: "n1", Version: 1<<32 - 1, ClientURL: "https://n1:7480", PeerAddress: "n1:7481",
 		}}},
+		{"scrub by three", Command{Kind: KindScrub, Scrub: Scrub{Members: []uint64{1, 2, 300}, Bytes: 64 << 20}}},
+		{"find of a scrub", Command{Kind: KindScrubbed, Scrubbed: Scrubbed{Step: 9, Replica: 2, Sum: [32]byte{1, 31: 2}, Next: []byte("vk\x00\x01")}}},
+		{"find of a scrub's last step", Command{Kind: KindScrubbed, Scrubbed: Scrubbed{Step: 1 << 40, Replica: 300}}},
 		{"restore's beginning", Command{Kind: KindRestore, Time: 1_700_000_000_000, Restore: &Restore{Step: RestoreBegin, Backup: [32]byte{1, 31: 2}}}},
 		{"restore of a lease and two keys", Command{Kind: KindRestore, Restore: &Restore{
 			Step: RestorePart, Backup: [32]byte{1, 31: 2}, Part: 300, Content: contentSample(),

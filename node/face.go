@@ -20,6 +20,9 @@ var _ httpapi.Store = face{}
 // Propose refuses what the disk of this member, or the table of remembered
 // answers, has no room for, before anything is proposed.
 func (f face) Propose(ctx context.Context, c *kv.Command) (*kv.Result, error) {
+	if err := f.n.mayPropose(c); err != nil {
+		return nil, err
+	}
 	if err := f.n.guard.admit(c); err != nil {
 		return nil, err
 	}
@@ -36,6 +39,9 @@ func (f face) Wait(ctx context.Context, c kv.Consistency) error { return f.n.sha
 type past struct{ n *Node }
 
 func (p past) View() (watchers.View, error) {
+	if p.n.quarantined() != nil {
+		return nil, watchers.ErrDraining // clients go on elsewhere
+	}
 	v, err := p.n.shard.Store().View()
 	if err != nil {
 		return nil, err
@@ -43,9 +49,19 @@ func (p past) View() (watchers.View, error) {
 	return v, nil
 }
 
-func (f face) Get(key []byte) (kv.Entry, bool, uint64, error) { return f.n.shard.Store().Get(key) }
+func (f face) Get(key []byte) (e kv.Entry, found bool, revision uint64, err error) {
+	e, found, revision, err = f.n.shard.Store().Get(key)
+	// Asked after the read: what was read before the alarm came isn't answered.
+	if err := f.n.quarantined(); err != nil {
+		return kv.Entry{}, false, 0, err
+	}
+	return e, found, revision, err
+}
 
 func (f face) View() (httpapi.View, error) {
+	if err := f.n.quarantined(); err != nil {
+		return nil, err
+	}
 	v, err := f.n.shard.Store().View()
 	if err != nil {
 		return nil, err
@@ -64,6 +80,9 @@ func (f face) WaitChange(ctx context.Context, keys kv.Range, after uint64) (uint
 func (f face) Revisions() (current, compacted uint64) { return f.n.shard.Store().Revisions() }
 
 func (f face) RevisionAt(unixMillis int64) (uint64, error) {
+	if err := f.n.quarantined(); err != nil {
+		return 0, err
+	}
 	v, err := f.n.shard.Store().View()
 	if err != nil {
 		return 0, err

@@ -73,6 +73,10 @@ type Config struct {
 	// CacheBytes is the store's block cache. Default 64 MiB.
 	CacheBytes int64
 
+	// ScrubInterval is the pace of the comparison of the members' contents: a part
+	// of 64 MiB each interval, and three of them between two passes. Default 10 s.
+	ScrubInterval time.Duration
+
 	// AllowedHosts are further names by which clients may call this node.
 	AllowedHosts []string
 	// OpenAPI is the contract that the node serves, Version the binary's.
@@ -157,7 +161,7 @@ func Open(ctx context.Context, cfg Config) (n *Node, err error) {
 	// had before is told when that is known.
 	n.watchers = watchers.NewHub(past{n}, 0)
 	n.shard, err = n.host.OpenShard(raftsm.Config{
-		Shard: shardID, Logger: cfg.Logger, Fatal: cfg.Fatal,
+		Shard: shardID, Logger: cfg.Logger, Fatal: cfg.Fatal, ScrubInterval: cfg.ScrubInterval,
 		Callbacks: raftsm.Callbacks{
 			Applied: func(_, to uint64, events []kv.Event) { n.watchers.Applied(to, events) },
 			Jumped: func(to uint64) {
@@ -268,8 +272,8 @@ func (n *Node) Wait() error {
 	}
 }
 
-// Ready is nil while linearizable rounds succeed and the store is not being
-// filled from a backup.
+// Ready is nil while linearizable rounds succeed, the store is not being filled
+// from a backup, and the content can be trusted.
 func (n *Node) Ready() error {
 	if err := n.serving(); err != nil {
 		return err
@@ -343,6 +347,9 @@ func (c *Config) complete() error {
 	}
 	if err := c.Backup.complete(); err != nil {
 		return err
+	}
+	if c.ScrubInterval < 0 {
+		return errors.New("the interval of the comparison of contents can't be negative")
 	}
 	if c.CacheBytes < 0 {
 		return errors.New("the cache can't be negative")

@@ -55,8 +55,12 @@ func (n *Node) restored() bool {
 	return n.dir.Identity.Backup == "" || revision > 1
 }
 
-// serving is nil, or says that the store is being filled from a backup.
+// serving is nil, or says that the store is being filled from a backup, or that
+// its content can't be trusted.
 func (n *Node) serving() error {
+	if err := n.quarantined(); err != nil {
+		return err
+	}
 	if n.restored() {
 		return nil
 	}

@@ -33,6 +33,15 @@
 // made even if nobody waits, so that the node knows whether it is ready and how
 // stale it may be.
 //
+// # A scrub
+//
+// While a replica leads, it begins by a command, each ten seconds, a step of the
+// comparison of what all replicas have stored (scrub.go). Applying it pins the
+// state; a goroutine reads a part of it at a modest pace and proposes what it
+// found. Applying the finds raises the alarm of who differs. A replica looks at
+// the alarms before it answers anything else, and from then on its Quarantine
+// says that its content may not be served.
+//
 // # The duties of an on-disk state machine, and where they are fulfilled
 //
 //   - Open returns the applied index, which the store keeps in one batch with
@@ -51,7 +60,8 @@
 // # Ownership
 //
 // A Host owns the NodeHost and the Raft log of a node; a Shard owns one
-// replica: its flights, its round worker, its snapshot worker and its store.
+// replica: its flights, its round worker, its snapshot worker, its scrubber and
+// its store.
 // Close ends them in the reverse order of their start, fails what waits with
 // kv.ShuttingDown or kv.OutcomeUnknown, and returns when every goroutine has.
 //

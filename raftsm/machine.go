@@ -16,7 +16,7 @@ import (
 type Callbacks struct {
 	// Applied is called for each batch that changed something: the changes of
 	// the revisions from+1 to to. Events are nil if Wanted said so before the
-	// batch began.
+	// batch began, or while the content can't be trusted.
 	Applied func(from, to uint64, events []kv.Event)
 	// Wanted reports whether anybody looks at the events. If it is not set,
 	// somebody does.
@@ -38,6 +38,12 @@ type machine struct {
 	// incarnation is this process's.
 	incarnation kv.LeaseID
 	revisions   *revisionWaiters
+	// alarms is called when an alarm was raised or cleared, scrub with this
+	// member's part in a step of a scrub, which it closes.
+	alarms func()
+	scrub  func(*storage.Scrub)
+	// trusted reports whether the content may be shown.
+	trusted func() bool
 	// fatal ends the process; see Config.Fatal.
 	fatal func(error)
 	// logBytes counts what was applied since the log was last cut.
@@ -85,13 +91,25 @@ func (m *machine) Update(entries []sm.Entry) ([]sm.Entry, error) {
 	if err != nil {
 		return nil, m.stop(err)
 	}
+	// Nothing is answered any more by a member that has just learned that its
+	// content is wrong.
+	if applied.Alarms {
+		m.alarms()
+	}
+	if applied.Scrub != nil {
+		m.scrub(applied.Scrub)
+	}
 	for _, d := range deliveries {
 		m.deliver(d.seq, d.results)
 	}
 	if applied.To > applied.From {
 		m.revisions.advance(applied.To)
 		if m.callbacks.Applied != nil {
-			m.callbacks.Applied(applied.From, applied.To, applied.Events)
+			events := applied.Events
+			if !m.trusted() {
+				events = nil
+			}
+			m.callbacks.Applied(applied.From, applied.To, events)
 		}
 	}
 	return entries, nil
@@ -185,6 +203,7 @@ func (m *machine) RecoverFromSnapshot(r io.Reader, stop <-chan struct{}) error {
 	default:
 		return m.stop(fmt.Errorf("raftsm: load a snapshot: %w", err))
 	}
+	m.alarms()
 	revision, _ := m.store.Revisions()
 	m.revisions.advance(revision)
 	if m.callbacks.Jumped != nil {

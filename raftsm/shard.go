@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cairnkv/cairn/kv"
@@ -174,8 +175,11 @@ type Config struct {
 	// stays, from which a member that was away for a moment catches up; one that
 	// was away for longer gets a snapshot. Default 10,000.
 	SnapshotEntries uint64
-	Callbacks       Callbacks
-	Logger          *slog.Logger
+	// ScrubInterval is how long after a step of the comparison of the members'
+	// contents the leader begins the next one. Default 10 s.
+	ScrubInterval time.Duration
+	Callbacks     Callbacks
+	Logger        *slog.Logger
 	// Fatal is called when the disk or the log is broken in a way after which
 	// nothing may be answered. It must end the process. Default: panic.
 	Fatal func(error)
@@ -190,9 +194,12 @@ type Shard struct {
 	store   *storage.Store
 	machine *machine
 	*proposer
-	rounds *rounds
-	quit   chan struct{}
-	cutter chan struct{} // closed when the log cutter has returned
+	rounds   *rounds
+	scrubber *scrubber
+	// quarantine is a Quarantine.
+	quarantine atomic.Int32
+	quit       chan struct{}
+	cutter     chan struct{} // closed when the log cutter has returned
 }
 
 // OpenShard starts the replica. It refuses where the identity, the log and the
@@ -203,6 +210,9 @@ func (h *Host) OpenShard(cfg Config) (*Shard, error) {
 	}
 	if cfg.SnapshotEntries == 0 {
 		cfg.SnapshotEntries = defaultSnapshotEntries
+	}
+	if cfg.ScrubInterval == 0 {
+		cfg.ScrubInterval = defaultScrubInterval
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -263,10 +273,13 @@ func (s *Shard) start(hasLog bool) error {
 		return h.nh.ReadIndex(shard, timeout)
 	}
 	s.proposer.elected, s.rounds.elected = h.leader.next, h.leader.next
+	s.scrubber = newScrubber(s)
 	s.machine = &machine{
+		alarms: s.lookAtAlarms, scrub: s.scrubber.take, trusted: func() bool { return s.Quarantine() == Sound },
 		store: s.store, callbacks: s.cfg.Callbacks, deliver: s.proposer.deliver, incarnation: incarnation,
 		revisions: newRevisionWaiters(), fatal: s.cfg.Fatal, closed: make(chan struct{}),
 	}
+	s.lookAtAlarms()
 	members := map[uint64]dragonboat.Target{}
 	if !hasLog {
 		for replica, address := range h.dir.Identity.Members {
@@ -282,6 +295,7 @@ func (s *Shard) start(hasLog bool) error {
 	}
 	s.proposer.start()
 	go s.rounds.run()
+	s.scrubber.start()
 	go s.cutLog()
 	return nil
 }
@@ -318,12 +332,14 @@ func (s *Shard) Close() error {
 	close(s.quit)
 	s.host.shards.Delete(s.cfg.Shard)
 	<-s.cutter
+	s.scrubber.stop()
 	err := s.host.nh.StopReplica(s.cfg.Shard, s.replica)
 	if err == nil {
 		// Stopping only asks for it: the machine may still be applying, and what
 		// it applies is still delivered. Its Close is the end.
 		<-s.machine.closed
 	}
+	s.scrubber.drop()
 	s.proposer.close()
 	s.rounds.close()
 	return errors.Join(err, s.store.Close())

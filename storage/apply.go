@@ -84,6 +84,10 @@ func (b *Batch) dispatch(c *kv.Command) (*kv.Result, error) {
 		return b.applyAlarm(c.Alarm)
 	case kv.KindMember:
 		return b.applyMember(c.Member)
+	case kv.KindScrub:
+		return b.applyScrub(&c.Scrub)
+	case kv.KindScrubbed:
+		return b.applyScrubbed(&c.Scrubbed)
 	}
 	return nil, &kv.UnknownKindError{Kind: c.Kind}
 }
@@ -159,9 +163,11 @@ func (b *Batch) applyAlarm(a kv.Alarm) (*kv.Result, error) {
 	case a.Active && have == nil:
 		must(b.wb.Set(k, nil, nil))
 		*count++
+		b.alarms = true
 	case !a.Active && have != nil:
 		must(b.wb.Delete(k, nil))
 		*count--
+		b.alarms = true
 	}
 	return b.done(), nil
 }

@@ -47,6 +47,9 @@ type Batch struct {
 	// events.
 	WantEvents bool
 
+	scrub  *Scrub // the newest step that began, not handed out yet
+	alarms bool   // one was raised or cleared
+
 	run   txnRun   // reused by each transaction
 	ahead [][]byte // reused by Fetch
 	order []int    // reused by applyRenew
@@ -80,6 +83,7 @@ func (b *Batch) Close() {
 	}
 	// Closing a batch that was not committed only frees memory.
 	_ = b.wb.Close()
+	b.dropScrub()
 	b.h.release()
 	b.h = nil
 }
@@ -168,7 +172,7 @@ func (b *Batch) needsCommitted(c *kv.Command) bool {
 		// the ends of many leases share a commit.
 		_, touched := b.leases[c.Lease.ID]
 		return touched
-	case kv.KindClock, kv.KindMember, kv.KindAlarm, kv.KindRestore:
+	case kv.KindClock, kv.KindMember, kv.KindAlarm, kv.KindScrub, kv.KindScrubbed, kv.KindRestore:
 		return true
 	}
 	return false
@@ -195,6 +199,11 @@ type Applied struct {
 	// Events are the changes of From+1 to To in order, when they were wanted.
 	// They share no memory with the commands.
 	Events []kv.Event
+	// Scrub is this member's part in the newest step of a scrub that began, or
+	// nil. Whoever takes it closes it.
+	Scrub *Scrub
+	// Alarms says that an alarm was raised or cleared.
+	Alarms bool
 }
 
 // Commit makes the batch visible and releases it.
@@ -203,7 +212,9 @@ func (b *Batch) Commit() (Applied, error) {
 	if err := b.flush(); err != nil {
 		return Applied{}, err
 	}
-	return Applied{From: b.from, To: b.st.revision, Index: b.st.applied, Events: b.events}, nil
+	scrub := b.scrub
+	b.scrub = nil
+	return Applied{From: b.from, To: b.st.revision, Index: b.st.applied, Events: b.events, Scrub: scrub, Alarms: b.alarms}, nil
 }
 
 // flush commits what the batch holds. After a crash the state says at which

@@ -105,6 +105,18 @@ func recordCodecs() []recordCodec {
 			}
 			return appendLease(nil, l), nil
 		}},
+		{"scrub", []recordSample{
+			{"begun", appendScrubStep(nil, &scrubStep{number: 1, members: []uint64{1, 2, 300}})},
+			{"with two finds", appendScrubStep(nil, &scrubStep{number: 300, from: []byte("vk"), members: []uint64{1, 2, 3}, finds: []kv.Scrubbed{
+				{Replica: 2, Sum: [32]byte{1, 31: 2}, Next: []byte("vl")}, {Replica: 1},
+			}})},
+		}, func(b []byte) ([]byte, error) {
+			s, err := decodeScrubStep(b)
+			if err != nil {
+				return nil, err
+			}
+			return appendScrubStep(nil, s), nil
+		}},
 		{"member", []recordSample{{"full", appendMember(nil, &kv.Member{
 			Replica: 3, ID: leaseName("member"), Name: "n1", Version: 1, ClientURL: "https://n1:7480", PeerAddress: "n1:7481",
 		})}}, func(b []byte) ([]byte, error) {
@@ -310,6 +322,7 @@ func TestGoldenLayout(t *testing.T) {
 		{"member", memberKey(3)},
 		{"alarm", alarmKey(3, kv.AlarmCorrupt)},
 		{"state", keyState},
+		{"scrub", keyScrub},
 		{"format", keyFormat},
 		{"the format itself", []byte(format)},
 		{"the comparer's name", []byte(comparer.Name)},

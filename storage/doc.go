@@ -29,6 +29,7 @@
 //	q incarnation          which Raft entries of a proposer were applied
 //	M replica · A replica type   members · alarms
 //	R                      the backup that the store was filled from, if it was
+//	S                      the newest step of the comparison with other members
 //	s                      the replicated scalars (type state)
 //	f                      the format of all this
 //

@@ -14,6 +14,7 @@ const (
 	spaceAlarm       = 'A'
 	spaceExpiry      = 'I'
 	spaceMember      = 'M'
+	spaceScrub       = 'S'
 	spaceRestore     = 'R'
 	spaceAttached    = 'a'
 	spaceFormat      = 'f'
@@ -31,6 +32,7 @@ const (
 var (
 	keyFormat  = []byte{spaceFormat}
 	keyRestore = []byte{spaceRestore}
+	keyScrub   = []byte{spaceScrub}
 	keyState   = []byte{spaceState}
 )
 
