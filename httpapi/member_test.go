@@ -33,9 +33,9 @@ type member struct {
 	afterwards bool
 	waiting    func(kv.Consistency) error
 	notReady   error
-	// restoring makes the store one that is being filled.
-	restoring bool
-	status    kv.Status
+	// unserved, if set, is why the store's content is not for clients.
+	unserved kv.Code
+	status   kv.Status
 
 	// untold keeps the hub from hearing of what is applied.
 	untold bool
@@ -268,8 +268,8 @@ func (m *member) Status() kv.Status {
 func (m *member) Ready() error { return m.notReady }
 
 func (m *member) Serving() error {
-	if m.restoring {
-		return kv.Errorf(kv.Restoring, "made to be restored")
+	if m.unserved != kv.OK {
+		return kv.Errorf(m.unserved, "made to be so")
 	}
 	return nil
 }

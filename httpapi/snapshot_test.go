@@ -111,22 +111,25 @@ func TestSnapshotsAtATime(t *testing.T) {
 	k.do("GET", "/v1/snapshot", nil).want(t, 200, "")
 }
 
-// While the store is being filled from a backup, nothing is read from it or
-// written to it, and what tells of the node goes on.
-func TestWhileItIsRestored(t *testing.T) {
-	k := newKit(t)
-	k.put("k", "v")
-	k.member.restoring = true
-	for i := range k.server.routes {
-		rt := &k.server.routes[i]
-		path := strings.NewReplacer("{id}", testMember.String(), "{name}", "n", "{service}", "s", "{instance}", "i", "*", "k").Replace(rt.pattern)
-		if rt.method == http.MethodHead {
-			continue
-		}
-		a := k.do(rt.method, path, nil)
-		want := strings.HasPrefix(path, "/v1/") && path != "/v1/status" && path != "/v1/alarms"
-		if got := a.StatusCode == 503 && a.problem(t).Code == api.CodeRestoring; got != want {
-			t.Errorf("%s %s: %d %.200s", rt.method, path, a.StatusCode, a.body)
+// While the store is being filled from a backup, and while its content can't be
+// trusted, nothing is read from it or written to it, and what tells of the node
+// goes on.
+func TestWhileNothingIsServed(t *testing.T) {
+	for reason, code := range map[kv.Code]api.Code{kv.Restoring: api.CodeRestoring, kv.CorruptContent: api.CodeCorrupt} {
+		k := newKit(t)
+		k.put("k", "v")
+		k.member.unserved = reason
+		for i := range k.server.routes {
+			rt := &k.server.routes[i]
+			path := strings.NewReplacer("{id}", testMember.String(), "{name}", "n", "{service}", "s", "{instance}", "i", "*", "k").Replace(rt.pattern)
+			if rt.method == http.MethodHead {
+				continue
+			}
+			a := k.do(rt.method, path, nil)
+			want := strings.HasPrefix(path, "/v1/") && path != "/v1/status" && path != "/v1/alarms"
+			if got := a.StatusCode == 503 && a.problem(t).Code == code; got != want {
+				t.Errorf("%s, %s %s: %d %.200s", code, rt.method, path, a.StatusCode, a.body)
+			}
 		}
 	}
 }

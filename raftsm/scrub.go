@@ -23,6 +23,12 @@ const (
 	scrubStepBytes = 64 << 20
 	// scrubBytesPerSecond is the pace of reading it.
 	scrubBytesPerSecond = 16 << 20
+	// A replica in quarantine looks every quarantinePace whether it leads, to hand
+	// that over, and whether nobody does. Once nobody has led for lastResort, it
+	// may be the only one left whose log has everything: then it may lead until
+	// another one has that as well.
+	quarantinePace = 250 * time.Millisecond
+	lastResort     = 5 * time.Second
 )
 
 // Quarantine says whether a replica's content may be served.
@@ -32,8 +38,8 @@ const (
 	// Sound: nothing is known against it.
 	Sound Quarantine = iota
 	// Corrupt: it differs from the majority's. The replica votes and keeps the
-	// log, which the store has no part in, but serves nobody, does not lead and
-	// gives its state to nobody.
+	// log, which the store has no part in, but serves nobody, gives its state to
+	// nobody, and leads only while nobody else can.
 	Corrupt
 	// Doubtful: the members' contents differ, and no majority is of one mind.
 	// None of them can be trusted.
@@ -59,7 +65,7 @@ func (s *Shard) lookAtAlarms() {
 		now = Doubtful
 	}
 	was := Quarantine(s.quarantine.Swap(int32(now)))
-	s.host.transport.Quarantine(now == Corrupt)
+	s.host.transport.Quarantine(now == Corrupt, false)
 	if was == now {
 		return
 	}
@@ -206,17 +212,28 @@ func (c *scrubber) addUp(ctx context.Context) {
 	}
 }
 
-// lead begins a step each interval while this replica leads, and hands the
-// leadership over while it must not.
+// lead begins a step each interval while this replica leads, and keeps a replica
+// in quarantine from leading.
 func (c *scrubber) lead(ctx context.Context) {
 	interval := c.s.cfg.ScrubInterval
 	timer := time.NewTimer(interval)
 	defer timer.Stop()
+	var quarantine <-chan time.Time // ticks while there is one
+	ticker := time.NewTicker(quarantinePace)
+	defer ticker.Stop()
+	var leaderless time.Time // since when; zero while somebody leads
 	for {
+		if c.s.Quarantine() == Corrupt {
+			quarantine = ticker.C
+		} else {
+			quarantine, leaderless = nil, time.Time{}
+		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-c.alarm:
+		case <-quarantine:
+			leaderless = c.abstain(ctx, leaderless)
 		case <-timer.C:
 			c.mu.Lock()
 			pause := interval
@@ -231,10 +248,26 @@ func (c *scrubber) lead(ctx context.Context) {
 				}
 			}
 		}
-		if c.s.Quarantine() == Corrupt && c.s.IsLeader() {
-			c.resign(ctx)
-		}
 	}
+}
+
+// abstain hands the leadership over, if this replica has it, and makes it a
+// candidate only where nobody else has led for long.
+func (c *scrubber) abstain(ctx context.Context, leaderless time.Time) time.Time {
+	switch leader, _ := c.s.Leader(); {
+	case leader == c.s.replica:
+		c.resign(ctx)
+		return time.Time{}
+	case leader != 0:
+		c.s.host.transport.Quarantine(true, false)
+		return time.Time{}
+	case leaderless.IsZero():
+		return time.Now()
+	}
+	if time.Since(leaderless) >= lastResort {
+		c.s.host.transport.Quarantine(true, true)
+	}
+	return leaderless
 }
 
 func (c *scrubber) begin(ctx context.Context) error {
@@ -254,8 +287,8 @@ func (c *scrubber) begin(ctx context.Context) error {
 	return err
 }
 
-// resign gives the leadership to a member whose content is right. The next
-// interval tries again, if nobody took it.
+// resign gives the leadership to a member whose content is right. It is tried
+// again, if nobody took it.
 func (c *scrubber) resign(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, c.s.cfg.Timeout)
 	defer cancel()

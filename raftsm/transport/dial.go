@@ -171,7 +171,7 @@ func (c *outbound) Close() {
 
 // sendMessages sends a batch, in as many frames as it needs.
 func (c *outbound) sendMessages(batch pb.MessageBatch) error {
-	if c.t.quarantined.Load() {
+	if c.t.quarantined.Load() && !c.t.lastResort.Load() {
 		batch.Requests = withoutCandidacy(batch.Requests)
 	}
 	for len(batch.Requests) > maxMessages {

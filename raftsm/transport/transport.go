@@ -70,6 +70,7 @@ type Transport struct {
 	stats       counters
 	log         *limitedLog
 	quarantined atomic.Bool
+	lastResort  atomic.Bool
 
 	cluster Cluster
 	joined  chan struct{} // closed when cluster is set
@@ -136,9 +137,13 @@ func (t *Transport) Join(c Cluster) {
 	close(t.joined)
 }
 
-// Quarantine makes this member one that votes and keeps the log but neither
-// leads nor hands its state to others, or ends that.
-func (t *Transport) Quarantine(on bool) { t.quarantined.Store(on) }
+// Quarantine makes this member one that votes and keeps the log but hands its
+// state to nobody and is no candidate, or ends that. As a last resort it may be a
+// candidate: it may be the only one left whose log has everything.
+func (t *Transport) Quarantine(on, lastResort bool) {
+	t.quarantined.Store(on)
+	t.lastResort.Store(lastResort)
+}
 
 // Start implements raftio.ITransport: it listens.
 func (t *Transport) Start() error {

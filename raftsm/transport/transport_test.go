@@ -279,7 +279,7 @@ func TestRestartedPeer(t *testing.T) {
 func TestQuarantine(t *testing.T) {
 	a, b := pair(t, nil)
 	out, in := connect(t, a, b), connect(t, b, a)
-	a.Quarantine(true)
+	a.Quarantine(true, false)
 	vote := pb.Message{Type: pb.RequestVote, From: 1, To: 2, ShardID: 1, Term: 5}
 	pre := pb.Message{Type: pb.RequestPreVote, From: 1, To: 2, ShardID: 1, Term: 5}
 	must(t, out.SendMessageBatch(batch(vote, pre)))
@@ -293,6 +293,9 @@ func TestQuarantine(t *testing.T) {
 	if a.received() != 1 || a.messages[0].Type != pb.Heartbeat {
 		t.Errorf("these came: %+v", a.messages)
 	}
+	a.Quarantine(true, true)
+	must(t, out.SendMessageBatch(batch(vote)))
+	eventually(t, "as a last resort, it asks", func() bool { return b.received() == 2 })
 	if _, err := a.GetSnapshotConnection(context.Background(), b.cfg.Self.Address); !errors.Is(err, errQuarantined) {
 		t.Errorf("it may send snapshots: %v", err)
 	}
