@@ -116,7 +116,7 @@ func (a *app) root() *cobra.Command {
 			root.AddCommand(a.noting(c))
 		}
 	}
-	add(groupNodes, a.serve(), a.dev(), a.certs())
+	add(groupNodes, a.serve(), a.dev(), a.certs(), a.doctor())
 	add(groupKeys, a.put(), a.get(), a.del(), a.ls(), a.tree(), a.list(), a.txn(), a.bulk(), a.history(), a.watch(), a.lease())
 	add(groupTogether, a.lock(), a.elect(), a.service())
 	add(groupCluster, a.status(), a.hash(), a.compact(), a.snapshot(), a.version())

@@ -76,3 +76,11 @@ func (l raftLogger) Panicf(format string, args ...any) {
 
 // WriteMetrics writes Dragonboat's own metrics in Prometheus text form.
 func WriteMetrics(w io.Writer) { dragonboat.WriteHealthMetrics(w) }
+
+// Quiet gives what Dragonboat says to a logger where no host does, as for a look
+// at a directory.
+func Quiet(l *slog.Logger) {
+	if processLogger.Load() == nil {
+		adoptLogger(l)
+	}
+}

@@ -1,0 +1,161 @@
+package node
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+
+	"github.com/cairnkv/cairn/kv"
+	"github.com/cairnkv/cairn/raftsm"
+	"golang.org/x/sys/unix"
+)
+
+// Verdict is what was found of one thing.
+type Verdict string
+
+const (
+	// Healthy: as it should be.
+	Healthy Verdict = "ok"
+	// Questionable: a node starts with it, and should not have to.
+	Questionable Verdict = "warning"
+	// Sick: a node does not start with it, or must not.
+	Sick Verdict = "problem"
+	// NotExamined: something else stood in the way.
+	NotExamined Verdict = "skipped"
+)
+
+// Finding is what was found of one thing in a data directory.
+type Finding struct {
+	Check   string  `json:"check"`
+	Verdict Verdict `json:"verdict"`
+	Detail  string  `json:"detail"`
+	// Next is what to do about it, if anything.
+	Next string `json:"next,omitempty"`
+}
+
+// What an operator does about a member whose disk can't be trusted.
+const (
+	nextReplace = "keep a copy of the directory, remove this member from the cluster, and start it anew in an empty directory under a new replica id; a cluster of one is restored from its newest backup"
+	nextOnline  = "stop it first, or ask it: cairn status, cairn hash"
+)
+
+// Examine looks at the data directory of a node that does not run, and changes
+// nothing in it: whose it is, whether every checksum in it is right, whether log
+// and store belong together and nothing that was acknowledged is missing, and
+// whether there is room. It reads all of it.
+func Examine(ctx context.Context, path string) []Finding {
+	e := examination{ctx: ctx, path: path}
+	e.run()
+	return e.findings
+}
+
+// Sound reports whether there is nothing wrong.
+func Sound(findings []Finding) bool {
+	for _, f := range findings {
+		if f.Verdict == Sick || f.Verdict == NotExamined {
+			return false
+		}
+	}
+	return true
+}
+
+type examination struct {
+	ctx      context.Context
+	path     string
+	findings []Finding
+}
+
+func (e *examination) add(check string, verdict Verdict, next, format string, args ...any) {
+	e.findings = append(e.findings, Finding{check, verdict, fmt.Sprintf(format, args...), next})
+}
+
+func (e *examination) run() {
+	raftsm.Quiet(slog.New(slog.DiscardHandler))
+	dir, unreadable, err := raftsm.LookAt(e.path)
+	switch {
+	case errors.Is(err, raftsm.ErrInUse):
+		e.add("directory", NotExamined, nextOnline, "a running node has %s", e.path)
+		return
+	case err != nil:
+		e.add("directory", Sick, "name the directory that the node is started with: --data-dir", "%v", err)
+		return
+	}
+	defer dir.Close()
+	switch exposed, err := dir.Exposed(); {
+	case err != nil:
+		e.add("directory", Sick, "", "%v", err)
+	case exposed:
+		e.add("directory", Sick, "chmod 0700 "+e.path, "others may write %s; a node does not start on it", e.path)
+	default:
+		e.add("directory", Healthy, "", "%s, and no process has it", e.path)
+	}
+	e.disk()
+	if unreadable != nil {
+		next := nextReplace
+		if errors.Is(unreadable, fs.ErrNotExist) {
+			next = "restore the file from a copy of this directory, or " + nextReplace
+		}
+		e.add("identity", Sick, next, "%v", unreadable)
+		e.add("store", NotExamined, "", "nobody knows whose it must be")
+		e.add("log", NotExamined, "", "nobody knows whose it must be")
+		return
+	}
+	id := &dir.Identity
+	e.add("identity", Healthy, "", "member %s (%s), replica %d of cluster %s, at %s", id.MemberID, id.Name, id.Replica, id.ClusterID, id.PeerAddress)
+	store, err := dir.ExamineStore(e.ctx, shardID)
+	if err != nil {
+		e.add("store", Sick, nextReplace, "%v", err)
+		e.add("log", NotExamined, "", "how far the store has applied it is not known")
+		return
+	}
+	if store.Database == "" {
+		e.add("store", Healthy, "", "there is none yet")
+	} else {
+		e.add("store", Healthy, "", "all checksums of %d tables (%d bytes) and the log of it are right; entry %d is applied, %d keys at revision %d, history from %d",
+			store.Tables, store.Bytes, store.Stats.AppliedIndex, store.Stats.Keys, store.Stats.Revision, store.Stats.Compact)
+		e.add("content", Healthy, "", "hash %s at revision %d; sound members that are compacted to the same revision have the same (cairn hash --revision %d)",
+			hex.EncodeToString(store.Hash[:]), store.Stats.Revision, store.Stats.Revision)
+	}
+	for _, a := range store.Alarms {
+		switch {
+		case a.Type == kv.AlarmCorrupt && a.Replica == id.Replica:
+			e.add("alarm", Sick, nextReplace, "the content of this member differs from the majority's")
+		case a.Type == kv.AlarmCorrupt && a.Replica == 0:
+			e.add("alarm", Sick, "compare the hashes of all members by cairn doctor, replace the wrong ones, then clear the alarm", "the members' contents differ, and no majority is of one mind")
+		case a.Type == kv.AlarmNoSpace && a.Replica == id.Replica:
+			e.add("alarm", Questionable, "delete and compact, raise --quota, or grow the disk", "the quota or the reserve of this member is used up")
+		default:
+			e.add("alarm", Questionable, "look at that member", "replica %d: %s", a.Replica, a.Type)
+		}
+	}
+	switch has, err := dir.ExamineLog(shardID, store.Stats.AppliedIndex); {
+	case err != nil:
+		e.add("log", Sick, nextReplace, "%v", err)
+	case !has:
+		e.add("log", Healthy, "", "there is none yet")
+	default:
+		e.add("log", Healthy, "", "it can be read to its end, reaches as far as it was known to be durable, and goes on from what the store has applied")
+	}
+}
+
+func (e *examination) disk() {
+	var s unix.Statfs_t
+	if err := unix.Statfs(e.path, &s); err != nil {
+		e.add("disk", Sick, "", "measure the disk: %v", err)
+		return
+	}
+	free := s.Bavail * uint64(s.Bsize)
+	switch {
+	case s.Flags&unix.ST_RDONLY != 0:
+		e.add("disk", Sick, "look into the kernel's log, repair the file system, and mount it for writing", "the file system is read-only")
+	case free < reserveBytes:
+		e.add("disk", Questionable, "make room", "%d bytes are free; below %d the member refuses writes", free, reserveBytes)
+	case s.Files > 0 && s.Ffree == 0:
+		e.add("disk", Sick, "remove files", "the file system has no inodes left")
+	default:
+		e.add("disk", Healthy, "", "%d bytes are free", free)
+	}
+}

@@ -1,0 +1,150 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// tree is all that is in a directory: names, modes, times, contents.
+func tree(t testing.TB, dir string) string {
+	t.Helper()
+	var b strings.Builder
+	must(t, filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(&b, "%s %s %s", path, info.Mode(), info.ModTime())
+		if !d.IsDir() {
+			content, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(&b, " %q", content)
+		}
+		b.WriteString("\n")
+		return nil
+	}))
+	return b.String()
+}
+
+func verdicts(findings []Finding) string {
+	var b strings.Builder
+	for _, f := range findings {
+		fmt.Fprintf(&b, "%s %s: %s\n", f.Verdict, f.Check, f.Detail)
+	}
+	return b.String()
+}
+
+// wantFinding checks that there is a finding, and that something is to be done
+// about it.
+func wantFinding(t testing.TB, findings []Finding, check string, v Verdict, detail string) {
+	t.Helper()
+	for _, f := range findings {
+		if f.Check == check && f.Verdict == v && strings.Contains(f.Detail, detail) && (v == Healthy || f.Next != "") {
+			return
+		}
+	}
+	t.Errorf("no finding %s %s %q in:\n%s", v, check, detail, verdicts(findings))
+}
+
+// TestDoctor looks at directories as a kill and as a close leave them: all is
+// well, the content is told, and nothing was changed. A directory that a node has
+// is left alone.
+func TestDoctor(t *testing.T) {
+	_, killed, closed := fillForDamage(t)
+	for _, dir := range []string{killed, closed} {
+		must(t, os.Chmod(dir, 0o700))
+		before := tree(t, dir)
+		findings := Examine(context.Background(), dir)
+		if !Sound(findings) {
+			t.Errorf("%s", verdicts(findings))
+		}
+		for _, check := range []string{"directory", "disk", "identity", "store", "content", "log"} {
+			wantFinding(t, findings, check, Healthy, "")
+		}
+		if after := tree(t, dir); after != before {
+			t.Error("something was changed")
+		}
+	}
+	cfg := config(t)
+	n := ready(t, cfg)
+	u := newUser(t, n)
+	u.want(201, "", "PUT", "/v1/kv/k", "v")
+	findings := Examine(context.Background(), cfg.DataDir)
+	wantFinding(t, findings, "directory", NotExamined, "a running node has")
+	_, hash, err := u.try("GET", "/v1/hash", "")
+	must(t, err)
+	must(t, n.Close())
+	findings = Examine(context.Background(), cfg.DataDir)
+	told := false
+	for _, f := range findings {
+		if f.Check == "content" {
+			told = strings.Contains(hash, strings.Fields(f.Detail)[1])
+		}
+	}
+	if !told {
+		t.Errorf("the node says %s, the doctor\n%s", hash, verdicts(findings))
+	}
+	n = ready(t, cfg)
+	must(t, n.Close())
+}
+
+// TestDoctorFinds says what each kind of damage is called.
+func TestDoctorFinds(t *testing.T) {
+	_, _, closed := fillForDamage(t)
+	one := func(dir, pattern string) string {
+		t.Helper()
+		found, err := filepath.Glob(filepath.Join(dir, pattern))
+		must(t, err)
+		if len(found) == 0 {
+			t.Fatalf("there is no %s", pattern)
+		}
+		return found[0]
+	}
+	flip := func(file string, at int64) {
+		b, err := os.ReadFile(file)
+		must(t, err)
+		b[at*int64(len(b))/100] ^= 1
+		must(t, os.WriteFile(file, b, 0o600))
+	}
+	for _, c := range []struct {
+		name          string
+		damage        func(dir string)
+		check, detail string
+	}{
+		{"nothing there", func(dir string) { must(t, os.RemoveAll(dir)) }, "directory", "no such file"},
+		{"empty", func(dir string) { must(t, os.RemoveAll(dir)); must(t, os.Mkdir(dir, 0o700)) }, "directory", "is no data directory"},
+		{"open to others", func(dir string) { must(t, os.Chmod(dir, 0o777)) }, "directory", "others may write"},
+		{"identity", func(dir string) { flip(filepath.Join(dir, "IDENTITY"), 50) }, "identity", "damaged"},
+		{"no identity", func(dir string) { must(t, os.Remove(filepath.Join(dir, "IDENTITY"))) }, "identity", "no such file"},
+		{"no identity of the store", func(dir string) { must(t, os.Remove(filepath.Join(dir, "store/shard-1/IDENTITY"))) }, "store", "no identity"},
+		{"table", func(dir string) { flip(one(dir, "store/shard-1/db-*/*.sst"), 30) }, "store", ".sst"},
+		{"no table", func(dir string) { must(t, os.Remove(one(dir, "store/shard-1/db-*/*.sst"))) }, "store", "sstable"},
+		{"no log", func(dir string) { must(t, os.RemoveAll(filepath.Join(dir, "raft"))) }, "log", "has applied entries of one"},
+		{"the log's end", func(dir string) {
+			file := one(dir, "raft/*/*/tandb/node-*/*.log")
+			must(t, os.Truncate(file, 100))
+		}, "log", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "data")
+			must(t, os.CopyFS(dir, os.DirFS(closed)))
+			must(t, os.Chmod(dir, 0o700))
+			c.damage(dir)
+			findings := Examine(context.Background(), dir)
+			wantFinding(t, findings, c.check, Sick, c.detail)
+			if Sound(findings) {
+				t.Error("it is called sound")
+			}
+		})
+	}
+}
