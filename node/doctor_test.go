@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"io/fs"
 	"os"
@@ -28,7 +29,7 @@ func tree(t testing.TB, dir string) string {
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(&b, " %q", content)
+			fmt.Fprintf(&b, " %x", sha256.Sum256(content))
 		}
 		b.WriteString("\n")
 		return nil
