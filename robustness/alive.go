@@ -10,12 +10,15 @@ import (
 
 // CheckAlive asks each node of a cluster whose faults have ended for one of each:
 // a write, a linearizable read of it, the event of a watch, and the end of a lease.
-func (v *Verdict) CheckAlive(c *Cluster, h *HTTP) {
-	for _, n := range c.Nodes {
+func (v *Verdict) CheckAlive(c *Cluster) {
+	v.AddError(c.each(c.Nodes, func(n *Node) error {
+		h := NewHTTP()
+		defer h.Close()
 		if err := alive(h, n); err != nil {
-			v.Add("%s is not alive after all faults have ended: %v", n.Name, err)
+			return fmt.Errorf("%s is not alive after all faults have ended: %w", n.Name, err)
 		}
-	}
+		return nil
+	}))
 }
 
 func alive(h *HTTP, n *Node) error {

@@ -69,7 +69,11 @@
 //   - history.go, model.go, verdict.go, whole.go: what must be true.
 //   - leasetraffic.go, leasescenario.go: the same for leases; fencetraffic.go: for
 //     locks.
-//   - network_linux.go: what is between the nodes, and can be cut.
+//   - network_linux.go: what is between the nodes on the loopback, and can be cut.
+//   - namespaces_linux.go, netfault_linux.go: nodes with a network of their own, and
+//     how its wire breaks.
+//   - processfault_linux.go: system calls that fail or wait, and limits.
+//   - alive.go: that each node can do everything again at the end.
 //   - watchtrace.go, watchclient.go: what a watcher asks for and receives.
 //   - watchtraffic.go, watchtruth.go: what happens meanwhile, and how it is known.
 //   - watchcheck.go, watchscenario.go: what must be true, and how it comes about.

@@ -21,12 +21,36 @@ func onTheWire(t *testing.T, few int, b wireBreak) {
 	inNamespaces(t, few, func(s *Namespaces) Fault { return OnTheWire(s, b) })
 }
 
-func TestUnplugged(t *testing.T)  { onTheWire(t, 2, unplug) }
-func TestOneWay(t *testing.T)     { onTheWire(t, 2, oneWay) }
-func TestFastFail(t *testing.T)   { onTheWire(t, 1, fastFail) }
-func TestBridge(t *testing.T)     { onTheWire(t, 1, bridge) }
-func TestClientsCut(t *testing.T) { onTheWire(t, 1, clientsCut) }
+// onlyLong leaves a test to the long suite: a run of the others has what is in it,
+// or most of it, and takes long enough.
+func onlyLong(t *testing.T) {
+	t.Helper()
+	if !Long() {
+		t.Skip("SKIPPED: part of the long suite, CAIRN_LONG=1")
+	}
+}
+
+func TestUnplugged(t *testing.T) { onTheWire(t, 1, unplug) }
+
+func TestOneWay(t *testing.T) { onTheWire(t, 1, oneWay) }
+
+func TestFastFail(t *testing.T) {
+	onlyLong(t)
+	onTheWire(t, 1, fastFail)
+}
+
+func TestBridge(t *testing.T) {
+	onlyLong(t)
+	onTheWire(t, 1, bridge)
+}
+
+func TestClientsCut(t *testing.T) {
+	onlyLong(t)
+	onTheWire(t, 1, clientsCut)
+}
+
 func TestNarrow(t *testing.T) {
+	onlyLong(t)
 	needs(t, []string{"tc"}, nil)
 	onTheWire(t, 1, narrow)
 }
@@ -43,11 +67,13 @@ func TestSyncFails(t *testing.T) {
 }
 
 func TestWriteFails(t *testing.T) {
+	onlyLong(t)
 	needs(t, []string{"strace"}, nil)
 	local(t, Scenario{MayCrash: true}, 1, WriteFails)
 }
 
 func TestSlowSync(t *testing.T) {
+	onlyLong(t)
 	needs(t, []string{"strace"}, nil)
 	local(t, Scenario{}, 1, SlowSync)
 }
@@ -64,6 +90,7 @@ func TestStarve(t *testing.T) {
 }
 
 func TestLittleMemory(t *testing.T) {
+	onlyLong(t)
 	needs(t, nil, []string{"/sys/fs/cgroup/memory/memory.limit_in_bytes"})
 	local(t, Scenario{}, 1, LittleMemory)
 }

@@ -123,7 +123,7 @@ func (s Scenario) judge(c *Cluster, traffic *Traffic, barriers []*Operation, v *
 		c.Note("%s", tally(operations))
 	}
 	if s.Alive {
-		v.CheckAlive(c, h)
+		v.CheckAlive(c)
 	}
 	var last uint64
 	for _, n := range c.Nodes {
