@@ -88,6 +88,8 @@ type Config struct {
 	Fatal func(error)
 
 	chosen *backup.Chosen // what RestoreFrom means, if that is known already
+	// beforePart, in tests, may keep a part of a restore back.
+	beforePart func(part uint64) error
 }
 
 // Defaults of Config.

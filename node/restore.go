@@ -187,12 +187,7 @@ func (n *Node) feed(ctx context.Context) error {
 	read := make(chan error, 1)
 	go func() { read <- n.readParts(reading, next, parts) }()
 	for content := range parts {
-		if n.guard.full.Load() {
-			err = errors.New("this member's disk is almost full")
-		} else {
-			err = n.proposeRestore(ctx, kv.Restore{Step: kv.RestorePart, Part: next, Content: content})
-		}
-		if err != nil {
+		if err = n.proposePart(ctx, next, content); err != nil {
 			break
 		}
 		next++
@@ -247,6 +242,18 @@ func (n *Node) readParts(ctx context.Context, from uint64, parts chan<- []byte) 
 			return ctx.Err()
 		}
 	}
+}
+
+func (n *Node) proposePart(ctx context.Context, part uint64, content []byte) error {
+	if n.guard.full.Load() {
+		return errors.New("this member's disk is almost full")
+	}
+	if n.cfg.beforePart != nil {
+		if err := n.cfg.beforePart(part); err != nil {
+			return err
+		}
+	}
+	return n.proposeRestore(ctx, kv.Restore{Step: kv.RestorePart, Part: part, Content: content})
 }
 
 func (n *Node) proposeRestore(ctx context.Context, r kv.Restore) error {

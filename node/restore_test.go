@@ -9,8 +9,10 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -32,6 +34,30 @@ func save(t testing.TB, n *Node, path string) backup.Info {
 	info, err := backup.Verify(&file)
 	must(t, err)
 	return info
+}
+
+// held keeps a restore from going beyond a part.
+type held struct{ last atomic.Uint64 }
+
+func holdAt(part uint64) *held {
+	h := &held{}
+	h.last.Store(part)
+	return h
+}
+
+func (h *held) beforePart(part uint64) error {
+	if part > h.last.Load() {
+		return errors.New("the test holds it")
+	}
+	return nil
+}
+
+func (h *held) release() { h.last.Store(1 << 62) }
+
+// reached reports whether a node has applied all up to where a restore is held.
+func (h *held) reached(n *Node) bool {
+	restoring, next := n.shard.Store().Restoring()
+	return restoring && next == h.last.Load()+1
 }
 
 // fillNode writes keys, some of them on leases, and overwrites and deletes some.
@@ -138,8 +164,9 @@ func TestRestoreThree(t *testing.T) {
 		cluster = append(cluster, cfg.Name+"="+cfg.PeerListen)
 	}
 	nodes := make([]*Node, 3)
+	hold := holdAt(1)
 	for i := range configs {
-		configs[i].InitialCluster = strings.Join(cluster, ",")
+		configs[i].InitialCluster, configs[i].beforePart = strings.Join(cluster, ","), hold.beforePart
 		nodes[i] = open(t, configs[i])
 		u := newUser(t, nodes[i])
 		if i == 0 {
@@ -154,20 +181,13 @@ func TestRestoreThree(t *testing.T) {
 		}
 	}
 	// The leader goes in the middle of it, and comes back.
-	var leader int
+	leader := 0
 	eventually(t, "a part is restored", func() bool {
-		for i, n := range nodes {
-			if restoring, part := n.shard.Store().Restoring(); restoring && part > 1 && n.shard.IsLeader() {
-				leader = i
-				return true
-			}
-			if n.restored() {
-				t.Fatal("it was over too soon")
-			}
-		}
-		return false
+		leader = slices.IndexFunc(nodes, func(n *Node) bool { return n.shard.IsLeader() })
+		return leader >= 0 && hold.reached(nodes[leader])
 	})
 	must(t, nodes[leader].Close())
+	hold.release()
 	nodes[leader] = open(t, configs[leader])
 	hashes := map[string]bool{}
 	for _, n := range nodes {
@@ -202,22 +222,18 @@ func TestRestoreThreeResumes(t *testing.T) {
 		cluster = append(cluster, configs[i].Name+"="+configs[i].PeerListen)
 	}
 	nodes := make([]*Node, 3)
+	hold := holdAt(1)
 	for i := range nodes {
-		configs[i].InitialCluster = strings.Join(cluster, ",")
+		configs[i].InitialCluster, configs[i].beforePart = strings.Join(cluster, ","), hold.beforePart
 		nodes[i] = open(t, configs[i])
 	}
-	eventually(t, "a part is restored", func() bool {
-		restoring, part := nodes[0].shard.Store().Restoring()
-		if nodes[0].restored() {
-			t.Fatal("it was over too soon")
-		}
-		return restoring && part > 1
-	})
+	eventually(t, "a part is restored", func() bool { return hold.reached(nodes[0]) })
 	var wg sync.WaitGroup
 	for _, n := range nodes {
 		wg.Go(func() { _ = n.Close() })
 	}
 	wg.Wait()
+	hold.release()
 	for i := range nodes {
 		if i < 2 {
 			configs[i].RestoreFrom = ""
@@ -243,20 +259,16 @@ func TestRestoreInterrupted(t *testing.T) {
 
 	cfg := config(t)
 	cfg.RestoreFrom = file
-	interrupted := func() {
+	interrupted := func(part uint64) {
 		t.Helper()
+		hold := holdAt(part)
+		cfg := cfg
+		cfg.beforePart = hold.beforePart
 		n := open(t, cfg)
-		_, before := n.shard.Store().Restoring()
-		eventually(t, "a part is restored", func() bool {
-			restoring, part := n.shard.Store().Restoring()
-			if n.restored() {
-				t.Fatal("it was over too soon")
-			}
-			return restoring && part > max(before, 1)
-		})
+		eventually(t, "a part is restored", func() bool { return hold.reached(n) })
 		must(t, n.Close())
 	}
-	interrupted()
+	interrupted(1)
 	for _, c := range []struct{ from, says string }{
 		{"", "was interrupted: start it again with the same --restore-from"},
 		{other, "is not the backup with the checksum " + info.SHA256},
@@ -275,7 +287,7 @@ func TestRestoreInterrupted(t *testing.T) {
 	// A newer backup in the same directory is not what the restore began with.
 	cfg.RestoreFrom = dir
 	must(t, os.Rename(other, filepath.Join(dir, backup.Name(time.Now().Add(time.Hour), 1))))
-	interrupted()
+	interrupted(2)
 	sameContent(t, ready(t, cfg), info)
 }
 
@@ -345,7 +357,7 @@ func TestRestoredLeases(t *testing.T) {
 	old := ready(t, config(t))
 	u := newUser(t, old)
 	u.want(201, "", "PUT", "/v1/kv/long?ttl=1h", "v")
-	u.want(201, "", "PUT", "/v1/kv/short?ttl=3s", "v")
+	u.want(201, "", "PUT", "/v1/kv/short?ttl=8s", "v")
 	eventually(t, "time has passed", func() bool { return old.Status().ClockMillis > 1000 })
 	file := filepath.Join(t.TempDir(), "backup")
 	save(t, old, file)
