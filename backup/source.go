@@ -49,7 +49,7 @@ func ChooseIn(ctx context.Context, p Place, sum *[32]byte) (*Chosen, error) {
 		return nil, err
 	}
 	if len(names) == 0 {
-		return nil, fmt.Errorf("there is no backup in %s", p)
+		return nil, fmt.Errorf("there is no backup in %s whose name is that of a scheduled one (%s…%s)", p, namePrefix, Extension)
 	}
 	if sum == nil {
 		return check(ctx, p, names[0], nil)

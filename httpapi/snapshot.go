@@ -73,7 +73,7 @@ func (w *snapshotWriter) Write(p []byte) (int, error) {
 		h["X-Content-Type-Options"] = valueNosniff
 		h["Trailer"] = valueTrailer
 		x.setHeader("Content-Disposition", fmt.Sprintf(`attachment; filename="cairn-%s-r%d.cairn-backup"`,
-			x.s.cfg.Now().UTC().Format("20060102T150405Z"), w.revision))
+			x.s.cfg.Now().UTC().Format("20060102T150405.000Z"), w.revision))
 		x.writeHeader(http.StatusOK, w.revision)
 	}
 	w.sum.Write(p)

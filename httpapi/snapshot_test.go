@@ -38,8 +38,12 @@ func TestSnapshot(t *testing.T) {
 		if got, want := a.Trailer.Get(api.HeaderDigest), "sha-256=:"+base64.StdEncoding.EncodeToString(sum[:])+":"; got != want {
 			t.Errorf("%s: %q, want %q", api.HeaderDigest, got, want)
 		}
-		if got, want := a.Header.Get("Content-Disposition"), fmt.Sprintf(`attachment; filename="cairn-20261122T050000Z-r%d.cairn-backup"`, revision); got != want {
+		if got, want := a.Header.Get("Content-Disposition"), fmt.Sprintf(`attachment; filename="cairn-20261122T050000.000Z-r%d.cairn-backup"`, revision); got != want {
 			t.Errorf("got %s, want %s", got, want)
+		}
+		name := strings.TrimSuffix(strings.TrimPrefix(a.Header.Get("Content-Disposition"), `attachment; filename="`), `"`)
+		if taken, ok := backup.Taken(name); !ok || !taken.Equal(testStart) {
+			t.Errorf("%s is not a name under which a restore finds it", name)
 		}
 		if got := a.Header.Get(api.HeaderRevision); got != fmt.Sprint(revision) {
 			t.Errorf("revision %s", got)
