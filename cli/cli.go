@@ -78,7 +78,8 @@ and its name, such as CAIRN_ENDPOINT or CAIRN_DATA_DIR. A flag beats it.
 
 Exit status: 0 done · 2 wrong usage · 3 not found · 4 the state is not what the
 command needs (a condition failed) · 5 unavailable, nothing was applied · 6 a
-write of which the outcome is unknown · 1 anything else.`
+write of which the outcome is unknown · 7 a node that a restart can't help: what is
+on its disk is damaged, or another member has its place · 1 anything else.`
 
 func (a *app) root() *cobra.Command {
 	root := &cobra.Command{

@@ -7,6 +7,7 @@ import (
 
 	"github.com/cairnkv/cairn/api"
 	"github.com/cairnkv/cairn/client"
+	"github.com/cairnkv/cairn/node"
 )
 
 // Exit statuses.
@@ -18,6 +19,7 @@ const (
 	statusConflict    = 4
 	statusUnavailable = 5
 	statusUnknown     = 6
+	statusHopeless    = node.StatusHopeless
 )
 
 // exitStatus tells a script what kind of error it was.
@@ -31,6 +33,8 @@ func exitStatus(err error) int {
 	switch {
 	case err == nil:
 		return statusOK
+	case node.Hopeless(err):
+		return statusHopeless
 	case errors.As(err, &lost), errors.As(err, &notTaken):
 		return statusConflict
 	case errors.As(err, &usage):

@@ -41,7 +41,11 @@ func startDamaged(env string) (code int) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	refuse := func(err error) {
-		fmt.Println("refused:", err)
+		if Hopeless(err) {
+			fmt.Println("refused:", err)
+		} else {
+			fmt.Println("refused, and a supervisor would try again:", err)
+		}
 		os.Exit(0)
 	}
 	n, err := Open(ctx, Config{DataDir: dir, Listen: "127.0.0.1:0", PeerListen: listen, PeerAdvertise: address, Fatal: refuse})

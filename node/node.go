@@ -84,7 +84,7 @@ type Config struct {
 	Version string
 	Logger  *slog.Logger
 	// Fatal ends the process when the disk or the log is broken. Default: log
-	// and exit with status 1.
+	// and exit with status 1, or StatusHopeless.
 	Fatal func(error)
 
 	chosen *backup.Chosen // what RestoreFrom means, if that is known already
@@ -362,12 +362,15 @@ func (c *Config) complete() error {
 	if c.Fatal == nil {
 		logger := c.Logger
 		c.Fatal = func(err error) {
-			what := "its disk or its log is broken"
+			what, status := "its disk or its log is broken", 1
 			if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
 				what = "its disk is full; make room and start it again"
 			}
+			if Hopeless(err) {
+				what, status = "what is on its disk is damaged; look at it with cairn doctor", StatusHopeless
+			}
 			logger.Error("this node can't go on; "+what, "err", err)
-			os.Exit(1)
+			os.Exit(status)
 		}
 	}
 	if c.InitialCluster != "" {

@@ -42,7 +42,7 @@ func (p *PeerTLS) files() *raftsm.PeerFiles {
 
 // disowned ends the node after another member said that it is not who it was.
 func (n *Node) disowned(err error) {
-	n.fail(fmt.Errorf("this member can't stay: %w; start it anew under a new replica id", err))
+	n.fail(fmt.Errorf("%w: %w; start it anew under a new replica id", errDisowned, err))
 }
 
 // fail makes Wait return. Only the first reasons count.

@@ -131,13 +131,13 @@ func (d *Dir) identify(spec Spec) error {
 		d.Identity = have
 		return d.check(spec)
 	case !errors.Is(err, os.ErrNotExist):
-		return err
+		return marked(err)
 	}
 	// What lies here without an identity was left by something else, or lost
 	// its identity; starting on it could vote twice.
 	for _, name := range []string{raftDir, storeDir} {
 		if _, err := os.Lstat(filepath.Join(d.Path, name)); err == nil {
-			return fmt.Errorf("%s has data but no %s file: restore the file, or start this member anew in an empty directory", d.Path, identityFile)
+			return marked(fmt.Errorf("%s has data but no %s file: restore the file, or start this member anew in an empty directory", d.Path, identityFile))
 		}
 	}
 	id, err := newIdentity(spec)

@@ -148,7 +148,7 @@ func newNodeHost(nhc config.NodeHostConfig) (nh *dragonboat.NodeHost, err error)
 	case nh == nil:
 		// The checksum of one of its own small files is wrong. They hold nothing
 		// that the identity and the log don't know better.
-		return nil, errors.New("dragonboat.ds or NODEHOST.ID in it is damaged; remove both, they are made again")
+		return nil, marked(errors.New("dragonboat.ds or NODEHOST.ID in it is damaged; remove both, they are made again"))
 	}
 	return nh, nil
 }
@@ -227,7 +227,7 @@ func (h *Host) OpenShard(cfg Config) (*Shard, error) {
 		return nil, err
 	}
 	if err := h.dir.checkStore(cfg.Shard, hasLog); err != nil {
-		return nil, err
+		return nil, marked(err)
 	}
 	quit := make(chan struct{})
 	cfg.Store.RetryPause = func() {
@@ -238,7 +238,7 @@ func (h *Host) OpenShard(cfg Config) (*Shard, error) {
 	}
 	store, err := storage.Open(h.dir.shardDir(cfg.Shard), cfg.Store)
 	if err != nil {
-		return nil, err
+		return nil, markedUnlessDisk(err)
 	}
 	s := &Shard{
 		cfg: cfg, host: h, replica: id.Replica, lone: len(id.Members) == 1, store: store,

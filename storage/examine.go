@@ -180,3 +180,10 @@ func (readOnly) Remove(name string) error    { return refused(name) }
 func (readOnly) RemoveAll(name string) error { return refused(name) }
 func (readOnly) Rename(_, name string) error { return refused(name) }
 func (readOnly) Link(_, name string) error   { return refused(name) }
+
+// Damaged reports whether an error says that what is on the disk is not what was
+// written.
+func Damaged(err error) bool {
+	var record *CorruptError
+	return errors.As(err, &record) || pebble.IsCorruptionError(err)
+}
