@@ -53,6 +53,9 @@
 // behind. What happened is learned without any watch, from the histories of the
 // keys; watchcheck.go holds each trace against it, one function a guarantee.
 //
+// Bit flips have a sweep of their own (bitflip_test.go): one bit in one file of one
+// of three nodes, which is then started and read.
+//
 // That the checks find what they are made for is itself tested: checks_test.go,
 // lease_test.go, fence_test.go and watchcheck_test.go spoil a history and traces in
 // many ways, and mutant_linux_test.go, leasemutant_test.go and watchmutant_test.go

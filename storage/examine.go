@@ -82,6 +82,9 @@ func openExamined(path string, o *pebble.Options) (db *pebble.DB, err error) {
 			db, err = nil, p
 		}
 	}()
+	if err := checkManifest(o.FS, path); err != nil {
+		return nil, err
+	}
 	return pebble.Open(path, o)
 }
 

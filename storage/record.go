@@ -168,11 +168,14 @@ func (r *reader) payload(m *meta) []byte {
 // CorruptError says that a record on disk can't have been written by this
 // version. The store doesn't guess; the member must be replaced.
 type CorruptError struct {
-	Key    []byte
+	Key    []byte // empty if it is not about one record
 	Reason string
 }
 
 func (e *CorruptError) Error() string {
+	if len(e.Key) == 0 {
+		return "storage: " + e.Reason
+	}
 	return fmt.Sprintf("storage: record %x is corrupt: %s", e.Key, e.Reason)
 }
 

@@ -194,6 +194,11 @@ func openPebble(fs vfs.FS, dir string, create bool, opts *Options, room *room) (
 			db, err = nil, fmt.Errorf("storage: open %s: %w", dir, err)
 		}
 	}()
+	if !create {
+		if err := checkManifest(fs, dir); err != nil {
+			return nil, err
+		}
+	}
 	if db, err = pebble.Open(dir, o); err == nil {
 		disk.opened.Store(true)
 	}
