@@ -29,7 +29,7 @@ type Source interface {
 type Share float64
 
 // Background is the share of a backup that is taken beside writers.
-const Background Share = 0.2
+const Background Share = 1.0 / 8
 
 // pause waits after a stretch of work, so that the work stays within the share.
 func (s Share) pause(ctx context.Context, worked time.Duration) error {
