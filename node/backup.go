@@ -244,6 +244,7 @@ func (s *schedule) registerMetrics(r prometheus.Registerer) {
 		}
 		return s.age(time.Now()).Seconds()
 	})
+	gauge("backup_interval_seconds", "Time between scheduled backups, as configured.", s.cfg.Every.Seconds)
 	gauge("backup_last_size_bytes", "Size of the last scheduled backup that this member took.", func() float64 { return float64(s.size.Load()) })
 	counter("backups_total", "Scheduled backups that this member took.", &s.taken)
 	counter("backup_failures_total", "Scheduled backups, and looks at where they are kept, that failed on this member.", &s.failures)

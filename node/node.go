@@ -208,7 +208,7 @@ func (n *Node) newServer() *httpapi.Server {
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	registerMetrics(registry, n)
 	n.schedule.registerMetrics(registry)
-	registry.MustRegister(watchMetrics{n.watchers}, peerMetrics{n.host})
+	registry.MustRegister(watchMetrics{n.watchers}, peerMetrics{n.host}, storageMetrics{n.shard.Store()})
 	return httpapi.New(httpapi.Config{
 		Store:        face{n},
 		Watchers:     n.watchers,

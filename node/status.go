@@ -1,6 +1,8 @@
 package node
 
 import (
+	"runtime"
+
 	"github.com/cairnkv/cairn/kv"
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -51,6 +53,10 @@ func registerMetrics(r prometheus.Registerer, n *Node) {
 			return value(&s)
 		}))
 	}
+	r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Namespace: "cairn", Name: "build_info", Help: "1; the labels say what runs.",
+		ConstLabels: prometheus.Labels{"version": n.cfg.Version, "go": runtime.Version(), "member": n.dir.Identity.Name},
+	}, func() float64 { return 1 }))
 	gauge("revision", "Revision of this member's store.", func(s *kv.Status) float64 { return float64(s.Revision) })
 	gauge("compact_revision", "Revision at which history begins.", func(s *kv.Status) float64 { return float64(s.CompactRevision) })
 	gauge("applied_index", "Log index of the newest applied entry.", func(s *kv.Status) float64 { return float64(s.AppliedIndex) })

@@ -42,6 +42,8 @@ var ours = map[string]rule{
 	"cli":        {may: []string{"api", "backup", "client", "node", "internal/authority"}, tests: anything},
 	".":          {may: []string{"cli"}},
 	"robustness": {may: anything, tests: anything},
+	// What is there for Prometheus and Grafana is tested on a node.
+	"monitoring": {tests: []string{"node", "internal/authority"}},
 	// What an example imports is what its reader has.
 	"examples":           {tests: []string{"client"}},
 	"examples/cache":     {may: []string{"api", "client"}},
