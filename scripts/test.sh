@@ -26,11 +26,15 @@ esac
 if ! command -v curl >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
 	apt-get update -qq && apt-get install -y -qq --no-install-recommends curl
 fi
-# What some tests of ./robustness need besides. They are skipped without it.
+# What some tests of ./robustness and ./monitoring need besides. They are skipped
+# without it.
 if [ -n "$long" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
 	for tool in chromium nginx; do
 		command -v "$tool" >/dev/null || apt-get install -y -qq --no-install-recommends "$tool" || true
 	done
+fi
+if [ -n "$long${CI-}" ] && ! command -v prometheus >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+	apt-get update -qq && apt-get install -y -qq --no-install-recommends prometheus || true
 fi
 for tool in go git curl; do
 	if ! command -v "$tool" >/dev/null; then
@@ -105,6 +109,7 @@ step 'bench: go vet and go test' bench
 for tool in chromium nginx; do
 	PATH=$PATH:/usr/sbin command -v "$tool" >/dev/null || summary+="SKIPPED        ./robustness: what needs $tool, which is not here"$'\n'
 done
+command -v prometheus >/dev/null || summary+="SKIPPED        ./monitoring: what needs prometheus, which is not here"$'\n'
 
 printf '\n== summary\n%s' "$summary"
 printf '%-8s %4ds  all\n\n' "$([ $failed = 0 ] && echo ok || echo FAILED)" "$SECONDS"
