@@ -1,0 +1,90 @@
+package storage
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/cairnkv/cairn/kv"
+)
+
+// TestManifestFlips flips bits all over the manifest of a store as a kill leaves it,
+// in each byte if CAIRN_LONG is set, and cuts it there as a torn write does. The store opens with all that
+// it had, or not at all. Where only the last record was torn, and the logs that it
+// stands for are still there, it opens.
+func TestManifestFlips(t *testing.T) {
+	small := Options{MemTableBytes: 256 << 10, CacheBytes: 1 << 20}
+	dir, image := filepath.Join(t.TempDir(), "live"), filepath.Join(t.TempDir(), "image")
+	s, err := Open(dir, small)
+	if err != nil {
+		t.Fatal(err)
+	}
+	manifest := ""
+	for i := 0; ; i++ {
+		applyTo(t, s, &kv.Command{Kind: kv.KindTxn, Txn: &kv.Txn{Then: []kv.Op{
+			{Type: kv.OpPut, Key: fmt.Append(nil, "k", i%500), Value: bytes.Repeat([]byte{byte(i)}, 1000)},
+		}}})
+		if i == 2000 {
+			break
+		}
+	}
+	want := mustHash(t, s)
+	if err := os.CopyFS(image, os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	closeStore(t, s)
+	found, err := filepath.Glob(filepath.Join(image, "db-000001", "MANIFEST-*"))
+	if err != nil || len(found) != 1 {
+		t.Fatal(found, err)
+	}
+	manifest = filepath.Base(found[0])
+	good, err := os.ReadFile(found[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	opened, refused, gaps := 0, 0, 0
+	try := func(what string, b []byte) {
+		t.Helper()
+		copied := filepath.Join(t.TempDir(), "copy")
+		if err := os.CopyFS(copied, os.DirFS(image)); err != nil {
+			t.Fatal(err)
+		}
+		defer os.RemoveAll(copied)
+		if err := os.WriteFile(filepath.Join(copied, "db-000001", manifest), b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s, err := Open(copied, small)
+		if err != nil {
+			refused++
+			if strings.Contains(err.Error(), "has lost its end") {
+				gaps++
+			}
+			return
+		}
+		defer closeStore(t, s)
+		opened++
+		if got := mustHash(t, s); got != want {
+			t.Errorf("%s: it opens, and is not what it was", what)
+		}
+	}
+	stride := 31
+	if os.Getenv("CAIRN_LONG") != "" {
+		stride = 1
+	}
+	for i := 0; i < len(good); i += stride {
+		bent := bytes.Clone(good)
+		bent[i] ^= 1 << (i % 8)
+		try(fmt.Sprint("byte ", i), bent)
+		if i%(4*stride) == 0 {
+			try(fmt.Sprint("cut to ", i), good[:i])
+		}
+	}
+	try("undamaged", good)
+	t.Logf("%d bytes: %d opened, %d were refused, %d of them for a gap in the logs", len(good), opened, refused, gaps)
+	if opened == 0 || gaps == 0 {
+		t.Error("the damages are not what they should be")
+	}
+}
