@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
 
@@ -317,12 +318,17 @@ func elide(r *kv.Result) *kv.Result {
 	return &short
 }
 
-// numberOf derives a lease's number from its id: the millisecond of its making and
-// 15 bits of its randomness, 63 bits and not 0. So new numbers follow each other and
-// lie side by side in the store, as new ids do, and looking one up is cheap.
-func numberOf(id kv.LeaseID) int64 {
+// numberOf derives a lease's number from its id: 63 bits, not 0. The first try is the
+// millisecond of its making and 15 bits of its randomness: new numbers then follow
+// each other and lie side by side in the store, as new ids do, and looking one up is
+// cheap. Ids are their clients' to choose, though, and may all have one millisecond,
+// so the tries behind it are anywhere.
+func numberOf(id kv.LeaseID, try uint32) int64 {
+	if try > 0 {
+		sum := sha256.Sum256(binary.BigEndian.AppendUint32(id[:], try))
+		return max(int64(binary.BigEndian.Uint64(sum[:])>>1), 1)
+	}
 	const low = 15
 	millis := binary.BigEndian.Uint64(id[:8]) >> 16
-	n := int64(millis<<low | uint64(binary.BigEndian.Uint16(id[14:]))&(1<<low-1))
-	return max(n, 1)
+	return max(int64(millis<<low|uint64(binary.BigEndian.Uint16(id[14:]))&(1<<low-1)), 1)
 }

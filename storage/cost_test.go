@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/cairnkv/cairn/kv"
 	"github.com/cockroachdb/pebble/v2"
@@ -61,7 +62,7 @@ func (fs *countingFS) reads(t *testing.T, fn func() error) int64 {
 }
 
 // settled returns a store that fill filled, with everything in tables and
-// nothing in caches.
+// nothing in caches, and nothing going on in the background that reads.
 func settled(t *testing.T, fill func(s *Store)) (*Store, *countingFS) {
 	t.Helper()
 	fs := &countingFS{FS: vfs.NewMem()}
@@ -75,7 +76,15 @@ func settled(t *testing.T, fill func(s *Store)) (*Store, *countingFS) {
 		t.Fatal(err)
 	}
 	closeStore(t, s)
-	return openStore(t, fs, func(o *Options) { o.CacheBytes = 1 }), fs
+	s = openStore(t, fs, func(o *Options) { o.CacheBytes = 1 })
+	// Pebble looks at its tables once after each start.
+	for m := s.current.Load().db.Metrics(); !m.Table.InitialStatsCollectionComplete || m.Compact.NumInProgress > 0; m = s.current.Load().db.Metrics() {
+		if t.Context().Err() != nil {
+			t.Fatal(t.Context().Err())
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return s, fs
 }
 
 // versions puts some keys many times.

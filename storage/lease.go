@@ -46,7 +46,8 @@ func (b *Batch) deadlineAfter(ttl int64) uint64 {
 
 // freeNumber returns the number that a lease without one gets.
 func (b *Batch) freeNumber(id kv.LeaseID) (int64, error) {
-	for n := numberOf(id); ; n = n%(1<<63-1) + 1 {
+	for try := uint32(0); ; try++ {
+		n := numberOf(id, try)
 		taken, err := b.numberTaken(n)
 		if err != nil || !taken {
 			return n, err

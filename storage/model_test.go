@@ -497,11 +497,11 @@ func (m *model) numberTaken(n int64) bool {
 }
 
 func (m *model) numberFor(id kv.LeaseID) int64 {
-	n := numberOf(id)
-	for m.numberTaken(n) {
-		n = n%(1<<63-1) + 1
+	try := uint32(0)
+	for m.numberTaken(numberOf(id, try)) {
+		try++
 	}
-	return n
+	return numberOf(id, try)
 }
 
 func (m *model) grant(g kv.Lease) *kv.Result {
