@@ -27,6 +27,7 @@ func TestMain(m *testing.M) {
 // The scripts of testdata run the command line as its users do. Each has
 //
 //   - $LISTEN and $PEER, free addresses for a node, and CAIRN_ENDPOINT, its URL;
+//   - $LISTEN2, $PEER2, $LISTEN3 and $PEER3, the same for two more;
 //   - $BASE, a free port for cairn dev;
 //   - $DEAD, a URL at which nothing listens;
 //   - $DROPS, the URL of a server that hangs up on every request that it has read;
@@ -48,6 +49,10 @@ func TestScripts(t *testing.T) {
 			listen := freeAddress(t)
 			env.Setenv("LISTEN", listen)
 			env.Setenv("PEER", freeAddress(t))
+			env.Setenv("PEER2", freeAddress(t))
+			env.Setenv("PEER3", freeAddress(t))
+			env.Setenv("LISTEN2", freeAddress(t))
+			env.Setenv("LISTEN3", freeAddress(t))
 			env.Setenv("CAIRN_ENDPOINT", "http://"+listen)
 			env.Setenv("BASE", strconv.Itoa(base))
 			env.Setenv("BASE2", strconv.Itoa(base+10))

@@ -62,6 +62,11 @@ const (
 	CodeLeaseExists         Code = "lease-exists"
 	CodeKeyExists           Code = "key-exists"
 	CodeMemberExists        Code = "member-exists"
+	CodeMemberNotFound      Code = "member-not-found"
+	CodeJoinRefused         Code = "join-refused"
+	CodeWrongMemberState    Code = "wrong-member-state"
+	CodeQuorumAtRisk        Code = "quorum-at-risk"
+	CodeLearnerBehind       Code = "learner-behind"
 	CodeNotANumber          Code = "not-a-number"
 	CodeTransactionTooLarge Code = "transaction-too-large"
 	CodeFencingTokenStale   Code = "fencing-token-stale"
@@ -153,7 +158,12 @@ var Table = []CodeInfo{
 	{CodeLeaseNotFound, 404, ClassNotFound, "The lease does not exist"},
 	{CodeLeaseExists, 409, ClassConflict, "A lease with this name exists"},
 	{CodeKeyExists, 409, ClassConflict, "The next key of the sequence exists already"},
-	{CodeMemberExists, 409, ClassConflict, "Another member has this replica id"},
+	{CodeMemberExists, 409, ClassConflict, "Another member has this replica id, name or address"},
+	{CodeMemberNotFound, 404, ClassNotFound, "There is no such member"},
+	{CodeJoinRefused, 403, ClassForbidden, "The join token is not good for this"},
+	{CodeWrongMemberState, 409, ClassConflict, "The member is not in a state for this"},
+	{CodeQuorumAtRisk, 409, ClassConflict, "Too few voters would be left that answer"},
+	{CodeLearnerBehind, 409, ClassConflict, "The learner has not caught up"},
 	{CodeNotANumber, 409, ClassConflict, "The value can't be incremented"},
 	{CodeTransactionTooLarge, 413, ClassConflict, "The transaction does more than one may"},
 	{CodeFencingTokenStale, 412, ClassConflict, "The holder that the write was made for has lost its lock"},

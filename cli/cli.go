@@ -120,7 +120,7 @@ func (a *app) root() *cobra.Command {
 	add(groupNodes, a.serve(), a.dev(), a.certs(), a.doctor())
 	add(groupKeys, a.put(), a.get(), a.del(), a.ls(), a.tree(), a.list(), a.txn(), a.bulk(), a.history(), a.watch(), a.lease())
 	add(groupTogether, a.lock(), a.elect(), a.service())
-	add(groupCluster, a.status(), a.hash(), a.compact(), a.snapshot(), a.version())
+	add(groupCluster, a.status(), a.member(), a.hash(), a.compact(), a.snapshot(), a.version())
 	return root
 }
 

@@ -43,6 +43,10 @@ const serveExample = `  # A cluster of one
     --listen 10.0.0.1:7480 --peer-listen 10.0.0.1:7481 \
     --initial-cluster n1=10.0.0.1:7481,n2=10.0.0.2:7481,n3=10.0.0.3:7481
 
+  # One more node, with the token that "cairn member add" printed
+  cairn serve --insecure --data-dir /var/lib/cairn --listen 10.0.0.4:7480 \
+    --peer-listen 10.0.0.4:7481 --join http://10.0.0.1:7480 --join-token TOKEN
+
   # A new cluster from the newest backup; give it to every one of its members
   cairn serve --data-dir /var/lib/cairn --restore-from /mnt/backups
 
@@ -73,6 +77,8 @@ func (a *app) serve() *cobra.Command {
 	flags.StringVar(&cfg.Name, "name", "", "`name` of the node (default n1); can't change later")
 	flags.StringVar(&cfg.DataDir, "data-dir", "cairn-data", "`directory` of the data; made if it does not exist")
 	flags.StringVar(&cfg.InitialCluster, "initial-cluster", "", "all first `members`, name=host:port,…, the same on each; looked at on the first start only")
+	flags.StringVar(&cfg.Join, "join", "", "`URL` of a member of a running cluster that the node is to come to, or several with commas; looked at on the first start only")
+	flags.StringVar(&cfg.JoinToken, "join-token", "", "`token` that 'cairn member add' gave for it")
 	flags.StringVar(&cfg.PeerTLS.CA, "peer-ca", "", "PEM `file` with the authority that signs the certificates of members, and of nobody else")
 	flags.StringVar(&cfg.PeerTLS.Cert, "peer-cert", "", "PEM `file` with this member's certificate")
 	flags.StringVar(&cfg.PeerTLS.Key, "peer-key", "", "PEM `file` with its key")

@@ -15,6 +15,8 @@ import (
 // must be set; everything else has a default.
 type Config struct {
 	Store Store
+	// Cluster shows and changes who belongs to the cluster.
+	Cluster Cluster
 	// Watchers is told of what is applied to the store. Shutdown closes it.
 	Watchers *watchers.Hub
 	// MemberID and ClusterID are ULIDs; the first is on every answer.

@@ -44,7 +44,7 @@ func newKitOn(t testing.TB, m *member, change ...func(*Config)) *kit {
 	k := &kit{t: t, member: m, clock: &clock{now: testStart}}
 	registry := prometheus.NewRegistry()
 	cfg := Config{
-		Store: m, Watchers: m.hub, MemberID: testMember.String(), ClusterID: testCluster.String(), Version: "0.0.0-test",
+		Store: m, Cluster: &fixedCluster{}, Watchers: m.hub, MemberID: testMember.String(), ClusterID: testCluster.String(), Version: "0.0.0-test",
 		OpenAPI: contractText(t), CursorKey: [32]byte{1, 2, 3}, Now: k.clock.Now,
 		Registerer: registry, Gatherer: registry,
 		ExtraMetrics: func(w io.Writer) { _, _ = io.WriteString(w, "extra_metric 1\n") },

@@ -142,6 +142,15 @@ func routes() []route {
 		{method: "GET", pattern: "/v1/watch", params: watchParams, repeats: watchRepeats, handle: (*exchange).getWatch},
 		{method: "POST", pattern: "/v1/watch", params: params(pEncoding), body: jsonBody, handle: (*exchange).postWatch},
 
+		read("GET", "/v1/cluster", 0, typesJSON, (*exchange).getCluster),
+		read("GET", "/v1/cluster/members", 0, typesJSON, (*exchange).listMembers),
+		recipe("POST", "/v1/cluster/members", 0, jsonBody, typesJSON, (*exchange).addMember),
+		read("GET", membersPath+"{id}", 0, typesJSON, (*exchange).getMember),
+		recipe("DELETE", membersPath+"{id}", 0, noBody, typesJSON, (*exchange).removeMember),
+		recipe("POST", membersPath+"{id}/promote", 0, noBody, typesJSON, (*exchange).promoteMember),
+		recipe("POST", "/v1/cluster/leader", 0, jsonBody, typesJSON, (*exchange).transferLeader),
+		recipe("POST", "/v1/cluster/join", 0, jsonBody, typesJSON, (*exchange).joinCluster),
+
 		write("POST", "/v1/compact", 0, jsonBody, typesJSON, (*exchange).postCompact),
 		read("GET", "/v1/hash", readModeParams|params(pRevision), typesJSON, (*exchange).hash),
 		read("GET", "/v1/snapshot", readModeParams, typesBackup, (*exchange).snapshot),

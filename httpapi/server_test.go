@@ -65,8 +65,16 @@ var sample = map[string]struct {
 	"GET /v1/services/{service}/{instance}":    {target: "/v1/services/s/i"},
 	"DELETE /v1/services/{service}/{instance}": {target: "/v1/services/s/i"},
 
-	"GET /v1/watch":    {target: "/v1/watch?wait=0"},
-	"POST /v1/watch":   {target: "/v1/watch", body: `{"wait_seconds":0}`, headers: []string{"Content-Type: application/json"}},
+	"GET /v1/watch":                         {target: "/v1/watch?wait=0"},
+	"POST /v1/watch":                        {target: "/v1/watch", body: `{"wait_seconds":0}`, headers: []string{"Content-Type: application/json"}},
+	"POST /v1/cluster/members":              {target: "/v1/cluster/members", body: `{}`, headers: []string{"Content-Type: application/json"}},
+	"GET /v1/cluster/members/{id}":          {target: "/v1/cluster/members/" + testMember.String()},
+	"DELETE /v1/cluster/members/{id}":       {target: "/v1/cluster/members/" + testMember.String()},
+	"POST /v1/cluster/members/{id}/promote": {target: "/v1/cluster/members/" + testMember.String() + "/promote"},
+	"POST /v1/cluster/leader":               {target: "/v1/cluster/leader", body: `{}`, headers: []string{"Content-Type: application/json"}},
+	"POST /v1/cluster/join": {target: "/v1/cluster/join", body: `{"token":"t","claim":"01KB0000000000000000000009","peer_address":"a:1"}`,
+		headers: []string{"Content-Type: application/json"}},
+
 	"POST /v1/compact": {target: "/v1/compact", body: `{"revision":2}`, headers: []string{"Content-Type: application/json"}},
 }
 

@@ -39,6 +39,10 @@ func (c *Command) Check() error {
 		return c.checkScrub()
 	case KindScrubbed:
 		return checkSize("the next record of a scrub", len(c.Scrubbed.Next), MaxScrubNextBytes)
+	case KindMembership:
+		if m := &c.Membership; m.Step >= membershipStepEnd || m.State >= memberStateEnd {
+			return malformed("step %d to member state %d", m.Step, m.State)
+		}
 	case KindRestore:
 		if c.Restore == nil {
 			return malformed("a restore without one")

@@ -244,6 +244,13 @@ func (m *maker) command() *Command {
 			Replica: uint64(m.number()), ID: m.id(), Name: string(m.bytes()), Version: uint32(m.number()),
 			ClientURL: string(m.bytes()), PeerAddress: string(m.bytes()),
 		}
+	case KindMembership:
+		c.Membership = Membership{
+			Step: MembershipStep(m.enum(byte(membershipStepEnd))), State: MemberState(m.enum(byte(memberStateEnd))),
+			Replica: uint64(m.number()), Floor: uint64(m.number()), ID: m.id(), Name: string(m.bytes()),
+			PeerAddress: string(m.bytes()), Claim: m.id(), ExpiresMillis: m.number(), Learner: m.bool(), Voted: m.bool(),
+		}
+		copy(c.Membership.Token[:], m.bytes())
 	case KindRestore:
 		if m.wrong() {
 			break

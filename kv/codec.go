@@ -86,6 +86,8 @@ func AppendCommand(b []byte, c *Command) []byte {
 		b = binary.AppendUvarint(b, uint64(c.Member.Version))
 		b = appendString(b, c.Member.ClientURL)
 		b = appendString(b, c.Member.PeerAddress)
+	case KindMembership:
+		b = appendMembership(b, &c.Membership)
 	case KindRestore:
 		b = appendRestore(b, c.Restore)
 	}
@@ -189,6 +191,8 @@ func (d *decoder) command() *Command {
 		c.Member.Version = uint32(version)
 		c.Member.ClientURL = d.string()
 		c.Member.PeerAddress = d.string()
+	case KindMembership:
+		c.Membership = d.membership()
 	case KindRestore:
 		c.Restore = d.restore()
 	}

@@ -32,7 +32,9 @@ const (
 	// KindScrubbed is what one of them found in it.
 	KindScrub    Kind = 12
 	KindScrubbed Kind = 13
-	kindEnd      Kind = 14
+	// KindMembership adds, admits, promotes and removes members, step by step.
+	KindMembership Kind = 14
+	kindEnd        Kind = 15
 )
 
 // Version is the version of the command set that this binary speaks. A member
@@ -57,16 +59,17 @@ type Command struct {
 	Fingerprint    [16]byte
 
 	// Exactly the field that belongs to Kind is set.
-	Txn      *Txn
-	Compact  uint64
-	Clock    Clock
-	Lease    Lease
-	Renew    []LeaseID // of KindLeaseRequeue, too
-	Alarm    Alarm
-	Member   Member
-	Scrub    Scrub
-	Scrubbed Scrubbed
-	Restore  *Restore
+	Txn        *Txn
+	Compact    uint64
+	Clock      Clock
+	Lease      Lease
+	Renew      []LeaseID // of KindLeaseRequeue, too
+	Alarm      Alarm
+	Member     Member
+	Membership Membership
+	Scrub      Scrub
+	Scrubbed   Scrubbed
+	Restore    *Restore
 }
 
 // Txn is: if every compare holds then do Then, else do Else.

@@ -46,6 +46,17 @@ const (
 
 	// Decided by a node whose content differs from the others', or might.
 	CorruptContent
+	// Decided while applying.
+	MemberNotFound
+	// JoinRefused: the token is none, is used up or has ended.
+	JoinRefused
+	// WrongMemberState: the member is not in the state that the change needs.
+	WrongMemberState
+
+	// Decided before a change of members is proposed: too few voters would be
+	// left that answer, or the learner is behind.
+	QuorumAtRisk
+	LearnerBehind
 	codeEnd
 )
 
@@ -78,6 +89,11 @@ var codeWords = [codeEnd]string{
 	NotHolder:           "not-holder",
 	Restoring:           "restoring",
 	CorruptContent:      "corrupt",
+	MemberNotFound:      "member-not-found",
+	JoinRefused:         "join-refused",
+	WrongMemberState:    "wrong-member-state",
+	QuorumAtRisk:        "quorum-at-risk",
+	LearnerBehind:       "learner-behind",
 }
 
 // String returns the stable word of the code.

@@ -70,6 +70,10 @@ func commandSamples() []commandSample {
 		{"scrub by three", Command{Kind: KindScrub, Scrub: Scrub{Members: []uint64{1, 2, 300}, Bytes: 64 << 20}}},
 		{"find of a scrub", Command{Kind: KindScrubbed, Scrubbed: Scrubbed{Step: 9, Replica: 2, Sum: [32]byte{1, 31: 2}, Next: []byte("vk\x00\x01")}}},
 		{"find of a scrub's last step", Command{Kind: KindScrubbed, Scrubbed: Scrubbed{Step: 1 << 40, Replica: 300}}},
+		{"membership", Command{Kind: KindMembership, Time: 5, Membership: Membership{
+			Step: MembershipJoin, State: MemberJoining, Replica: 300, Floor: 3, ID: id("member"), Name: "n4", PeerAddress: "n4:7481",
+			Token: [32]byte{1, 31: 2}, Claim: id("claim"), ExpiresMillis: 1_700_000_000_000, Learner: true, Voted: true,
+		}}},
 		{"restore's beginning", Command{Kind: KindRestore, Time: 1_700_000_000_000, Restore: &Restore{Step: RestoreBegin, Backup: [32]byte{1, 31: 2}}}},
 		{"restore of a lease and two keys", Command{Kind: KindRestore, Restore: &Restore{
 			Step: RestorePart, Backup: [32]byte{1, 31: 2}, Part: 300, Content: contentSample(),

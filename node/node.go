@@ -52,6 +52,10 @@ type Config struct {
 	// InitialCluster names all first members, "n1=host:7481,n2=host:7481", the
 	// same on each. Empty: a cluster of one. Looked at only at the first start.
 	InitialCluster string
+	// Join has the URLs, separated by commas, of members of a running cluster that
+	// this node is to come to, and JoinToken the token that adding a member gave.
+	// Looked at only at the first start.
+	Join, JoinToken string
 	// Backup schedules backups of the cluster.
 	Backup Backup
 	// PeerTLS makes the members speak by mutual TLS and refuse all else.
@@ -114,6 +118,7 @@ type Node struct {
 	watchers *watchers.Hub
 	clock    *leases.Keeper
 	guard    *guard
+	peers    *http.Client   // asks other members how they are
 	schedule *schedule      // of backups, or nil
 	backup   *backup.Chosen // what the node is filled from, or nil
 	server   *httpapi.Server
@@ -134,7 +139,7 @@ func Open(ctx context.Context, cfg Config) (n *Node, err error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
-	n = &Node{cfg: cfg, started: time.Now(), failed: make(chan error, 5), closed: make(chan struct{})}
+	n = &Node{cfg: cfg, peers: newPeersClient(), started: time.Now(), failed: make(chan error, 5), closed: make(chan struct{})}
 	// Whatever was started when a later step fails is ended again.
 	defer func() {
 		if err != nil {
@@ -148,6 +153,9 @@ func Open(ctx context.Context, cfg Config) (n *Node, err error) {
 	spec := raftsm.Spec{Name: cfg.Name, PeerAddress: cfg.peerAddress(), InitialCluster: cfg.InitialCluster}
 	if n.backup != nil {
 		spec.Backup = n.backup.Info.SHA256
+	}
+	if cfg.Join != "" {
+		spec.Join = n.joiner(ctx)
 	}
 	if n.dir, err = raftsm.OpenDir(cfg.DataDir, spec); err != nil {
 		return n, err
@@ -211,6 +219,7 @@ func (n *Node) newServer() *httpapi.Server {
 	registry.MustRegister(watchMetrics{n.watchers}, peerMetrics{n.host}, storageMetrics{n.shard.Store()})
 	return httpapi.New(httpapi.Config{
 		Store:        face{n},
+		Cluster:      membership{n},
 		Watchers:     n.watchers,
 		MemberID:     id.MemberID.String(),
 		ClusterID:    id.ClusterID.String(),
@@ -239,7 +248,7 @@ func (n *Node) allowedHosts() []string {
 func (n *Node) startBackground() {
 	ctx, cancel := context.WithCancel(context.Background())
 	n.background = cancel
-	for _, run := range []func(context.Context){n.guard.run, n.guard.reclaim, n.announce, n.autoCompact, n.restore, n.schedule.run} {
+	for _, run := range []func(context.Context){n.guard.run, n.guard.reclaim, n.announce, n.autoCompact, n.restore, n.schedule.run, n.settle, n.follow} {
 		n.wg.Add(1)
 		go func() {
 			defer n.wg.Done()
@@ -307,6 +316,7 @@ func (n *Node) Close() error {
 			n.background()
 			n.wg.Wait()
 		}
+		n.peers.CloseIdleConnections()
 		if n.listener != nil {
 			_ = n.listener.Close() // the server closed it already, if there was one
 		}
@@ -377,6 +387,9 @@ func (c *Config) complete() error {
 		if _, err := raftsm.ParseInitialCluster(c.InitialCluster); err != nil {
 			return err
 		}
+	}
+	if c.Join != "" && (c.InitialCluster != "" || c.RestoreFrom != "") {
+		return errors.New("a node that joins a cluster has neither an initial cluster nor a backup to begin with")
 	}
 	for what, address := range map[string]string{"client": c.Listen, "peer": c.PeerListen, "peer advertise": c.PeerAdvertise, "advertise": c.Advertise} {
 		if err := checkAddress(what, address); err != nil {

@@ -31,6 +31,8 @@ type Identity struct {
 	PeerAddress string `json:"peer_address"`
 	// Members are the first members' peer addresses by replica id.
 	Members map[uint64]string `json:"members"`
+	// Joined says that it came to a cluster that was there.
+	Joined bool `json:"joined,omitempty"`
 	// Backup is the SHA-256, in hexadecimal, of the backup that the cluster is
 	// filled from; empty if it began empty.
 	Backup string `json:"backup,omitempty"`
@@ -62,6 +64,10 @@ type Spec struct {
 	// Backup is the SHA-256, in hexadecimal, of the backup that the new cluster is
 	// to be filled from, or empty.
 	Backup string
+	// Join, if set, is asked at the first start for what a running cluster makes of
+	// this node. The claim is the same until there is an identity, so that a
+	// repetition after a crash is the same join.
+	Join func(claim kv.LeaseID) (*Joined, error)
 }
 
 const (
@@ -140,14 +146,53 @@ func (d *Dir) identify(spec Spec) error {
 			return marked(fmt.Errorf("%s has data but no %s file: restore the file, or start this member anew in an empty directory", d.Path, identityFile))
 		}
 	}
-	id, err := newIdentity(spec)
+	id, err := d.newIdentity(spec)
 	if err != nil {
 		return err
 	}
 	d.Identity, d.Fresh = id, true
 	// A crash before the rename leaves an empty directory, one after it a
 	// directory whose store is missing, which CheckStore completes.
-	return writeIdentity(file, id)
+	if err := writeIdentity(file, id); err != nil {
+		return err
+	}
+	if spec.Join != nil {
+		_ = os.Remove(filepath.Join(d.Path, claimFile)) // nobody looks at it where there is an identity
+	}
+	return nil
+}
+
+// newIdentity makes an identity, or has a running cluster make it.
+func (d *Dir) newIdentity(spec Spec) (Identity, error) {
+	if spec.Join == nil {
+		return newIdentity(spec)
+	}
+	claim, err := readClaim(filepath.Join(d.Path, claimFile))
+	if err != nil {
+		return Identity{}, err
+	}
+	joined, err := spec.Join(claim)
+	if err != nil {
+		return Identity{}, fmt.Errorf("join the cluster: %w", err)
+	}
+	return joined.identity()
+}
+
+// readClaim returns under which claim this directory joins. It is durable before
+// it is used.
+func readClaim(file string) (claim kv.LeaseID, err error) {
+	b, err := os.ReadFile(file)
+	if err == nil {
+		if claim, err = ulid.ParseStrict(strings.TrimSpace(string(b))); err != nil {
+			err = fmt.Errorf("%s is damaged: remove it, and the member that was added for it", file)
+		}
+		return claim, err
+	}
+	if !errors.Is(err, os.ErrNotExist) {
+		return claim, err
+	}
+	claim = ulid.Make()
+	return claim, writeDurably(file, []byte(claim.String()))
 }
 
 func (d *Dir) check(spec Spec) error {
@@ -274,6 +319,11 @@ func writeIdentity(file string, id Identity) error {
 	if err != nil {
 		return err
 	}
+	return writeDurably(file, b)
+}
+
+// writeDurably writes a line to a file that has its name only once it is durable.
+func writeDurably(file string, b []byte) error {
 	f, err := os.OpenFile(file+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err

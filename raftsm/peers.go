@@ -3,6 +3,7 @@ package raftsm
 import (
 	"errors"
 
+	"github.com/cairnkv/cairn/kv"
 	"github.com/cairnkv/cairn/raftsm/transport"
 	"github.com/cairnkv/cairn/storage"
 )
@@ -63,7 +64,7 @@ func (r roster) Members() ([]transport.Member, error) {
 		return nil, err
 	}
 	defer v.Close()
-	records, err := v.Members()
+	records, err := v.Memberships()
 	if err != nil {
 		return nil, err
 	}
@@ -71,7 +72,9 @@ func (r roster) Members() ([]transport.Member, error) {
 	said := map[uint64]bool{}
 	for _, m := range records {
 		said[m.Replica] = true
-		members = append(members, transport.Member{Replica: m.Replica, ID: m.ID, Address: m.PeerAddress})
+		members = append(members, transport.Member{
+			Replica: m.Replica, ID: m.ID, Address: m.PeerAddress, Removed: m.State == kv.MemberRemoved,
+		})
 	}
 	for replica, address := range r.h.dir.Identity.Members {
 		if !said[replica] {

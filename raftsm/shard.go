@@ -74,6 +74,8 @@ type Host struct {
 	transport *transport.Transport
 	join      sync.Once // of the transport, with the first shard
 	shards    sync.Map  // the numbers of those that run
+	// stopping says that a replica is being stopped by us.
+	stopping atomic.Bool
 }
 
 // leaderEvents tells who waits when a leader was elected. Dragonboat calls
@@ -112,6 +114,7 @@ func OpenHost(cfg HostConfig) (*Host, error) {
 		RaftAddress:         id.PeerAddress,
 		ListenAddress:       cfg.ListenAddress,
 		RaftEventListener:   &h.leader,
+		SystemEventListener: unloads{h, cfg.Disowned},
 		MaxSendQueueSize:    maxPeerQueueBytes,
 		MaxReceiveQueueSize: maxPeerQueueBytes,
 		EnableMetrics:       true,
@@ -190,7 +193,11 @@ type Shard struct {
 	cfg     Config
 	host    *Host
 	replica uint64
+	// life guards the start and the end of the replica, and lone, which says that
+	// it runs with the timing of a cluster of one.
+	life    sync.Mutex
 	lone    bool
+	ended   bool
 	store   *storage.Store
 	machine *machine
 	*proposer
@@ -241,8 +248,11 @@ func (h *Host) OpenShard(cfg Config) (*Shard, error) {
 		return nil, markedUnlessDisk(err)
 	}
 	s := &Shard{
-		cfg: cfg, host: h, replica: id.Replica, lone: len(id.Members) == 1, store: store,
+		cfg: cfg, host: h, replica: id.Replica, store: store,
 		quit: quit, cutter: make(chan struct{}),
+	}
+	if s.lone, err = s.isAlone(); err != nil {
+		return nil, errors.Join(err, store.Close())
 	}
 	if err := s.start(hasLog); err != nil {
 		return nil, errors.Join(err, store.Close())
@@ -280,23 +290,32 @@ func (s *Shard) start(hasLog bool) error {
 		revisions: newRevisionWaiters(), fatal: s.cfg.Fatal, closed: make(chan struct{}),
 	}
 	s.lookAtAlarms()
-	members := map[uint64]dragonboat.Target{}
-	if !hasLog {
-		for replica, address := range h.dir.Identity.Members {
-			members[replica] = address
-		}
-	}
 	// Before it starts, so that nobody speaks to it whom its state would refuse.
 	h.join.Do(func() { h.transport.Join(roster{h, s.store}) })
 	h.shards.Store(shard, nil)
-	create := func(uint64, uint64) sm.IOnDiskStateMachine { return s.machine }
-	if err := h.nh.StartOnDiskReplica(members, false, create, s.replicaConfig()); err != nil {
-		return fmt.Errorf("start the replica: %w", err)
+	if err := s.run(hasLog); err != nil {
+		return err
 	}
 	s.proposer.start()
 	go s.rounds.run()
 	s.scrubber.start()
 	go s.cutLog()
+	return nil
+}
+
+// run starts the replica itself.
+func (s *Shard) run(hasLog bool) error {
+	id := &s.host.dir.Identity
+	members := map[uint64]dragonboat.Target{}
+	if !hasLog && !id.Joined {
+		for replica, address := range id.Members {
+			members[replica] = address
+		}
+	}
+	create := func(uint64, uint64) sm.IOnDiskStateMachine { return s.machine }
+	if err := s.host.nh.StartOnDiskReplica(members, !hasLog && id.Joined, create, s.replicaConfig()); err != nil {
+		return fmt.Errorf("start the replica: %w", err)
+	}
 	return nil
 }
 
@@ -308,6 +327,9 @@ func propose(nh *dragonboat.NodeHost, session *client.Session, entry []byte, tim
 func (s *Shard) replicaConfig() config.Config {
 	c := config.Config{
 		ShardID: s.cfg.Shard, ReplicaID: s.replica,
+		// One that joined does so as a learner. After its promotion, its log makes a
+		// voter of it.
+		IsNonVoting: s.host.dir.Identity.Joined,
 		CheckQuorum: true, PreVote: true, OrderedConfigChange: true,
 		HeartbeatRTT: heartbeatTicks, ElectionRTT: electionTicks,
 		SnapshotEntries: s.cfg.SnapshotEntries, CompactionOverhead: s.cfg.SnapshotEntries / 2,
@@ -333,8 +355,15 @@ func (s *Shard) Close() error {
 	s.host.shards.Delete(s.cfg.Shard)
 	<-s.cutter
 	s.scrubber.stop()
+	s.life.Lock()
+	defer s.life.Unlock()
+	s.ended = true
+	s.host.stopping.Store(true)
 	err := s.host.nh.StopReplica(s.cfg.Shard, s.replica)
-	if err == nil {
+	if errors.Is(err, dragonboat.ErrShardNotFound) {
+		err = nil // it has applied its own removal
+		<-s.machine.closed
+	} else if err == nil {
 		// Stopping only asks for it: the machine may still be applying, and what
 		// it applies is still delivered. Its Close is the end.
 		<-s.machine.closed
@@ -402,14 +431,18 @@ func (s *Shard) Replica() uint64 { return s.replica }
 // HandOver moves the leadership to another member, if this one has it, and
 // returns when that has happened or ctx is done.
 func (s *Shard) HandOver(ctx context.Context) error {
-	if s.lone {
-		return nil
+	members, err := s.Members()
+	if err != nil {
+		return err
 	}
 	var others []uint64
-	for replica := range s.host.dir.Identity.Members {
-		if replica != s.replica {
-			others = append(others, replica)
+	for i := range members {
+		if m := &members[i]; m.Replica != s.replica && m.State == kv.MemberVoter {
+			others = append(others, m.Replica)
 		}
+	}
+	if len(others) == 0 {
+		return nil
 	}
 	// Ask each of the others in turn: one of them may be down.
 	for n := 0; s.IsLeader(); n++ {

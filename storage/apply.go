@@ -89,6 +89,8 @@ func (b *Batch) dispatch(c *kv.Command) (*kv.Result, error) {
 		return b.applyScrub(&c.Scrub)
 	case kv.KindScrubbed:
 		return b.applyScrubbed(&c.Scrubbed)
+	case kv.KindMembership:
+		return b.applyMembership(&c.Membership, c.Time)
 	}
 	return nil, &kv.UnknownKindError{Kind: c.Kind}
 }
@@ -177,6 +179,13 @@ func (b *Batch) applyAlarm(a kv.Alarm) (*kv.Result, error) {
 // its replica id. The cluster's version is the lowest of its members'.
 func (b *Batch) applyMember(m kv.Member) (*kv.Result, error) {
 	lowest := m.Version
+	place, err := readMembership(b.h.db, m.Replica)
+	if err != nil {
+		return nil, err
+	}
+	if place != nil && (place.State == kv.MemberRemoved || place.ID != m.ID) {
+		return b.refused(&refusal{kv.MemberExists, fmt.Sprintf("replica %d is member %s, which is %s", m.Replica, place.ID, place.State)}), nil
+	}
 	members, err := readMembers(b.h.db)
 	if err != nil {
 		return nil, err

@@ -172,7 +172,7 @@ func (b *Batch) needsCommitted(c *kv.Command) bool {
 		// the ends of many leases share a commit.
 		_, touched := b.leases[c.Lease.ID]
 		return touched
-	case kv.KindClock, kv.KindMember, kv.KindAlarm, kv.KindScrub, kv.KindScrubbed, kv.KindRestore:
+	case kv.KindClock, kv.KindMember, kv.KindMembership, kv.KindAlarm, kv.KindScrub, kv.KindScrubbed, kv.KindRestore:
 		return true
 	}
 	return false

@@ -377,7 +377,7 @@ func (c *storeCheck) checkSpaces() error {
 	}
 	defer it.Close()
 	known := []byte{
-		spaceAlarm, spaceExpiry, spaceMember, spaceRestore, spaceScrub, spaceAttached, spaceFormat, spaceIdempotency, spaceLease,
+		spaceAlarm, spaceExpiry, spaceMember, spaceMembership, spaceRestore, spaceScrub, spaceAttached, spaceFormat, spaceIdempotency, spaceLease,
 		spaceNewest, spaceNumber, spaceEntries, spaceChange, spaceState, spaceVersion, spaceDeadline,
 	}
 	for ok := it.First(); ok; ok = it.SeekGE([]byte{it.Key()[0] + 1}) {

@@ -66,7 +66,7 @@ func (v *View) StateHash(ctx context.Context) (sum [32]byte, err error) {
 	h.Write(content[:])
 	h.Write(appendState(nil, &v.st))
 	for _, space := range []byte{
-		spaceAlarm, spaceExpiry, spaceMember, spaceRestore, spaceScrub, spaceAttached, spaceIdempotency, spaceLease, spaceNewest,
+		spaceAlarm, spaceExpiry, spaceMember, spaceMembership, spaceRestore, spaceScrub, spaceAttached, spaceIdempotency, spaceLease, spaceNewest,
 		spaceNumber, spaceEntries, spaceDeadline,
 	} {
 		if err := hashSpace(h, v.snap, space); err != nil {

@@ -15,6 +15,7 @@ const (
 	spaceExpiry      = 'I'
 	spaceMember      = 'M'
 	spaceScrub       = 'S'
+	spaceMembership  = 'P'
 	spaceRestore     = 'R'
 	spaceAttached    = 'a'
 	spaceFormat      = 'f'
@@ -166,6 +167,10 @@ func entriesKey(incarnation kv.LeaseID) []byte {
 
 func memberKey(replica uint64) []byte {
 	return binary.BigEndian.AppendUint64([]byte{spaceMember}, replica)
+}
+
+func membershipKey(replica uint64) []byte {
+	return binary.BigEndian.AppendUint64([]byte{spaceMembership}, replica)
 }
 
 func alarmKey(replica uint64, t kv.AlarmType) []byte {

@@ -76,7 +76,7 @@ func (v *View) BackupLeases(ctx context.Context, fn func(*kv.BackupLease) error)
 // is being filled. The clock stands still meanwhile; see applyClock.
 func duringRestore(k kv.Kind) bool {
 	switch k {
-	case kv.KindRestore, kv.KindClock, kv.KindMember, kv.KindAlarm:
+	case kv.KindRestore, kv.KindClock, kv.KindMember, kv.KindMembership, kv.KindAlarm:
 		return true
 	}
 	return false

@@ -228,6 +228,13 @@ func (v *View) Scan(ctx context.Context, q *kv.Query, fn func(*kv.Entry) error) 
 	return cur.err()
 }
 
-// Members and Alarms return the replicated records of those names.
+// Members returns what members have said of themselves.
 func (v *View) Members() ([]kv.Member, error) { return readMembers(v.snap) }
-func (v *View) Alarms() ([]kv.Alarm, error)   { return readAlarms(v.snap) }
+
+// Memberships returns each member's place in the cluster, those that were removed
+// included, by replica id. A first member has one as soon as it has announced
+// itself.
+func (v *View) Memberships() ([]kv.Membership, error) { return readMemberships(v.snap) }
+
+// Alarms returns the alarms that are active.
+func (v *View) Alarms() ([]kv.Alarm, error) { return readAlarms(v.snap) }

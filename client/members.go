@@ -1,0 +1,71 @@
+package client
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+
+	"github.com/cairnkv/cairn/api"
+)
+
+const membersPath = "/v1/cluster/members"
+
+// Cluster is who belongs to the cluster, who leads it, and how many voters answer.
+func (c *Client) Cluster(ctx context.Context) (*api.Cluster, error) {
+	return call[api.Cluster](ctx, c, newRequest(http.MethodGet, "/v1/cluster"))
+}
+
+// Member is one member, also one that was removed.
+func (c *Client) Member(ctx context.Context, id string) (*api.ClusterMember, error) {
+	return call[api.ClusterMember](ctx, c, newRequest(http.MethodGet, membersPath+"/"+url.PathEscape(id)))
+}
+
+// AddMember reserves a place for a node and returns the token with which one can
+// take it. The token is told this once.
+func (c *Client) AddMember(ctx context.Context, m api.AddMember) (*api.AddedMember, error) {
+	r := newRequest(http.MethodPost, membersPath)
+	if err := r.sendJSON(m); err != nil {
+		return nil, err
+	}
+	return call[api.AddedMember](ctx, c, r)
+}
+
+// PromoteMember makes a learner a voter. The answer may show it on its way: look
+// at State.
+func (c *Client) PromoteMember(ctx context.Context, id string) (*api.ClusterMember, error) {
+	r := newRequest(http.MethodPost, membersPath+"/"+url.PathEscape(id)+"/promote")
+	r.harmless = true
+	return call[api.ClusterMember](ctx, c, r)
+}
+
+// RemoveMember removes a member for good. The answer may show it on its way: look
+// at State.
+func (c *Client) RemoveMember(ctx context.Context, id string) (*api.ClusterMember, error) {
+	r := newRequest(http.MethodDelete, membersPath+"/"+url.PathEscape(id))
+	r.harmless = true
+	return call[api.ClusterMember](ctx, c, r)
+}
+
+// TransferLeader hands the leadership to a voter, to any other one if id is
+// empty, and returns the id of the member that leads.
+func (c *Client) TransferLeader(ctx context.Context, id string) (string, error) {
+	r := newRequest(http.MethodPost, "/v1/cluster/leader")
+	r.harmless = true
+	if err := r.sendJSON(api.TransferLeader{Member: id}); err != nil {
+		return "", err
+	}
+	l, err := call[api.ClusterLeader](ctx, c, r)
+	if err != nil {
+		return "", err
+	}
+	return l.Leader, nil
+}
+
+// call sends a request whose answer is JSON.
+func call[T any](ctx context.Context, c *Client, r *request) (*T, error) {
+	var answer T
+	if err := c.do(ctx, r, into(&answer)); err != nil {
+		return nil, err
+	}
+	return &answer, nil
+}

@@ -1,0 +1,218 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cairnkv/cairn/api"
+)
+
+// added adds a member by way of a node and returns it with its token.
+func added(t testing.TB, n *Node, body string) api.AddedMember {
+	t.Helper()
+	var a api.AddedMember
+	eventually(t, "a member is added", func() bool {
+		status, answer, err := newUser(t, n).try("POST", "/v1/cluster/members", body)
+		if err != nil || status != 201 {
+			t.Logf("add: %d %s %v", status, answer, err)
+			return false
+		}
+		must(t, json.Unmarshal([]byte(answer), &a))
+		return true
+	})
+	return a
+}
+
+// joining is the configuration of a node that comes with a token.
+func joining(t testing.TB, n *Node, token string) Config {
+	cfg := config(t)
+	cfg.Join, cfg.JoinToken = n.URL(), token
+	return cfg
+}
+
+func memberOf(t testing.TB, n *Node, id string) (m api.ClusterMember) {
+	t.Helper()
+	status, answer, err := newUser(t, n).try("GET", "/v1/cluster/members/"+id, "")
+	if err != nil || status != 200 {
+		t.Logf("look at the member: %d %s %v", status, answer, err)
+		return m
+	}
+	must(t, json.Unmarshal([]byte(answer), &m))
+	return m
+}
+
+func wantState(t testing.TB, n *Node, id, state string) {
+	t.Helper()
+	eventually(t, "the member is a "+state, func() bool { return memberOf(t, n, id).State == state })
+}
+
+// grow makes three nodes of one.
+func grow(t testing.TB) []*Node {
+	nodes := []*Node{ready(t, config(t))}
+	for i := range 2 {
+		a := added(t, nodes[0], fmt.Sprintf(`{"name":"m%d"}`, i))
+		nodes = append(nodes, ready(t, joining(t, nodes[0], a.JoinToken)))
+		wantState(t, nodes[0], a.Member.ID, api.MemberVoter)
+	}
+	return nodes
+}
+
+func TestMembersComeAndGo(t *testing.T) {
+	nodes := grow(t)
+	first := newUser(t, nodes[0])
+	first.want(201, "", "PUT", "/v1/kv/k", "v")
+	var cluster api.Cluster
+	for _, n := range nodes {
+		newUser(t, n).want(200, "v", "GET", "/v1/kv/k", "")
+		eventually(t, "all voters are healthy", func() bool {
+			_, answer, err := newUser(t, n).try("GET", "/v1/cluster", "")
+			if err != nil || json.Unmarshal([]byte(answer), &cluster) != nil {
+				return false
+			}
+			return cluster.Voters == 3 && cluster.HealthyVoters == 3 && cluster.Quorum == 2 && cluster.Leader != ""
+		})
+	}
+
+	// The leadership goes where it is told to.
+	for _, n := range nodes {
+		id := n.dir.Identity.MemberID.String()
+		eventually(t, "the leadership was handed over", func() bool {
+			status, answer, err := first.try("POST", "/v1/cluster/leader", `{"member":"`+id+`"}`)
+			t.Logf("transfer: %d %s %v", status, answer, err)
+			return status == 200 && n.shard.IsLeader()
+		})
+	}
+
+	// A member that is down can be removed, its address taken over, and it learns
+	// of it when it comes back.
+	gone := nodes[2]
+	id := gone.dir.Identity.MemberID.String()
+	cfg := gone.cfg
+	must(t, gone.Close())
+	eventually(t, "the others go on", func() bool { return nodes[0].Ready() == nil && nodes[1].Ready() == nil })
+	status, answer, err := newUser(t, nodes[1]).try("DELETE", "/v1/cluster/members/"+nodes[0].dir.Identity.MemberID.String(), "")
+	if err != nil || status != 409 || !strings.Contains(answer, string(api.CodeQuorumAtRisk)) {
+		t.Errorf("removing one of two voters that answer: %d %s %v", status, answer, err)
+	}
+	eventually(t, "the member that is down is removed", func() bool {
+		status, answer, _ := newUser(t, nodes[1]).try("DELETE", "/v1/cluster/members/"+id, "")
+		t.Logf("remove: %d %s", status, answer)
+		return status == 200 && strings.Contains(answer, `"removed"`)
+	})
+	cfg.Listen = "127.0.0.1:0"
+	back, err := Open(context.Background(), cfg)
+	must(t, err)
+	t.Cleanup(func() { must(t, back.Close()) })
+	if err := back.Wait(); err == nil || !strings.Contains(err.Error(), "was removed") {
+		t.Errorf("the removed member ended with: %v", err)
+	}
+	must(t, back.Close())
+	a := added(t, nodes[0], `{"name":"m1"}`)
+	if a.Member.Replica != 4 {
+		t.Errorf("the new member is replica %d, want 4", a.Member.Replica)
+	}
+	again := joining(t, nodes[1], a.JoinToken)
+	again.PeerListen = cfg.PeerListen
+	n := ready(t, again)
+	newUser(t, n).want(200, "v", "GET", "/v1/kv/k", "")
+	wantState(t, nodes[0], a.Member.ID, api.MemberVoter)
+
+	// The leader itself.
+	var lead, other *Node
+	eventually(t, "one leads", func() bool {
+		lead = nil
+		for _, c := range []*Node{nodes[0], nodes[1], n} {
+			if c.shard.IsLeader() {
+				lead = c
+			} else {
+				other = c
+			}
+		}
+		return lead != nil
+	})
+	id = lead.dir.Identity.MemberID.String()
+	eventually(t, "the leader is removed", func() bool {
+		status, answer, _ := newUser(t, lead).try("DELETE", "/v1/cluster/members/"+id, "")
+		t.Logf("remove the leader: %d %s", status, answer)
+		return status == 200
+	})
+	if err := lead.Wait(); err == nil || !strings.Contains(err.Error(), "removed") {
+		t.Errorf("the leader that was removed ended with: %v", err)
+	}
+	wantState(t, other, id, api.MemberRemoved)
+	newUser(t, other).want(200, "v", "GET", "/v1/kv/k", "")
+}
+
+// A learner that is to stay one reads, writes and watches, and does not count.
+func TestLearnerStays(t *testing.T) {
+	first := ready(t, config(t))
+	a := added(t, first, `{"learner":true}`)
+	n := ready(t, joining(t, first, a.JoinToken))
+	id := a.Member.ID
+	wantState(t, first, id, api.MemberLearner)
+	u := newUser(t, n)
+	u.want(201, "", "PUT", "/v1/kv/k", "v")
+	u.want(200, "v", "GET", "/v1/kv/k", "")
+	u.want(200, "v", "GET", "/v1/kv/k?consistency=stale", "")
+	u.want(200, "v", "GET", "/v1/kv/k?max_staleness=60s", "")
+	u.want(200, "v", "GET", "/v1/kv/k?min_revision=2", "")
+	u.want(200, `"value":"v"`, "GET", "/v1/watch?key=k&from_revision=1&wait=30s", "")
+	if m := memberOf(t, first, id); m.State != api.MemberLearner || !m.KeepLearner || m.Replica != 2 || m.Name != "n2" {
+		t.Errorf("the learner is %+v", m)
+	}
+
+	// While it does not answer, it is not made a voter; its absence stops nobody.
+	must(t, n.Close())
+	newUser(t, first).want(200, "", "PUT", "/v1/kv/k", "w")
+	newUser(t, first).want(409, string(api.CodeLearnerBehind), "POST", "/v1/cluster/members/"+id+"/promote", "")
+	newUser(t, first).want(409, string(api.CodeWrongMemberState), "POST", "/v1/cluster/leader", `{"member":"`+id+`"}`)
+	newUser(t, first).want(409, string(api.CodeQuorumAtRisk), "POST", "/v1/cluster/leader", `{}`)
+	newUser(t, first).want(409, string(api.CodeQuorumAtRisk), "DELETE", "/v1/cluster/members/"+first.dir.Identity.MemberID.String(), "")
+
+	cfg := n.cfg
+	cfg.Join, cfg.JoinToken, cfg.Listen = "", "", "127.0.0.1:0"
+	n = ready(t, cfg)
+	eventually(t, "the learner is promoted", func() bool {
+		status, answer, _ := newUser(t, first).try("POST", "/v1/cluster/members/"+id+"/promote", "")
+		t.Logf("promote: %d %s", status, answer)
+		return status == 200 && strings.Contains(answer, `"voter"`)
+	})
+	newUser(t, n).want(200, "w", "GET", "/v1/kv/k", "")
+}
+
+// What a token is not good for.
+func TestTokens(t *testing.T) {
+	first := ready(t, config(t))
+	for _, token := range []string{"", "wrong"} {
+		if n, err := Open(context.Background(), joining(t, first, token)); err == nil || !strings.Contains(err.Error(), "token") {
+			t.Errorf("with the token %q: got %v", token, err)
+			_ = n.Close()
+		}
+	}
+	a := added(t, first, `{"name":"x"}`)
+	named := joining(t, first, a.JoinToken)
+	named.Name = "y"
+	if _, err := Open(context.Background(), named); err == nil || !strings.Contains(err.Error(), string(api.CodeJoinRefused)) {
+		t.Errorf("with the token of another name: got %v", err)
+	}
+	taken := joining(t, first, a.JoinToken)
+	taken.PeerListen = first.dir.Identity.PeerAddress
+	if _, err := Open(context.Background(), taken); err == nil || !strings.Contains(err.Error(), string(api.CodeMemberExists)) {
+		t.Errorf("with the address of another: got %v", err)
+	}
+	open(t, joining(t, first, a.JoinToken))
+	if _, err := Open(context.Background(), joining(t, first, a.JoinToken)); err == nil || !strings.Contains(err.Error(), string(api.CodeJoinRefused)) {
+		t.Errorf("with a token that was used: got %v", err)
+	}
+
+	brief := added(t, first, `{"token_ttl_seconds":1}`)
+	eventually(t, "the token has ended", func() bool { return time.Now().After(brief.ExpiresAt.Time) })
+	if _, err := Open(context.Background(), joining(t, first, brief.JoinToken)); err == nil || !strings.Contains(err.Error(), "ended") {
+		t.Errorf("with a token that has ended: got %v", err)
+	}
+	newUser(t, first).want(200, `"removed"`, "DELETE", "/v1/cluster/members/"+brief.Member.ID, "")
+}

@@ -1,0 +1,224 @@
+package raftsm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cairnkv/cairn/kv"
+	"github.com/oklog/ulid/v2"
+)
+
+// step proposes one step of a membership.
+func (m *member) step(t testing.TB, step kv.Membership) {
+	t.Helper()
+	eventually(t, "the step is applied", func() bool {
+		result, err := m.shard.Propose(context.Background(), &kv.Command{Kind: kv.KindMembership, Time: time.Now().UnixMilli(), Membership: step})
+		if errIs(err, kv.NoLeader) || errIs(err, kv.Unavailable) {
+			return false
+		}
+		must(t, err)
+		must(t, result.Err())
+		return true
+	})
+}
+
+func (m *member) place(t testing.TB, id kv.LeaseID) kv.Membership {
+	t.Helper()
+	all, err := m.shard.Members()
+	must(t, err)
+	for _, p := range all {
+		if p.ID == id {
+			return p
+		}
+	}
+	t.Fatalf("there is no member %s", id)
+	return kv.Membership{}
+}
+
+// settle has the leader do what the record of a member wants.
+func settle(t testing.TB, members []*member, id kv.LeaseID, want kv.MemberState) {
+	t.Helper()
+	eventually(t, "the member is "+want.String(), func() bool {
+		for _, m := range members {
+			p := m.place(t, id)
+			if p.State == want {
+				return true
+			}
+			if m.shard.IsLeader() {
+				ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+				if err := m.shard.Settle(ctx, &p); err != nil {
+					t.Logf("settle: %v", err)
+				}
+				cancel()
+			}
+		}
+		return false
+	})
+}
+
+// admit adds a member and returns the node that is to join as it.
+func admit(t testing.TB, by *member, name string) (*member, kv.LeaseID) {
+	t.Helper()
+	id, token := ulid.Make(), [32]byte{}
+	copy(token[:], name+id.String())
+	by.step(t, kv.Membership{
+		Step: kv.MembershipAdd, ID: id, Name: name, Token: token, Floor: by.shard.Floor(),
+		ExpiresMillis: time.Now().Add(time.Hour).UnixMilli(),
+	})
+	m := &member{path: filepath.Join(t.TempDir(), "data")}
+	address := freeAddress(t)
+	m.spec = Spec{Join: func(claim kv.LeaseID) (*Joined, error) {
+		by.step(t, kv.Membership{Step: kv.MembershipJoin, Token: token, Claim: claim, PeerAddress: address})
+		p := by.place(t, id)
+		j := &Joined{
+			ClusterID: by.dir.Identity.ClusterID, MemberID: id, Replica: p.Replica, Name: p.Name, PeerAddress: p.PeerAddress,
+			Members: map[uint64]string{},
+		}
+		all, err := by.shard.Members()
+		must(t, err)
+		for _, o := range all {
+			if o.InRaft() {
+				j.Members[o.Replica] = o.PeerAddress
+			}
+		}
+		return j, nil
+	}}
+	return m, id
+}
+
+// announce says what a first member is.
+func (m *member) announce(t testing.TB) {
+	t.Helper()
+	id := &m.dir.Identity
+	eventually(t, "the member has announced itself", func() bool {
+		result, err := m.shard.Propose(context.Background(), &kv.Command{Kind: kv.KindMember, Member: kv.Member{
+			Replica: id.Replica, ID: id.MemberID, Name: id.Name, Version: 1, PeerAddress: id.PeerAddress,
+		}})
+		return err == nil && result.Err() == nil
+	})
+}
+
+// TestGrowAndShrink makes three members of one, under writes, and one of them
+// again, and starts all of them anew in between.
+func TestGrowAndShrink(t *testing.T) {
+	first := lone(t)
+	first.open(t)
+	first.announce(t)
+	first.mustPut(t, "before", "1")
+	members := []*member{first}
+	ids := []kv.LeaseID{first.dir.Identity.MemberID}
+	for i := range 2 {
+		m, id := admit(t, first, fmt.Sprint("m", i))
+		m.open(t)
+		members, ids = append(members, m), append(ids, id)
+		settle(t, members[:1+i], id, kv.MemberLearner)
+
+		// A learner reads linearizably and writes.
+		m.mustPut(t, fmt.Sprint("by", i), "learner")
+		m.wantValue(t, fmt.Sprint("by", i), "learner")
+		m.wantValue(t, "before", "1")
+		first.wantValue(t, fmt.Sprint("by", i), "learner")
+
+		first.step(t, kv.Membership{Step: kv.MembershipPromote, ID: id})
+		settle(t, members, id, kv.MemberVoter)
+		m.announce(t)
+	}
+	agree(t, members)
+	if a, b := members[1].shard.Replica(), members[2].shard.Replica(); a != 2 || b != 3 {
+		t.Errorf("the new replicas are %d and %d", a, b)
+	}
+
+	// Each of them is enough with one other, also after a start anew.
+	for i, down := range members {
+		down.close(t)
+		up := append(append([]*member{}, members[:i]...), members[i+1:]...)
+		leader(t, up)
+		up[0].mustPut(t, "without", fmt.Sprint(i))
+		must(t, down.tryOpen())
+		down.wantValue(t, "without", fmt.Sprint(i))
+	}
+
+	lead, _ := leader(t, members)
+	removed := lead.dir.Identity.MemberID
+	lead.step(t, kv.Membership{Step: kv.MembershipRemove, ID: removed})
+	var rest []*member
+	for _, m := range members {
+		if m != lead {
+			rest = append(rest, m)
+		}
+	}
+	// The leader itself: it hands over, and its successor removes it.
+	eventually(t, "the leader was removed", func() bool {
+		for _, m := range members {
+			if m.shard.IsLeader() {
+				ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+				p := m.place(t, removed)
+				_ = m.shard.Settle(ctx, &p)
+				cancel()
+			}
+		}
+		return rest[0].place(t, removed).State == kv.MemberRemoved
+	})
+	leader(t, rest)
+	rest[0].mustPut(t, "after", "1")
+	rest[1].wantValue(t, "after", "1")
+	if result, err := rest[0].shard.Propose(context.Background(), &kv.Command{Kind: kv.KindMember, Member: kv.Member{
+		Replica: lead.shard.Replica(), ID: removed, Version: 1,
+	}}); err != nil || !errIs(result.Err(), kv.MemberExists) {
+		t.Errorf("a removed member announced itself: %v %v", result, err)
+	}
+	m, id := admit(t, rest[0], "again")
+	m.open(t)
+	settle(t, rest, id, kv.MemberLearner)
+	if m.shard.Replica() != 4 {
+		t.Errorf("the replica id is %d, want 4", m.shard.Replica())
+	}
+	m.wantValue(t, "after", "1")
+}
+
+// TestJoinAgain crashes a join between its steps.
+func TestJoinAgain(t *testing.T) {
+	first := lone(t)
+	first.open(t)
+	first.announce(t)
+	m, id := admit(t, first, "m")
+	join := m.spec.Join
+	// The token is used up, and the answer is lost.
+	m.spec.Join = func(claim kv.LeaseID) (*Joined, error) {
+		_, err := join(claim)
+		must(t, err)
+		return nil, errors.New("crash")
+	}
+	if _, err := OpenDir(m.path, m.spec); err == nil || !strings.Contains(err.Error(), "crash") {
+		t.Fatalf("got %v", err)
+	}
+	// Another directory can't use the token.
+	var other kv.LeaseID
+	token := first.place(t, id).Token
+	result, err := first.shard.Propose(context.Background(), &kv.Command{Kind: kv.KindMembership, Membership: kv.Membership{
+		Step: kv.MembershipJoin, Token: token, Claim: other, PeerAddress: "127.0.0.1:1",
+	}})
+	must(t, err)
+	wantCode(t, result.Err(), kv.JoinRefused)
+
+	// The same directory can, and the leader may have made it a learner meanwhile.
+	settle(t, []*member{first}, id, kv.MemberLearner)
+	m.spec.Join = join
+	m.open(t)
+	if _, err := os.Stat(filepath.Join(m.path, claimFile)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the claim is still there: %v", err)
+	}
+	first.mustPut(t, "k", "v")
+	m.wantValue(t, "k", "v")
+	// A start without the cluster's help is one of a member.
+	m.close(t)
+	m.spec = Spec{}
+	m.open(t)
+	m.wantValue(t, "k", "v")
+}
