@@ -199,10 +199,9 @@ func TestJoinAgain(t *testing.T) {
 		t.Fatalf("got %v", err)
 	}
 	// Another directory can't use the token.
-	var other kv.LeaseID
-	token := first.place(t, id).Token
+	place := first.place(t, id)
 	result, err := first.shard.Propose(context.Background(), &kv.Command{Kind: kv.KindMembership, Membership: kv.Membership{
-		Step: kv.MembershipJoin, Token: token, Claim: other, PeerAddress: "127.0.0.1:1",
+		Step: kv.MembershipJoin, Token: place.Token, Claim: ulid.Make(), PeerAddress: place.PeerAddress,
 	}})
 	must(t, err)
 	wantCode(t, result.Err(), kv.JoinRefused)
