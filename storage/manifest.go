@@ -2,6 +2,7 @@ package storage
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -15,9 +16,8 @@ import (
 // forgets what follows. What follows may be that logs were written to a table: it
 // would then replay what is left of these logs, some of which are deleted by now,
 // and lose what was in them, without a word. A torn write, though, leaves all the
-// logs, since they are deleted only after it was synced. So the batches in the logs
-// must follow each other, however the manifest ends: one that was cut between two
-// records looks sound.
+// logs, since they are deleted only after it was synced. So where the manifest
+// does not end well, the batches in the logs must follow each other.
 
 // The tags of a manifest's records that come first in them.
 const (
@@ -35,8 +35,8 @@ func checkManifest(fs vfs.FS, dir string) error {
 	if err != nil || !found.Exists {
 		return err
 	}
-	log, err := readManifest(fs, found.ManifestFilename)
-	if err != nil {
+	log, clean, err := readManifest(fs, found.ManifestFilename)
+	if err != nil || clean {
 		return err
 	}
 	names, err := fs.List(dir)
@@ -68,21 +68,24 @@ func checkManifest(fs vfs.FS, dir string) error {
 }
 
 // readManifest returns the oldest log that the manifest wants to be replayed, as
-// far as it can be read.
-func readManifest(fs vfs.FS, name string) (log uint64, err error) {
+// far as it can be read, and whether that is all of it.
+func readManifest(fs vfs.FS, name string) (log uint64, clean bool, err error) {
 	f, err := fs.Open(name)
 	if err != nil {
-		return 0, err
+		return 0, false, err
 	}
 	defer f.Close()
 	for r := record.NewReader(f, 0); ; {
 		edit, err := r.Next()
+		if errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+			return log, true, nil
+		}
 		if err != nil {
-			return log, nil // its end, or damage
+			return log, false, nil
 		}
 		b, err := io.ReadAll(edit)
 		if err != nil {
-			return log, nil
+			return log, false, nil
 		}
 		fields := reader{b: b}
 		tag := fields.uvarint()
