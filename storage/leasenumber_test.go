@@ -14,6 +14,7 @@ import (
 // at the latest, however many there are.
 func TestLeaseNumbersOfOneMillisecond(t *testing.T) {
 	s := openStore(t, vfs.NewMem())
+	defer closeStore(t, s)
 	const many = 5_000
 	var grants []*kv.Command
 	for i := range uint64(many) {
