@@ -42,7 +42,7 @@ func (p *PeerTLS) files() *raftsm.PeerFiles {
 
 // disowned ends the node after another member said that it is not who it was.
 func (n *Node) disowned(err error) {
-	n.fail(fmt.Errorf("%w: %w; start it anew under a new replica id", errDisowned, err))
+	n.fail(fmt.Errorf("%w: %w; add a member and start it in an empty directory (cairn member add --help)", errDisowned, err))
 }
 
 // fail makes Wait return. Only the first reasons count.
