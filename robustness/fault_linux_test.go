@@ -30,9 +30,15 @@ func onlyLong(t *testing.T) {
 	}
 }
 
-func TestUnplugged(t *testing.T) { onTheWire(t, 1, unplug) }
+func TestUnplugged(t *testing.T) {
+	onlyLong(t)
+	onTheWire(t, 1, unplug)
+}
 
-func TestOneWay(t *testing.T) { onTheWire(t, 1, oneWay) }
+func TestOneWay(t *testing.T) {
+	onlyLong(t)
+	onTheWire(t, 1, oneWay)
+}
 
 func TestFastFail(t *testing.T) {
 	onlyLong(t)
@@ -96,6 +102,7 @@ func TestLittleMemory(t *testing.T) {
 }
 
 func TestFewFiles(t *testing.T) {
+	onlyLong(t)
 	needs(t, nil, nil)
 	local(t, Scenario{MayCrash: true}, 1, FewFiles)
 }

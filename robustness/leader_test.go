@@ -63,8 +63,8 @@ func losing(t *testing.T, few int, end func(*Node) error) {
 }
 
 // TestLeaderLoss kills the leader.
-func TestLeaderLoss(t *testing.T) { losing(t, 4, (*Node).Kill) }
+func TestLeaderLoss(t *testing.T) { losing(t, 2, (*Node).Kill) }
 
 // TestLeaderLeaves stops the leader as an operator does. It has handed over by the
 // time it is gone.
-func TestLeaderLeaves(t *testing.T) { losing(t, 4, (*Node).Stop) }
+func TestLeaderLeaves(t *testing.T) { losing(t, 2, (*Node).Stop) }
