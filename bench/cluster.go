@@ -158,21 +158,5 @@ func measureCluster(ctx context.Context, set settings, data *dataset, t target, 
 	}
 	defer c.close()
 
-	do := p.step(data, set)
-	if warm := drive(ctx, c.sessions, do, set.Duration/5); warm.errors > 0 {
-		return sample{}, fmt.Errorf("warm-up: %d errors, the first: %w", warm.errors, warm.firstError)
-	}
-	if err := quiet(set.Dir); err != nil {
-		return sample{}, err
-	}
-	before, err := servers.take(takeUsage)
-	if err != nil {
-		return sample{}, err
-	}
-	got := drive(ctx, c.sessions, do, set.Duration)
-	after, err := servers.take(readUsage)
-	if err != nil {
-		return sample{}, err
-	}
-	return loadSample(got, after.since(before)), nil
+	return underLoad(ctx, set, c, p.step(data, set), servers)
 }

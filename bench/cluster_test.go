@@ -11,7 +11,7 @@ import (
 // both kinds.
 func TestClusterProfiles(t *testing.T) {
 	if testing.Short() {
-		t.Skip("starts clusters")
+		t.Skip("-short: it starts clusters")
 	}
 	out, err := exec.Command(buildSelf(t), "-short", "-dir", t.TempDir(), "-duration", "200ms", "cluster-put-64", "cluster-get-64").CombinedOutput()
 	if err != nil {

@@ -80,22 +80,23 @@ func measure(ctx context.Context, set settings, data *dataset, t target, p profi
 	}
 	defer c.close()
 
-	do := p.step(data, set)
+	return underLoad(ctx, set, c, p.step(data, set), cluster{srv})
+}
+
+// underLoad warms servers up, and measures what clients do to them.
+func underLoad(ctx context.Context, set settings, c *clients, do step, servers cluster) (sample, error) {
 	if warm := drive(ctx, c.sessions, do, set.Duration/5); warm.errors > 0 {
 		return sample{}, fmt.Errorf("warm-up: %d errors, the first: %w", warm.errors, warm.firstError)
 	}
 	if err := quiet(set.Dir); err != nil {
 		return sample{}, err
 	}
-	before, err := takeUsage(srv.pid())
+	before, err := servers.take(takeUsage)
 	if err != nil {
 		return sample{}, err
 	}
 	got := drive(ctx, c.sessions, do, set.Duration)
-	if err := srv.alive(); err != nil {
-		return sample{}, err
-	}
-	after, err := readUsage(srv.pid())
+	after, err := servers.take(readUsage)
 	if err != nil {
 		return sample{}, err
 	}

@@ -78,11 +78,14 @@ func settled(t *testing.T, fill func(s *Store)) (*Store, *countingFS) {
 	closeStore(t, s)
 	s = openStore(t, fs, func(o *Options) { o.CacheBytes = 1 })
 	// Pebble looks at its tables once after each start.
-	for m := s.current.Load().db.Metrics(); !m.Table.InitialStatsCollectionComplete || m.Compact.NumInProgress > 0; m = s.current.Load().db.Metrics() {
-		if t.Context().Err() != nil {
-			t.Fatal(t.Context().Err())
+	resting := func() bool {
+		m := s.current.Load().db.Metrics()
+		return m.Table.InitialStatsCollectionComplete && m.Compact.NumInProgress == 0
+	}
+	for deadline := time.Now().Add(time.Minute); !resting(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the background work of the store does not come to rest")
 		}
-		time.Sleep(time.Millisecond)
 	}
 	return s, fs
 }
