@@ -52,6 +52,11 @@ const (
 	// keeps exact.
 	maxRevision = 1<<53 - 1
 
+	// unsentBytes bounds what the kernel holds of what a client was told and has
+	// no room for, where it can be told so. Left to itself it takes up to 4 MiB a
+	// connection, which a watch fills before it is seen to be slow.
+	unsentBytes = 128 << 10
+
 	// maxStreams bounds the concurrent requests of an HTTP/2 connection.
 	maxStreams = 250
 )

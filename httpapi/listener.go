@@ -14,6 +14,15 @@ import (
 	"github.com/cairnkv/cairn/api"
 )
 
+// Listen announces an address of TCP, as net.Listen does, for clients some of
+// which are slow: what they don't take waits here, in what wrote it, where it has
+// its bounds, and not by the megabyte in the kernel.
+func Listen(ctx context.Context, address string) (net.Listener, error) {
+	c := net.ListenConfig{Control: boundUnsent}
+	c.SetMultipathTCP(false) // whose sockets do not pass the option on
+	return c.Listen(ctx, "tcp", address)
+}
+
 // limitListener bounds the open connections of l. One beyond the limit gets a
 // short answer and is closed, so that its peer knows why.
 //

@@ -157,7 +157,7 @@ func (s *watchStream) follow(initial bool) error {
 			return err
 		}
 		if len(got) > 0 {
-			err = s.send(got)
+			err = s.send(from, got)
 		}
 		// Between the parts of a large revision the position is before it.
 		s.position = max(s.position, from.Position())
@@ -171,22 +171,26 @@ func (s *watchStream) follow(initial bool) error {
 	}
 }
 
-// send writes changes.
-func (s *watchStream) send(got []watchers.Delivery) (err error) {
+// send writes changes. While the last of them wait for the client, nothing is held
+// but their bytes.
+func (s *watchStream) send(from *watchers.Stream, got []watchers.Delivery) (err error) {
 	defer s.enc.release()
 	s.borrow()
 	for i := range got {
-		if s.out, err = s.enc.change(s.out, &got[i]); err != nil {
-			return err
-		}
-		if len(s.out) >= streamBytes {
-			// A view is not held while a client is waited for.
+		// A view is not held while a client is waited for. What comes from history
+		// is a piece of a bounded size, and is written at once.
+		if len(s.out) >= streamBytes && got[i].Shared {
 			s.enc.release()
 			if err := s.flush(); err != nil {
 				return err
 			}
 		}
+		if s.out, err = s.enc.change(s.out, &got[i]); err != nil {
+			return err
+		}
 	}
+	s.enc.release()
+	from.Release()
 	s.told = time.Now()
 	return s.flush()
 }

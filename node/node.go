@@ -193,7 +193,7 @@ func Open(ctx context.Context, cfg Config) (n *Node, err error) {
 	if err := n.guard.look(); err != nil {
 		return n, err
 	}
-	n.listener, err = net.Listen("tcp", cfg.Listen)
+	n.listener, err = httpapi.Listen(ctx, cfg.Listen)
 	if err != nil {
 		return n, fmt.Errorf("listen for clients: %w", err)
 	}

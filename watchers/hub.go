@@ -39,6 +39,8 @@ type Hub struct {
 	limits  limits
 	// scans bounds the reads of history at a time.
 	scans chan struct{}
+	// pieces are lent to the streams that read history.
+	pieces sync.Pool
 
 	queueMu    sync.Mutex
 	queue      []applied
@@ -87,6 +89,7 @@ func newHub(history History, revision uint64, l limits) *Hub {
 		quit:    make(chan struct{}),
 		done:    make(chan struct{}),
 	}
+	h.pieces.New = func() any { return new(piece) }
 	h.revision.Store(revision)
 	go h.run()
 	return h

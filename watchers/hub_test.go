@@ -451,6 +451,9 @@ func follow(t *testing.T, r *replica, rng *rand.Rand, toTheEnd bool) {
 				open, position = 0, d.Revision
 			}
 		}
+		if rng.IntN(2) == 0 {
+			s.Release() // what was handed out is written down
+		}
 		if p := s.Position(); p < position && open == 0 || p > r.committed() && p >= req.From {
 			t.Errorf("position %d behind %d, store at %d", p, position, r.committed())
 		}
@@ -473,6 +476,37 @@ func follow(t *testing.T, r *replica, rng *rand.Rand, toTheEnd bool) {
 			t.Errorf("from %d to %d, %q: %d events, not %d; event %d:\ngot  %q\nwant %q", req.From, position, req.Ranges,
 				len(got), len(want), i, got[min(i, len(got)):min(i+3, len(got))], want[min(i, len(want)):min(i+3, len(want))])
 			break
+		}
+	}
+}
+
+// A stream whose reader waits for its client holds nothing of what was read.
+func TestReleased(t *testing.T) {
+	r := newReplica(t, small)
+	for i := range 50 {
+		r.apply(put("a", strings.Repeat("v", 100+i)))
+	}
+	s := r.watch(Request{Ranges: []kv.Range{key("a")}, From: 2})
+	for s.Position() < r.revision() {
+		before := s.Position()
+		got, err := s.Next(context.Background(), nil)
+		if err != nil || len(got) == 0 || got[0].Revision != before+1 {
+			t.Fatalf("behind %d: got %s, %v", before, text(got), err)
+		}
+		s.Release()
+		if s.piece != nil {
+			t.Fatal("the stream holds a piece of history")
+		}
+	}
+	goLive(t, s)
+	r.apply(put("a", "last"))
+	if got := r.next(s); got != "52:put a=last" {
+		t.Errorf("got %s", got)
+	}
+	s.Release()
+	for i := range s.taken[:cap(s.taken)] {
+		if s.taken[:cap(s.taken)][i].Change != nil {
+			t.Error("the stream holds a change that was taken")
 		}
 	}
 }

@@ -11,9 +11,8 @@ type limits struct {
 	pendingChanges, pendingBytes int
 	// pieceBytes and pieceVisits bound what one read of history returns, and how
 	// many changes it looks at: between two pieces the reader writes, sees that
-	// its client is gone, and lets go of the store. A reader whose client takes
-	// nothing holds a piece. A revision is parted only when it alone is larger
-	// than partBytes or twice the visits.
+	// its client is gone, and lets go of the store. A revision is parted only when
+	// it alone is larger than partBytes or twice the visits.
 	pieceBytes, pieceVisits, partBytes int
 	// shortGap is how many revisions a stream reads from history while it is live
 	// already.

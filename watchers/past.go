@@ -14,7 +14,7 @@ type part struct {
 }
 
 // piece is the memory of what was read from history last. It is used again for
-// each piece.
+// each piece, of any stream.
 type piece struct {
 	text       []byte
 	events     []kv.Event
@@ -43,6 +43,9 @@ func (s *Stream) read(ctx context.Context, until uint64) ([]Delivery, error) {
 	if until <= s.Position() {
 		return nil, nil
 	}
+	if s.piece == nil {
+		s.piece = h.pieces.Get().(*piece)
+	}
 	r := reading{s: s, until: until, at: s.part, passed: s.Position()}
 	s.piece.reset(h.limits.pieceBytes)
 	from := kv.Place{Revision: s.Position() + 1, Sub: s.part.next}
@@ -70,7 +73,7 @@ type reading struct {
 }
 
 func (r *reading) want(at kv.Place, key []byte) (wanted, more bool) {
-	p, l := &r.s.piece, &r.s.hub.limits
+	p, l := r.s.piece, &r.s.hub.limits
 	if at.Revision != r.at.revision {
 		r.endRevision()
 		// A revision is begun only where there is room, and parted only when it
@@ -101,7 +104,7 @@ func (r *reading) take(_ uint32, e *kv.Event) (more bool, err error) {
 
 // endRevision hands out what the piece has of the revision that has ended.
 func (r *reading) endRevision() {
-	p := &r.s.piece
+	p := r.s.piece
 	if r.at.handed || len(p.events) > r.first {
 		p.deliver(r.at.revision, r.first, false)
 	}
@@ -114,7 +117,7 @@ func (r *reading) endRevision() {
 
 // finish settles what the end of the piece is in the middle of.
 func (r *reading) finish() {
-	p := &r.s.piece
+	p := r.s.piece
 	switch {
 	case !r.full:
 		r.endRevision()
@@ -137,9 +140,6 @@ func (p *piece) reset(bytes int) {
 
 // bytes is what the events in the piece take.
 func (p *piece) bytes() int { return len(p.text) + len(p.events)*perEventBytes }
-
-// free lets go of the memory, once the stream is live.
-func (p *piece) free() { *p = piece{} }
 
 // add copies an event into the piece.
 func (p *piece) add(e *kv.Event) {

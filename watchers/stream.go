@@ -35,7 +35,7 @@ type Stream struct {
 	// gapTo, when beyond position, is up to where history comes before the queue.
 	gapTo uint64
 	part  part
-	piece piece
+	piece *piece // lent by the hub while what was read from history is in use
 
 	// Under the hub's lock.
 	members  []*member // nil while the stream is not in the index
@@ -88,7 +88,7 @@ func (s *Stream) Close() {
 func (s *Stream) Position() uint64 { return s.position.Load() }
 
 // Next waits for changes and hands them out, in order. They are valid until the
-// next call. It returns none when tick fires first; a nil tick never does.
+// next call, or until Release. It returns none when tick fires first; a nil tick never does.
 //
 // Errors: ErrDraining when the hub is closed; a *kv.Error with code Compacted
 // when the stream was overtaken by compaction and can't go on; the context's;
@@ -123,6 +123,16 @@ func (s *Stream) Next(ctx context.Context, tick <-chan time.Time) ([]Delivery, e
 			return nil, nil
 		default:
 		}
+	}
+}
+
+// Release says that what Next handed out last is not used any more, so that a
+// reader who now waits for a slow client does not hold it.
+func (s *Stream) Release() {
+	clear(s.taken)
+	if s.piece != nil {
+		s.hub.pieces.Put(s.piece)
+		s.piece = nil
 	}
 }
 
@@ -176,8 +186,5 @@ func (s *Stream) catchUp(ctx context.Context) ([]Delivery, error) {
 		return s.read(ctx, math.MaxUint64)
 	}
 	s.gapTo = s.hub.attach(s)
-	if s.gapTo <= s.Position() {
-		s.piece.free()
-	}
 	return nil, nil
 }
