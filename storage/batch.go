@@ -28,7 +28,12 @@ import (
 type Batch struct {
 	h  *handle
 	wb *pebble.Batch
-	st state
+	// newest, versions and changes are the records of keys, each kind by itself
+	// until they are committed: inserted into a memtable one behind the other, the
+	// log of changes, and what comes in the order of the keys, costs next to no
+	// search.
+	newest, versions, changes *pebble.Batch
+	st                        state
 
 	// What the batch changed and has not committed, under its newest state.
 	keys        map[string]*version
@@ -65,7 +70,9 @@ func (s *Store) NewBatch() (*Batch, error) {
 		return nil, err
 	}
 	b := &Batch{
-		h: h, wb: h.db.NewBatch(), st: *h.published.Load(),
+		h: h, wb: h.db.NewBatch(),
+		newest: h.db.NewBatch(), versions: h.db.NewBatch(), changes: h.db.NewBatch(),
+		st:          *h.published.Load(),
 		keys:        map[string]*version{},
 		leases:      map[kv.LeaseID]*lease{},
 		numbers:     map[int64]kv.LeaseID{},
@@ -82,7 +89,9 @@ func (b *Batch) Close() {
 		return
 	}
 	// Closing a batch that was not committed only frees memory.
-	_ = b.wb.Close()
+	for _, wb := range []*pebble.Batch{b.wb, b.newest, b.versions, b.changes} {
+		_ = wb.Close()
+	}
 	b.dropScrub()
 	b.h.release()
 	b.h = nil
@@ -147,7 +156,7 @@ func (b *Batch) Apply(c *kv.Command) (*kv.Result, error) {
 		b.skip--
 		return nil, nil
 	}
-	if b.wb.Len() > b.h.opts.BatchBytes || b.needsCommitted(c) {
+	if b.size() > b.h.opts.BatchBytes || b.needsCommitted(c) {
 		if err := b.flush(); err != nil {
 			return nil, err
 		}
@@ -158,6 +167,11 @@ func (b *Batch) Apply(c *kv.Command) (*kv.Result, error) {
 	}
 	b.st.partialDone++
 	return result, nil
+}
+
+// size is what the batch holds back, in bytes.
+func (b *Batch) size() int {
+	return b.wb.Len() + b.newest.Len() + b.versions.Len() + b.changes.Len()
 }
 
 // needsCommitted reports whether applying c reads something that only the
@@ -225,6 +239,12 @@ func (b *Batch) flush() error {
 		b.window = nil
 	}
 	must(b.wb.Set(keyState, appendState(b.val[:0], &b.st), nil))
+	for _, wb := range []*pebble.Batch{b.newest, b.versions, b.changes} {
+		if !wb.Empty() {
+			must(b.wb.Apply(wb, nil))
+			wb.Reset()
+		}
+	}
 	if err := b.wb.Commit(pebble.NoSync); err != nil {
 		return fmt.Errorf("storage: commit: %w", err)
 	}

@@ -615,12 +615,12 @@ func (b *Batch) emit(sub uint32, c *pendingChange) {
 	if !c.now.exists {
 		t := tombstone{reason: c.reason, modifiedAt: b.st.lastTime}
 		b.key = appendNewestKey(b.key[:0], c.key)
-		must(b.wb.Delete(b.key, nil))
+		must(b.newest.Delete(b.key, nil))
 		b.key = appendVersionKey(b.key[:0], c.key, revision)
-		must(b.wb.Set(b.key, appendTombstone(append(b.val[:0], recordTombstone), t), nil))
+		must(b.versions.Set(b.key, appendTombstone(append(b.val[:0], recordTombstone), t), nil))
 		b.key = appendChangeKey(b.key[:0], revision, sub)
 		b.val = appendTombstone(log(recordTombstone), t)
-		must(b.wb.Set(b.key, b.val, nil))
+		must(b.changes.Set(b.key, b.val, nil))
 		b.st.keys--
 		b.event(kv.EventDelete, c, prev)
 		return
@@ -630,11 +630,11 @@ func (b *Batch) emit(sub uint32, c *pendingChange) {
 	}
 	b.key = appendNewestKey(b.key[:0], c.key)
 	b.val = appendMeta(b.val[:0], &c.now.meta)
-	must(b.wb.Set(b.key, b.val, nil))
+	must(b.newest.Set(b.key, b.val, nil))
 
 	b.key = appendVersionKey(b.key[:0], c.key, revision)
 	b.val = append(appendMeta(append(b.val[:0], recordPut), &c.now.meta), c.now.payload...)
-	must(b.wb.Set(b.key, b.val, nil))
+	must(b.versions.Set(b.key, b.val, nil))
 
 	b.key = appendChangeKey(b.key[:0], revision, sub)
 	if len(c.now.payload) <= maxInlineChangeBytes {
@@ -642,7 +642,7 @@ func (b *Batch) emit(sub uint32, c *pendingChange) {
 	} else {
 		b.val = appendMeta(log(recordElsewhere), &c.now.meta)
 	}
-	must(b.wb.Set(b.key, b.val, nil))
+	must(b.changes.Set(b.key, b.val, nil))
 	if !c.old.exists {
 		b.st.keys++
 	}
