@@ -117,20 +117,37 @@ func (s *Shard) isAlone() (bool, error) {
 // records that. It is for the leader. The leader itself is removed by its
 // successor: Settle then hands the leadership over.
 func (s *Shard) Settle(ctx context.Context, m *kv.Membership) error {
+	to, err := s.reconfigure(ctx, m)
+	if err != nil || to == 0 {
+		return err
+	}
+	result, err := s.Propose(ctx, &kv.Command{
+		Kind: kv.KindMembership, Time: time.Now().UnixMilli(),
+		Membership: kv.Membership{Step: kv.MembershipSettle, State: to, ID: m.ID},
+	})
+	if err != nil {
+		return err
+	}
+	return result.Err()
+}
+
+// reconfigure changes the Raft configuration to what a member's record wants, if
+// it is not that already, and returns what is to be recorded: 0 if nothing is. A
+// crash right after it leaves that to the next leader.
+func (s *Shard) reconfigure(ctx context.Context, m *kv.Membership) (to kv.MemberState, err error) {
 	nh, shard := s.host.nh, s.cfg.Shard
 	if m.State == kv.MemberJoining {
 		if err := s.leaveAlone(); err != nil {
-			return err
+			return 0, err
 		}
 	}
 	conf, err := nh.SyncGetShardMembership(ctx, shard)
 	if err != nil {
-		return fmt.Errorf("read the Raft configuration: %w", err)
+		return 0, fmt.Errorf("read the Raft configuration: %w", err)
 	}
 	_, voter := conf.Nodes[m.Replica]
 	_, learner := conf.NonVotings[m.Replica]
 	_, removed := conf.Removed[m.Replica]
-	var to kv.MemberState
 	switch m.State {
 	case kv.MemberJoining:
 		to = kv.MemberLearner
@@ -145,25 +162,18 @@ func (s *Shard) Settle(ctx context.Context, m *kv.Membership) error {
 	case kv.MemberRemoving:
 		to = kv.MemberRemoved
 		if m.Replica == s.replica {
-			return s.HandOver(ctx)
+			return 0, s.HandOver(ctx)
 		}
 		if voter || learner {
 			err = nh.SyncRequestDeleteReplica(ctx, shard, m.Replica, conf.ConfigChangeID)
 		}
 	default:
-		return nil
+		return 0, nil
 	}
 	if err != nil {
-		return fmt.Errorf("change the Raft configuration: %w", err)
+		return 0, fmt.Errorf("change the Raft configuration: %w", err)
 	}
-	result, err := s.Propose(ctx, &kv.Command{
-		Kind: kv.KindMembership, Time: time.Now().UnixMilli(),
-		Membership: kv.Membership{Step: kv.MembershipSettle, State: to, ID: m.ID},
-	})
-	if err != nil {
-		return err
-	}
-	return result.Err()
+	return to, nil
 }
 
 // TransferTo asks the leader to hand the leadership to a voter. Whether it did,

@@ -221,3 +221,102 @@ func TestJoinAgain(t *testing.T) {
 	m.open(t)
 	m.wantValue(t, "k", "v")
 }
+
+// raftMembers is what a replica knows of the Raft configuration: the number of its
+// last change, and what each replica is.
+func (m *member) raftMembers(t testing.TB) (change uint64, states map[uint64]kv.MemberState) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	conf, err := m.host.nh.SyncGetShardMembership(ctx, 1)
+	must(t, err)
+	states = map[uint64]kv.MemberState{}
+	for replica := range conf.Nodes {
+		states[replica] = kv.MemberVoter
+	}
+	for replica := range conf.NonVotings {
+		states[replica] = kv.MemberLearner
+	}
+	for replica := range conf.Removed {
+		states[replica] = kv.MemberRemoved
+	}
+	return conf.ConfigChangeID, states
+}
+
+// TestCrashBeforeTheRecord ends the leader between a change of the Raft
+// configuration and its record, at each change of a member's life. The next leader
+// records what is there, and does not change it again.
+func TestCrashBeforeTheRecord(t *testing.T) {
+	members := cluster(t, nil)
+	lead, _ := leader(t, members)
+	for _, m := range members {
+		m.announce(t)
+	}
+	m, id := admit(t, lead, "m")
+	m.open(t)
+	// The new member may come to lead, which is not what is looked at here.
+	byAFirst := func(up []*member) *member {
+		for {
+			lead, _ := leader(t, up)
+			if lead != m {
+				return lead
+			}
+			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+			if err := m.shard.HandOver(ctx); err != nil {
+				t.Logf("hand over: %v", err)
+			}
+			cancel()
+		}
+	}
+	all := members // that hear of the leader
+	for _, c := range []struct {
+		step     kv.MembershipStep // what asks for it, after the joining
+		from, to kv.MemberState
+	}{
+		{0, kv.MemberJoining, kv.MemberLearner},
+		{kv.MembershipPromote, kv.MemberPromoting, kv.MemberVoter},
+		{kv.MembershipRemove, kv.MemberRemoving, kv.MemberRemoved},
+	} {
+		lead := byAFirst(all)
+		if c.step != 0 {
+			lead.step(t, kv.Membership{Step: c.step, ID: id})
+		}
+		place := lead.place(t, id)
+		if place.State != c.from {
+			t.Fatalf("the member is %s, want %s", place.State, c.from)
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		to, err := lead.shard.reconfigure(ctx, &place)
+		cancel()
+		must(t, err)
+		if to != c.to {
+			t.Errorf("a %s becomes %s, want %s", c.from, to, c.to)
+		}
+		lead.mustPut(t, "before", c.to.String())
+		lead.close(t)
+
+		var up []*member
+		for _, o := range all {
+			if o != lead && (o != m || c.to != kv.MemberRemoved) {
+				up = append(up, o)
+			}
+		}
+		next := byAFirst(up)
+		next.wantValue(t, "before", c.to.String())
+		before, states := next.raftMembers(t)
+		if states[place.Replica] != c.to || next.place(t, id).State != c.from {
+			t.Fatalf("after the crash Raft says %s, and the record %s", states[place.Replica], next.place(t, id).State)
+		}
+		settle(t, up, id, c.to)
+		if after, states := next.raftMembers(t); after != before || states[place.Replica] != c.to {
+			t.Errorf("the next leader made the change again, %d and %d, or undid it: %v", before, after, states)
+		}
+		must(t, lead.tryOpen())
+		lead.wantValue(t, "before", c.to.String())
+		if got := lead.place(t, id).State; got != c.to {
+			t.Errorf("whoever led before has the member as %s, want %s", got, c.to)
+		}
+		all = append(members[:3:3], m)
+	}
+	agree(t, members)
+}
