@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/cairnkv/cairn/api"
+	"github.com/cairnkv/cairn/internal/authority"
 )
 
 // added adds a member by way of a node and returns it with its token.
@@ -215,4 +216,66 @@ func TestTokens(t *testing.T) {
 		t.Errorf("with a token that has ended: got %v", err)
 	}
 	newUser(t, first).want(200, `"removed"`, "DELETE", "/v1/cluster/members/"+brief.Member.ID, "")
+}
+
+// TestJoinWithPeerTLS grows a cluster whose members speak by TLS. A node that has
+// a token and no certificate of the cluster's authority joins and is spoken to by
+// nobody, so it never votes; with the right one the same directory does.
+func TestJoinWithPeerTLS(t *testing.T) {
+	ours, _, err := authority.Open(t.TempDir())
+	must(t, err)
+	theirs, _, err := authority.Open(t.TempDir())
+	must(t, err)
+	cfg := config(t)
+	cfg.PeerTLS = issue(t, ours, "n1", time.Hour, "127.0.0.1")
+	nodes := []*Node{ready(t, cfg)}
+	for _, name := range []string{"m1", "m2"} {
+		a := added(t, nodes[0], fmt.Sprintf(`{"name":%q}`, name))
+		cfg := joining(t, nodes[0], a.JoinToken)
+		cfg.PeerTLS = issue(t, ours, name, time.Hour, "127.0.0.1")
+		nodes = append(nodes, ready(t, cfg))
+		wantState(t, nodes[0], a.Member.ID, api.MemberVoter)
+	}
+	for i, n := range nodes {
+		newUser(t, n).want(201, "", "PUT", fmt.Sprint("/v1/kv/by-", i), "v")
+		for _, other := range nodes {
+			newUser(t, other).want(200, "v", "GET", fmt.Sprint("/v1/kv/by-", i), "")
+		}
+	}
+	refused := func() (total uint64) {
+		for _, n := range nodes {
+			s := n.host.PeerStats()
+			for _, reasons := range []map[string]uint64{s.Refused, s.Failed} {
+				total += reasons["certificate"] + reasons["handshake"]
+			}
+		}
+		return total
+	}
+	if refused() != 0 {
+		t.Errorf("members with the right certificates were refused: %+v", nodes[0].host.PeerStats())
+	}
+
+	a := added(t, nodes[1], `{"name":"m3"}`)
+	cfg = joining(t, nodes[1], a.JoinToken)
+	for _, c := range []struct {
+		name string
+		tls  PeerTLS
+	}{
+		{"another authority", issue(t, theirs, "m3", time.Hour, "127.0.0.1")},
+		{"no TLS", PeerTLS{}},
+	} {
+		before := refused()
+		cfg.PeerTLS = c.tls
+		n := open(t, cfg)
+		eventually(t, c.name+": it was refused", func() bool { return refused() > before+3 })
+		if m := memberOf(t, nodes[0], a.Member.ID); n.Ready() == nil || m.Healthy || m.State == api.MemberVoter {
+			t.Errorf("%s: it is %+v", c.name, m)
+		}
+		newUser(t, nodes[2]).want(200, "", "PUT", "/v1/kv/by-0", "v")
+		must(t, n.Close())
+	}
+	cfg.PeerTLS = issue(t, ours, "m3", time.Hour, "127.0.0.1")
+	n := ready(t, cfg)
+	wantState(t, nodes[0], a.Member.ID, api.MemberVoter)
+	newUser(t, n).want(200, "v", "GET", "/v1/kv/by-0", "")
 }
