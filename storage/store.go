@@ -244,7 +244,21 @@ func pebbleOptions(opts *Options, room *room) *pebble.Options {
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
 	}
 	o.Experimental.EnableValueBlocks = func() bool { return true }
+	o.Experimental.SpanPolicyFunc = changesApart
 	return o
+}
+
+// changesApart has flushes and compactions end a table where the change log begins
+// and where it ends. The log only grows at its end, so tables of it alone don't
+// overlap, and stay out of the compactions that merge versions of keys.
+func changesApart(start []byte) (policy pebble.SpanPolicy, end []byte, err error) {
+	switch log := spaceBounds(spaceChange); {
+	case comparer.Compare(start, log.LowerBound) < 0:
+		return pebble.SpanPolicy{}, log.LowerBound, nil
+	case comparer.Compare(start, log.UpperBound) < 0:
+		return pebble.SpanPolicy{}, log.UpperBound, nil
+	}
+	return pebble.SpanPolicy{}, nil, nil
 }
 
 // load checks the format and reads the state.
