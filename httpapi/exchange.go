@@ -202,10 +202,11 @@ func (x *exchange) writeHeader(status int, revision uint64) {
 	x.WriteHeader(status)
 }
 
-// putHeaders hands the headers to net/http. The two small allocations are net/http's now: it may read the
-// headers after the handler has returned.
+// putHeaders hands the headers to net/http. The two small allocations are
+// net/http's now: it may read the headers after the handler has returned.
 func (x *exchange) putHeaders(revision uint64) {
 	h := x.w.Header()
+	h["Date"] = x.s.date.values(time.Now())
 	h[api.HeaderMember] = x.s.valueMember
 	x.setRequestID()
 	x.setNumber(api.HeaderRevision, revision)

@@ -26,9 +26,8 @@ func Listen(ctx context.Context, address string) (net.Listener, error) {
 // limitListener bounds the open connections of l. One beyond the limit gets a
 // short answer and is closed, so that its peer knows why.
 //
-// It also bounds how long a write may wait for a peer that takes nothing: a
-// handler doesn't know when what it wrote leaves the buffers of net/http, while
-// a connection does.
+// It also bounds how long a write may wait for a peer that takes nothing: see
+// limitedConn.
 func limitListener(l net.Listener, limit int, stall time.Duration, count func(open int64)) net.Listener {
 	return &limitedListener{Listener: l, limit: int64(limit), stall: stall, count: count}
 }
@@ -66,56 +65,6 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 		_, _ = io.WriteString(conn, refusal)
 		_ = conn.Close()
 	}
-}
-
-type limitedConn struct {
-	net.Conn
-	l      *limitedListener
-	closed atomic.Bool
-	// armed is when the deadline was last set, in Unix nanoseconds.
-	armed atomic.Int64
-}
-
-// Write gives the peer the time of a stall for each piece, or a little less: a
-// deadline costs about as much as a small write, so it is not set anew while it
-// is fresh.
-func (c *limitedConn) Write(b []byte) (written int, err error) {
-	const piece = 64 << 10
-	for {
-		part := b[written:min(len(b), written+piece)]
-		if now := time.Now(); now.UnixNano()-c.armed.Load() > int64(c.l.stall/16) {
-			_ = c.Conn.SetWriteDeadline(now.Add(c.l.stall))
-			c.armed.Store(now.UnixNano())
-		}
-		n, err := c.Conn.Write(part)
-		written += n
-		if err != nil || written == len(b) {
-			return written, err
-		}
-	}
-}
-
-// SetDeadline is what net/http calls when a stream takes the connection over. The
-// next write sets its own deadline again.
-func (c *limitedConn) SetDeadline(t time.Time) error {
-	c.armed.Store(0)
-	return c.Conn.SetDeadline(t)
-}
-
-// CloseWrite lets net/http say why it ends a connection: without it what the peer
-// still sends would reset the connection before the answer is read.
-func (c *limitedConn) CloseWrite() error {
-	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
-		return half.CloseWrite()
-	}
-	return nil
-}
-
-func (c *limitedConn) Close() error {
-	if c.closed.CompareAndSwap(false, true) {
-		c.l.count(c.l.open.Add(-1))
-	}
-	return c.Conn.Close()
 }
 
 // netHTTPLog passes what net/http complains about to the structured log. It is

@@ -24,6 +24,7 @@ type Server struct {
 	direct      map[string]*route // by method: the routes of a key in the path
 	hosts       map[string]struct{}
 	valueMember []string
+	date        dateHeader
 	meters      *meters
 	exchanges   sync.Pool
 	buffers     sync.Pool // of *streamBuffers

@@ -65,7 +65,6 @@ func (x *exchange) takeOver(contentType []string, revision uint64) (*takenConn, 
 	x.putHeaders(revision)
 	c.requestID = strings.Clone(x.requestID)
 	h := x.w.Header()
-	h.Set("Date", time.Now().UTC().Format(http.TimeFormat))
 	h.Set("Transfer-Encoding", "chunked")
 	h.Set("Connection", "close")
 	var head bytes.Buffer

@@ -152,34 +152,6 @@ func TestStalledWatchIsClosed(t *testing.T) {
 	k.stillServes()
 }
 
-// deadlineConn counts how often a deadline was set.
-type deadlineConn struct {
-	net.Conn
-	writes int
-}
-
-func (d *deadlineConn) Write(b []byte) (int, error)        { return len(b), nil }
-func (d *deadlineConn) SetDeadline(time.Time) error        { return nil }
-func (d *deadlineConn) SetWriteDeadline(t time.Time) error { d.writes++; return nil }
-
-// TestDeadlineAfterTakeover: net/http clears the deadlineConn of a connection that is
-// taken over. The next write must not rely on the one before.
-func TestDeadlineAfterTakeover(t *testing.T) {
-	under := &deadlineConn{}
-	c := &limitedConn{Conn: under, l: &limitedListener{stall: time.Hour}}
-	for range 2 {
-		_, _ = c.Write([]byte("x"))
-	}
-	if under.writes != 1 {
-		t.Fatalf("a fresh deadline was set %d times", under.writes)
-	}
-	_ = c.SetDeadline(time.Time{})
-	_, _ = c.Write([]byte("x"))
-	if under.writes != 2 {
-		t.Error("a write without a deadline")
-	}
-}
-
 // A panic breaks off its own stream, and the client does not take that for an end.
 func TestPanicInStream(t *testing.T) {
 	k := newKit(t)

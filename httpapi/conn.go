@@ -1,0 +1,114 @@
+package httpapi
+
+import (
+	"errors"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A limitedConn is a connection of a client.
+//
+// It bounds each write by itself: a handler doesn't know when what it wrote leaves
+// the buffers of net/http, while a connection does.
+//
+// And it makes deadlines cheap. net/http sets half a dozen for each request, almost
+// all of them later than the one before, and none is ever met but by a peer that
+// is gone. Each costs about as much as a small read. So a deadline is set when it
+// comes before the one that is set, and else when that one is met: whoever reads
+// then waits on for the true one.
+type limitedConn struct {
+	net.Conn
+	l      *limitedListener
+	closed atomic.Bool
+	// armed is when the deadline of writes was last set, in Unix nanoseconds.
+	armed atomic.Int64
+
+	reads struct {
+		sync.Mutex
+		wanted, set time.Time // zero: none
+	}
+}
+
+// Write gives the peer the time of a stall for each piece, or a little less: the
+// deadline is not set anew while it is fresh.
+func (c *limitedConn) Write(b []byte) (written int, err error) {
+	const piece = 64 << 10
+	for {
+		part := b[written:min(len(b), written+piece)]
+		if now := time.Now(); now.UnixNano()-c.armed.Load() > int64(c.l.stall/16) {
+			_ = c.Conn.SetWriteDeadline(now.Add(c.l.stall))
+			c.armed.Store(now.UnixNano())
+		}
+		n, err := c.Conn.Write(part)
+		written += n
+		if err != nil || written == len(b) {
+			return written, err
+		}
+	}
+}
+
+// SetWriteDeadline sets a deadline for the writes that are under way. The next one
+// sets its own. To lift a deadline does nothing: net/http does it after each
+// answer, and a write that came soon after would have none.
+func (c *limitedConn) SetWriteDeadline(t time.Time) error {
+	if t.IsZero() {
+		return nil
+	}
+	c.armed.Store(0)
+	return c.Conn.SetWriteDeadline(t)
+}
+
+func (c *limitedConn) SetReadDeadline(t time.Time) error {
+	c.reads.Lock()
+	defer c.reads.Unlock()
+	c.reads.wanted = t
+	if t.IsZero() || !c.reads.set.IsZero() && !t.Before(c.reads.set) {
+		return nil
+	}
+	c.reads.set = t
+	return c.Conn.SetReadDeadline(t)
+}
+
+func (c *limitedConn) SetDeadline(t time.Time) error {
+	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
+}
+
+func (c *limitedConn) Read(b []byte) (int, error) {
+	for {
+		n, err := c.Conn.Read(b)
+		if n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) || c.met() {
+			return n, err
+		}
+	}
+}
+
+// met reports whether a deadline that was met is the wanted one. If it isn't, the
+// wanted one is set.
+func (c *limitedConn) met() bool {
+	c.reads.Lock()
+	defer c.reads.Unlock()
+	if !c.reads.wanted.IsZero() && !time.Now().Before(c.reads.wanted) {
+		return true
+	}
+	c.reads.set = c.reads.wanted
+	return c.Conn.SetReadDeadline(c.reads.wanted) != nil
+}
+
+// CloseWrite lets net/http say why it ends a connection: without it what the peer
+// still sends would reset the connection before the answer is read.
+func (c *limitedConn) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return nil
+}
+
+func (c *limitedConn) Close() error {
+	if c.closed.CompareAndSwap(false, true) {
+		c.l.count(c.l.open.Add(-1))
+	}
+	return c.Conn.Close()
+}
