@@ -8,6 +8,8 @@
 //	go run . lease             the profiles of leases
 //	go run . floor             what the machine can do without any store
 //	go run . calibrate         which concurrency is best for each target
+//	go run . -before COMMIT    against Cairn as it was, with verdicts
+//	go run . guard             the figures that must not slip
 //
 // # What is measured
 //

@@ -67,7 +67,7 @@ func TestLeaseSessions(t *testing.T) {
 		t.Skip("-short: it starts servers")
 	}
 	self, data := buildSelf(t), newDataset()
-	cairn, err := buildCairn(t.Context(), t.TempDir())
+	cairn, err := buildCairn(t.Context(), "..", filepath.Join(t.TempDir(), "cairn"))
 	if err != nil {
 		t.Fatal(err)
 	}

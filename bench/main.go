@@ -53,7 +53,11 @@ type options struct {
 	targets   []string
 	cairn     string
 	cairnArgs []string
-	json      string
+	// before is the commit that Cairn is compared with; guard has the figures that
+	// are held to their bounds.
+	before string
+	guard  []figure
+	json   string
 }
 
 var errFailed = errors.New("some measurements failed or had errors; see the lines that begin with !")
@@ -91,6 +95,9 @@ func run(ctx context.Context, args []string) (err error) {
 	} else if results, err = b.run(ctx, opt.profiles); err != nil {
 		return err
 	}
+	if opt.before != "" {
+		printVerdicts(b.table, opt.before, results)
+	}
 	if opt.json != "" {
 		if err := newReport(started, opt.set, results).write(opt.json); err != nil {
 			return err
@@ -98,6 +105,9 @@ func run(ctx context.Context, args []string) (err error) {
 	}
 	if ctx.Err() == nil && failed(results) {
 		return errFailed
+	}
+	if ctx.Err() == nil && opt.guard != nil {
+		return checkFigures(b.table, opt.guard, results)
 	}
 	return ctx.Err()
 }
@@ -110,7 +120,7 @@ func newBench(ctx context.Context, opt options) (*bench, error) {
 	b := &bench{set: opt.set, data: newDataset(), self: self, cairnArgs: opt.cairnArgs, progress: os.Stderr, table: os.Stdout}
 	needsCairn := slices.Contains(opt.targets, nameCairn) && !slices.Equal(opt.profiles, []string{profileFloor})
 	if b.cairnBinary = opt.cairn; needsCairn && b.cairnBinary == "" {
-		if b.cairnBinary, err = buildCairn(ctx, opt.set.Dir); err != nil {
+		if b.cairnBinary, err = buildCairn(ctx, "..", filepath.Join(opt.set.Dir, "cairn")); err != nil {
 			return nil, err
 		}
 	}
@@ -123,6 +133,13 @@ func newBench(ctx context.Context, opt options) (*bench, error) {
 		case nameGRPC:
 			b.targets = append(b.targets, grpcTarget(self, b.data, opt.set.Tuning))
 		}
+	}
+	if opt.before != "" {
+		binary, err := buildCommit(ctx, opt.before, opt.set.Dir)
+		if err != nil {
+			return nil, err
+		}
+		b.targets = append(b.targets, b.beforeTarget(binary, opt.set.Tuning))
 	}
 	return b, nil
 }
@@ -143,7 +160,7 @@ func parseOptions(args []string) (options, error) {
 	leases := leaseNames()
 	known = append(append(known, watches...), profileWatch)
 	known = append(append(known, leases...), profileLease)
-	known = append(append(known, clusterNames()...), profileCluster, profileFloor, modeCalibrate)
+	known = append(append(known, clusterNames()...), profileCluster, profileFloor, modeCalibrate, modeGuard)
 	allTargets := []string{nameCairn, nameGateway, nameGRPC}
 
 	var opt options
@@ -162,6 +179,7 @@ func parseOptions(args []string) (options, error) {
 	flags.StringVar(&opt.set.Dir, "dir", os.TempDir(), "directory on the disk to measure; a temporary one is made in it")
 	flags.StringVar(&opt.cairn, "cairn", "", "path of a cairn binary, in place of building the one in the directory above")
 	flags.StringVar(&cairnArgs, "cairn-args", "", "more arguments for cairn serve, separated by spaces")
+	flags.StringVar(&opt.before, "before", "", fmt.Sprintf("commit that Cairn is compared with, in place of etcd; verdicts need %d rounds, which is then the default", verdictRounds))
 	flags.StringVar(&opt.json, "json", "", "file to write all numbers of all rounds to")
 	flags.BoolVar(&short, "short", false, "try everything quickly: one round of half a second, few keys; the numbers mean nothing")
 	flags.IntVar(&opt.set.Keys, "keys", 100_000, "keys that puts, gets and lists choose from")
@@ -195,9 +213,9 @@ func parseOptions(args []string) (options, error) {
 	if err := flags.Parse(args); err != nil {
 		return opt, err
 	}
+	asked := map[string]bool{}
+	flags.Visit(func(f *flag.Flag) { asked[f.Name] = true })
 	if short {
-		asked := map[string]bool{}
-		flags.Visit(func(f *flag.Flag) { asked[f.Name] = true })
 		setUnlessAsked(asked["rounds"], &opt.set.Rounds, 1)
 		setUnlessAsked(asked["duration"], &opt.set.Duration, 500*time.Millisecond)
 		setUnlessAsked(asked["keys"], &opt.set.Keys, 5_000)
@@ -225,8 +243,21 @@ func parseOptions(args []string) (options, error) {
 
 	opt.cairnArgs = strings.Fields(cairnArgs)
 	opt.targets = splitList(targets)
+	if opt.before != "" {
+		if !asked["targets"] {
+			opt.targets = []string{nameCairn}
+		}
+		setUnlessAsked(asked["rounds"] || short, &opt.set.Rounds, verdictRounds)
+	}
 	if opt.profiles = append(splitList(names), flags.Args()...); len(opt.profiles) == 0 {
 		opt.profiles = usual
+	}
+	if slices.Equal(opt.profiles, []string{modeGuard}) {
+		var err error
+		if opt.guard, err = guarded(); err != nil {
+			return opt, err
+		}
+		opt.profiles, opt.targets = guardProfiles(opt.guard), guardTargets(opt.guard)
 	}
 	if i := slices.Index(opt.profiles, profileWatch); i >= 0 {
 		opt.profiles = slices.Replace(opt.profiles, i, i+1, watches...)
@@ -256,8 +287,13 @@ func (opt options) check(known, allTargets []string) error {
 			return fmt.Errorf("there is no profile %q; known are %s", name, strings.Join(known, ", "))
 		}
 	}
-	if slices.Contains(opt.profiles, modeCalibrate) && len(opt.profiles) > 1 {
-		return errors.New(modeCalibrate + " can't be combined with profiles")
+	for _, mode := range []string{modeCalibrate, modeGuard} {
+		if slices.Contains(opt.profiles, mode) && len(opt.profiles) > 1 {
+			return errors.New(mode + " can't be combined with profiles")
+		}
+	}
+	if opt.before != "" && !slices.Contains(opt.targets, nameCairn) {
+		return errors.New("-before compares Cairn with itself: it needs the target " + nameCairn)
 	}
 	for _, name := range opt.targets {
 		if !slices.Contains(allTargets, name) {

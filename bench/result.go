@@ -37,7 +37,7 @@ type row struct {
 type pair struct{ of, to string }
 
 // pairs are the ratios that are shown when both targets were measured.
-var pairs = []pair{{nameCairn, nameGateway}, {nameCairn, nameGRPC}}
+var pairs = []pair{{nameCairn, nameGateway}, {nameCairn, nameGRPC}, {nameCairn, nameBefore}}
 
 func (r *result) row(name string) *row {
 	i := slices.IndexFunc(r.rows, func(row row) bool { return row.name == name })
@@ -65,22 +65,27 @@ type spread struct{ median, least, greatest float64 }
 // ratio compares two targets in one column. There is none when the column doesn't
 // lend itself to it or no round has both.
 func (r *result) ratio(p pair, column int) (spread, bool) {
-	of, to := r.row(p.of), r.row(p.to)
-	if of == nil || to == nil || !r.columns[column].ratio || r.batched && r.columns[column].latency {
+	ratios := r.ratios(p, column)
+	m, ok := median(ratios)
+	if !ok {
 		return spread{}, false
 	}
-	var ratios []float64
+	return spread{m, slices.Min(ratios), slices.Max(ratios)}, true
+}
+
+// ratios has the ratio of each round that has both targets.
+func (r *result) ratios(p pair, column int) (ratios []float64) {
+	of, to := r.row(p.of), r.row(p.to)
+	if of == nil || to == nil || !r.columns[column].ratio || r.batched && r.columns[column].latency {
+		return nil
+	}
 	for i := range min(len(of.samples), len(to.samples)) {
 		a, b := of.samples[i], to.samples[i]
 		if a != nil && b != nil && b.values[column] != 0 {
 			ratios = append(ratios, a.values[column]/b.values[column])
 		}
 	}
-	m, ok := median(ratios)
-	if !ok {
-		return spread{}, false
-	}
-	return spread{m, slices.Min(ratios), slices.Max(ratios)}, true
+	return ratios
 }
 
 // median of an even number of values is the mean of the middle two.

@@ -192,13 +192,12 @@ func (s *server) discard() error {
 	return err
 }
 
-// buildCairn compiles the server from the directory above.
-func buildCairn(ctx context.Context, to string) (string, error) {
-	binary := filepath.Join(to, "cairn")
+// buildCairn compiles the server from its source.
+func buildCairn(ctx context.Context, source, binary string) (string, error) {
 	build := exec.CommandContext(ctx, "go", "build", "-o", binary, ".")
-	build.Dir = ".."
+	build.Dir = source
 	if out, err := build.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("building cairn: %w\n%s", err, out)
+		return "", fmt.Errorf("building cairn in %s: %w\n%s", source, err, out)
 	}
 	return binary, nil
 }
