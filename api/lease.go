@@ -115,9 +115,14 @@ type Renewal struct {
 }
 
 // Events of the stream that holds a lease. The first is EventHeld, whose data is
-// a [Granted]; the data of the other two, which end it, is a [LeaseEnd].
+// a [Granted]; the data of the others is a [LeaseEnd]. EventLeaseNotFound and
+// EventDraining end the stream.
 const (
 	EventHeld = "held"
+	// EventDoubtful: for its whole time to live the node could not renew the lease,
+	// so it may have ended, if others have a leader whom this node does not reach.
+	// EventHeld follows if it was renewed after all.
+	EventDoubtful = "doubtful"
 	// EventLeaseNotFound: the lease has ended, or was revoked.
 	EventLeaseNotFound = "lease-not-found"
 	// EventDraining: the node shuts down. The lease lives on for two thirds of its
@@ -125,7 +130,8 @@ const (
 	EventDraining = "draining"
 )
 
-// LeaseEnd is the data of the event that ends the hold of a lease.
+// LeaseEnd is the data of the events that tell of the end, certain or possible,
+// of the hold of a lease.
 type LeaseEnd struct {
 	ID string `json:"id"`
 }

@@ -8,17 +8,20 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/cairnkv/cairn/leases"
 	"github.com/cairnkv/cairn/watchers"
 )
 
-// Config is what a [Server] is made of. Store, Watchers, MemberID and OpenAPI
-// must be set; everything else has a default.
+// Config is what a [Server] is made of. Store, Watchers, Holds, MemberID and
+// OpenAPI must be set; everything else has a default.
 type Config struct {
 	Store Store
 	// Cluster shows and changes who belongs to the cluster.
 	Cluster Cluster
 	// Watchers is told of what is applied to the store. Shutdown closes it.
 	Watchers *watchers.Hub
+	// Holds renews the leases that connections hold. It outlives the server.
+	Holds *leases.Renewer
 	// MemberID and ClusterID are ULIDs; the first is on every answer.
 	MemberID, ClusterID string
 	// Version is the version of the binary.

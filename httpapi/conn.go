@@ -30,6 +30,10 @@ type limitedConn struct {
 		sync.Mutex
 		wanted, set time.Time // zero: none
 	}
+	probes struct {
+		sync.Mutex
+		silent time.Duration // after which a silent peer is given up, or 0; see probePeer
+	}
 }
 
 // Write gives the peer the time of a stall for each piece, or a little less: the

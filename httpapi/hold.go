@@ -1,33 +1,42 @@
 package httpapi
 
 import (
-	"errors"
+	"context"
+	"net"
 	"net/http"
 	"time"
 
 	"github.com/cairnkv/cairn/api"
+	"github.com/cairnkv/cairn/internal/sse"
 	"github.com/cairnkv/cairn/kv"
+	"github.com/cairnkv/cairn/leases"
 )
 
-// A hold keeps a lease while its connection is open.
+// A hold keeps a lease while its connection is open. The renewals are made by the
+// node's leases.Renewer, with those of other holds; this is the stream, which has
+// little to say.
 //
-// It renews at a third of the time to live. What it must not do is to go on for
-// a client that is gone: an orderly end, and a process that was killed, close
-// the connection; a machine that vanished does not. So something is written at
-// least at that pace, too, and a peer whose operating system has acknowledged
-// nothing for two such steps is given up. It is noticed within the time to live.
+// What must not happen is that a client that is gone goes on to hold. An orderly
+// end, and a process that was killed, close the connection; a machine that
+// vanished, or a network that is cut, does not. So the operating system of the
+// client is asked for signs of life, by the probes of TCP, at least holdProbes
+// times in its time to live and every 15 s; the client itself has no part in that.
+// One that has acknowledged nothing for the time to live, or for maxHoldSilence, is
+// given up, and nothing is renewed for it from then on. So a client that vanished
+// keeps its lease for at most that time, the time to live, and the 2 s in which a
+// lease ends.
 type hold struct {
-	x       *exchange
-	s       *stream
-	id      kv.LeaseID
-	every   time.Duration // between two renewals
-	step    time.Duration // between two looks
-	renewed time.Time
+	s       *Server
+	ctx     context.Context // done when the client is gone
+	release context.CancelFunc
+	conn    net.Conn
+	// to is where whole messages go, at once. Its error means that the client is
+	// gone, or takes nothing.
+	to    interface{ write(b []byte) error }
+	lease kv.LeaseResult
+	sent  time.Time // when the renewal that was answered was sent
+	out   []byte
 }
-
-// retryHold is the pause after a renewal that failed, unless the next look comes
-// earlier.
-const retryHold = 500 * time.Millisecond
 
 // holdLease answers POST /v1/leases/{id}/hold.
 func (x *exchange) holdLease() {
@@ -46,77 +55,90 @@ func (x *exchange) holdLease() {
 	if l == nil {
 		return
 	}
-	s, err := x.openStream(revision)
-	if err == nil {
-		err = s.event("", api.EventHeld, appendGranted(nil, l))
+	h := &hold{s: x.s, lease: *l, sent: sent}
+	h.conn, _ = x.r.Context().Value(connKey{}).(net.Conn)
+	if c, ok := x.takeOver(valueEventStream, revision); ok {
+		h.ctx, h.release, h.to = c.ctx, c.cancel, c
+		c.serve(h.run)
+		return
 	}
-	if err != nil {
-		panic(http.ErrAbortHandler)
-	}
-	every := time.Duration(l.TTLMillis) * time.Millisecond / 3
-	h := hold{x: x, s: s, id: id, every: every, step: min(every, pulse), renewed: sent}
-	if !h.run() {
+	h.ctx, h.release = context.WithCancel(x.r.Context())
+	defer h.release()
+	h.to = x.startStream(valueEventStream, revision)
+	if h.run() != nil {
 		// The peer must not take this for an end that was meant.
 		panic(http.ErrAbortHandler)
 	}
 }
 
-// run holds the lease until the end of the stream and reports whether that was
-// told to the client.
-func (h *hold) run() bool {
-	x := h.x
-	timer := time.NewTimer(h.step)
-	defer timer.Stop()
-	for {
-		select {
-		case <-x.r.Context().Done():
-			return false
-		case <-x.s.draining:
-			return h.end(api.EventDraining)
-		case <-timer.C:
-		}
-		if silent, known := x.s.silence(x.r.Context()); known && silent > 2*h.step {
-			return false
-		}
-		next := h.step
-		if time.Since(h.renewed) >= h.every-h.step/2 {
-			switch err := h.renew(); {
-			case errors.Is(err, errLeaseGone):
-				return h.end(api.EventLeaseNotFound)
-			case err != nil:
-				// Without a leader no lease ends, and with one the next try comes
-				// in time. If this node alone is cut off, the lease may end; then
-				// the next renewal says so.
-				next = min(next, retryHold)
-			}
-		}
-		if h.s.comment("held") != nil {
-			return false
-		}
-		timer.Reset(next)
-	}
+// silent is how long the other side may acknowledge nothing.
+func (h *hold) silent() time.Duration {
+	return min(time.Duration(h.lease.TTLMillis)*time.Millisecond, maxHoldSilence)
 }
 
-var errLeaseGone = errors.New("the lease does not exist")
-
-func (h *hold) renew() error {
-	x := h.x
-	x.leases = append(x.leases[:0], h.id)
-	x.command = kv.Command{Kind: kv.KindLeaseRenew, Time: x.s.cfg.Now().UnixMilli(), Renew: x.leases}
-	sent := time.Now()
-	r, err := x.s.cfg.Store.Propose(x.r.Context(), &x.command)
-	if err != nil {
+// run holds the lease until the end of the stream. Its error is nil when that was
+// told.
+func (h *hold) run() error {
+	pace := pulse
+	if !probePeer(h.conn, h.silent()) {
+		// What TCP can't do, because the time is too short or it isn't TCP, something
+		// that is written does: it must be acknowledged, too.
+		pace = min(pace, h.silent()/holdProbes)
+	}
+	held := h.s.cfg.Holds.Hold(h.lease.ID, time.Duration(h.lease.TTLMillis)*time.Millisecond, h.sent, h.open)
+	defer held.Release()
+	if err := h.tell(sse.AppendComment(h.out[:0], "connected"), api.EventHeld, appendGranted(nil, &h.lease)); err != nil {
 		return err
 	}
-	if len(r.Leases) != 1 || r.Leases[0].Code != kv.OK {
-		return errLeaseGone
+	timer := time.NewTimer(pace)
+	defer timer.Stop()
+	for {
+		var err error
+		select {
+		case <-h.ctx.Done():
+			return errPeerGone
+		case <-h.s.draining:
+			return h.tellOf(api.EventDraining)
+		case standing := <-held.News():
+			switch standing {
+			case leases.Lost:
+				return h.tellOf(api.EventLeaseNotFound)
+			case leases.Refused:
+				return h.tellOf(api.EventDraining)
+			case leases.Doubtful:
+				err = h.tellOf(api.EventDoubtful)
+			case leases.Renewed:
+				err = h.tell(h.out[:0], api.EventHeld, appendGranted(nil, &h.lease))
+			}
+		case <-timer.C:
+			err = h.to.write(sse.AppendComment(h.out[:0], ""))
+			timer.Reset(pace)
+		}
+		if err != nil {
+			return err
+		}
 	}
-	h.renewed = sent
-	return nil
 }
 
-// end names the end of the stream.
-func (h *hold) end(event string) bool {
-	data := append(appendLease([]byte(`{"id":"`), h.id), '"', '}')
-	return h.s.event("", event, data) == nil
+// open reports whether the client is there. If not, its stream ends.
+func (h *hold) open() bool {
+	if h.ctx.Err() != nil {
+		return false
+	}
+	if silence, known := h.s.silence(h.conn); known && silence > h.silent() {
+		h.release()
+		return false
+	}
+	return true
+}
+
+// tell writes an event behind what is in b.
+func (h *hold) tell(b []byte, event string, data []byte) error {
+	h.out = sse.AppendEvent(b, "", event, data)
+	return h.to.write(h.out)
+}
+
+// tellOf writes an event that says no more of the lease than which it is.
+func (h *hold) tellOf(event string) error {
+	return h.tell(h.out[:0], event, append(appendLease([]byte(`{"id":"`), h.lease.ID), '"', '}'))
 }

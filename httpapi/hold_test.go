@@ -169,89 +169,170 @@ func TestHoldEnds(t *testing.T) {
 	}
 }
 
-// Without a leader the stream goes on; the renewal is tried again.
+// Without a leader the stream goes on; the renewal is tried again. Once the lease
+// may have ended the client is told, and once it is known not to have.
 func TestHoldOverFailures(t *testing.T) {
-	k, renewals := holdKit(t)
-	h := k.hold(transports(t)["HTTP/1.1"])
-	var failing atomic.Bool
-	failing.Store(true)
-	tries := make(chan struct{}, 1000)
-	k.member.mu.Lock()
-	k.member.proposing = func(*kv.Command) error {
-		if failing.Load() {
-			tries <- struct{}{}
-			return kv.Errorf(kv.NoLeader, "made to fail")
-		}
-		renewals <- struct{}{}
-		return nil
-	}
-	k.member.mu.Unlock()
-	receive(t, tries, 3)
-	for len(renewals) > 0 {
-		<-renewals
-	}
-	failing.Store(false)
-	receive(t, renewals, 2)
-	h.cancel()
-	k.ended(1)
-}
-
-// A client that vanished without a word is given up, before the time to live is
-// over, and is not renewed any more.
-func TestHoldOfAClientThatVanished(t *testing.T) {
-	k, renewals := holdKit(t)
-	var vanished atomic.Bool
-	var looks atomic.Int64
-	k.server.silence = func(context.Context) (time.Duration, bool) {
-		looks.Add(1)
-		if vanished.Load() {
-			return 700 * time.Millisecond, true
-		}
-		return 600 * time.Millisecond, true // a slow line
-	}
-	h := k.hold(transports(t)["HTTP/1.1"])
-	receive(t, renewals, 3)
-	vanished.Store(true)
-	k.ended(1)
-	before := len(renewals)
-	if _, err := h.events.Next(); err == nil || errors.Is(err, io.EOF) {
-		t.Errorf("the stream ended as if it was meant: %v, %q", err, h.raw)
-	}
-	if len(renewals) != before || looks.Load() < 3 {
-		t.Errorf("%d renewals after the end, %d looks", len(renewals)-before, looks.Load())
-	}
-}
-
-// What the operating system says of a peer: it acknowledges what it is sent, and
-// is silent when it is sent nothing.
-func TestPeerSilence(t *testing.T) {
 	for proto, transport := range transports(t) {
 		t.Run(proto, func(t *testing.T) {
 			k, renewals := holdKit(t)
-			type look struct {
-				silent time.Duration
-				known  bool
-			}
-			looks := make(chan look, 100)
-			k.server.silence = func(ctx context.Context) (time.Duration, bool) {
-				silent, known := peerSilence(ctx)
-				looks <- look{silent, known}
-				return 0, false
-			}
-			began := time.Now()
 			h := k.hold(transport)
-			receive(t, renewals, 3)
-			for range 2 {
-				l := <-looks
-				if _, can := tcpSilence(&net.TCPConn{}); can || l.known != (runtime.GOOS == "linux") || l.silent > time.Since(began) {
-					t.Errorf("silent for %v, known %v", l.silent, l.known)
-				}
+			receive(t, renewals, 2)
+			k.member.mu.Lock()
+			healthy := k.member.proposing
+			k.member.proposing = func(*kv.Command) error { return kv.Errorf(kv.NoLeader, "made to fail") }
+			k.member.mu.Unlock()
+			var doubtful api.LeaseEnd
+			if e := h.next(); e.Type != api.EventDoubtful || json.Unmarshal(e.Data, &doubtful) != nil || doubtful.ID != heldLease.String() {
+				t.Fatalf("the client is told %+v", e)
 			}
+			k.member.mu.Lock()
+			k.member.proposing = healthy
+			k.member.mu.Unlock()
+			var held api.Granted
+			if e := h.next(); e.Type != api.EventHeld || json.Unmarshal(e.Data, &held) != nil || held.ID != heldLease.String() || held.TTLSeconds != 1 {
+				t.Fatalf("the client is told %+v", e)
+			}
+			receive(t, renewals, 2)
 			h.cancel()
 			k.ended(1)
 		})
 	}
-	if _, known := peerSilence(context.Background()); known {
+}
+
+// A node that may not renew any more sends the client to another one.
+func TestHoldOnANodeThatRefuses(t *testing.T) {
+	k, renewals := holdKit(t)
+	h := k.hold(transports(t)["HTTP/1.1"])
+	receive(t, renewals, 2)
+	k.member.mu.Lock()
+	k.member.proposing = func(*kv.Command) error { return kv.Errorf(kv.CorruptContent, "made to fail") }
+	k.member.mu.Unlock()
+	h.ends(api.EventDraining)
+}
+
+// A client that vanished without a word is given up, and is not renewed any more.
+func TestHoldOfAClientThatVanished(t *testing.T) {
+	for proto, transport := range transports(t) {
+		t.Run(proto, func(t *testing.T) {
+			k, renewals := holdKit(t)
+			var vanished atomic.Bool
+			var looks atomic.Int64
+			k.server.silence = func(net.Conn) (time.Duration, bool) {
+				looks.Add(1)
+				if vanished.Load() {
+					return 1001 * time.Millisecond, true
+				}
+				return 1000 * time.Millisecond, true // a slow line
+			}
+			h := k.hold(transport)
+			receive(t, renewals, 3)
+			vanished.Store(true)
+			k.ended(1)
+			before := len(renewals)
+			if _, err := h.events.Next(); err == nil || errors.Is(err, io.EOF) {
+				t.Errorf("the stream ended as if it was meant: %v, %q", err, h.raw)
+			}
+			if len(renewals) != before || looks.Load() < 3 {
+				t.Errorf("%d renewals after the end, %d looks", len(renewals)-before, looks.Load())
+			}
+			k.stillServes()
+		})
+	}
+}
+
+// serverConn waits for the server's end of the one connection that there is.
+func (k *kit) serverConn(t *testing.T) net.Conn {
+	t.Helper()
+	conns := make(chan net.Conn, 1)
+	k.server.silence = func(conn net.Conn) (time.Duration, bool) {
+		select {
+		case conns <- conn:
+		default:
+		}
+		return 0, false
+	}
+	k.hold(transports(t)["HTTP/1.1"])
+	return <-conns
+}
+
+// What the operating system says of a peer: one whose kernel is asked acknowledges
+// that, though nobody says anything, and one that has closed is gone at once.
+func TestPeerSilence(t *testing.T) {
+	if _, known := peerSilence(nil); known {
 		t.Error("the silence of no connection is known")
+	}
+	if _, known := tcpSilence(&net.TCPConn{}); known {
+		t.Error("the silence of a connection that never was is known")
+	}
+	if runtime.GOOS != "linux" {
+		t.Skip("the silence of a peer is known on Linux alone")
+	}
+	k := newKit(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	counted := limitListener(l, 10, time.Minute, func(int64) {})
+	defer func() { _ = counted.Close() }()
+	client, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := counted.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	if !probePeer(conn, 3*time.Second) {
+		t.Fatal("the peer can't be probed")
+	}
+	// Nothing is written, and the peer's silence ends all the same.
+	var before time.Duration
+	k.await("the silent peer acknowledges a probe", func() bool {
+		silent, known := peerSilence(conn)
+		if !known {
+			t.Fatal("the silence of the peer is not known")
+		}
+		again := silent < before
+		before = silent
+		return again
+	})
+	if err := client.Close(); err != nil {
+		t.Fatal(err)
+	}
+	over := func() bool {
+		silent, known := peerSilence(conn)
+		return known && silent > time.Hour
+	}
+	k.await("the end of the peer is known", over)
+	if err := conn.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if !over() {
+		t.Error("the end of a connection that this side has closed is not known")
+	}
+}
+
+// A connection is probed as its shortest lease wants; what TCP can't do is refused.
+func TestProbes(t *testing.T) {
+	here, there := net.Pipe()
+	defer func() { _, _ = here.Close(), there.Close() }()
+	if probePeer(here, time.Minute) || probePeer(nil, time.Minute) {
+		t.Error("a pipe is probed")
+	}
+	k, _ := holdKit(t)
+	conn := k.serverConn(t)
+	limited, tcp := below(conn)
+	if limited == nil || tcp == nil {
+		t.Fatal("the connection is not what the server made")
+	}
+	for _, c := range []struct {
+		silent time.Duration
+		ok     bool
+		now    time.Duration
+	}{{2999 * time.Millisecond, false, 0}, {45 * time.Second, true, 45 * time.Second}, {5 * time.Second, true, 5 * time.Second}, {30 * time.Second, true, 5 * time.Second}} {
+		if ok := probePeer(conn, c.silent); ok != c.ok || limited.probes.silent != c.now {
+			t.Errorf("%v: %v, and the connection is given up after %v", c.silent, ok, limited.probes.silent)
+		}
 	}
 }

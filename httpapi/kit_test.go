@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
@@ -17,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/cairnkv/cairn/api"
+	"github.com/cairnkv/cairn/leases"
 )
 
 // A kit is a server over a member, and a client whose every exchange is held
@@ -42,9 +44,10 @@ func newKit(t testing.TB, change ...func(*Config)) *kit {
 func newKitOn(t testing.TB, m *member, change ...func(*Config)) *kit {
 	t.Helper()
 	k := &kit{t: t, member: m, clock: &clock{now: testStart}}
+	holds := leases.StartRenewer(m, slog.New(slog.DiscardHandler))
 	registry := prometheus.NewRegistry()
 	cfg := Config{
-		Store: m, Cluster: &fixedCluster{}, Watchers: m.hub, MemberID: testMember.String(), ClusterID: testCluster.String(), Version: "0.0.0-test",
+		Store: m, Cluster: &fixedCluster{}, Watchers: m.hub, Holds: holds, MemberID: testMember.String(), ClusterID: testCluster.String(), Version: "0.0.0-test",
 		OpenAPI: contractText(t), CursorKey: [32]byte{1, 2, 3}, Now: k.clock.Now,
 		Registerer: registry, Gatherer: registry,
 		ExtraMetrics: func(w io.Writer) { _, _ = io.WriteString(w, "extra_metric 1\n") },
@@ -76,6 +79,10 @@ func newKitOn(t testing.TB, m *member, change ...func(*Config)) *kit {
 		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
 			t.Errorf("Serve: got %v, want %v", err, http.ErrServerClosed)
 		}
+		if n := holds.Held(); n != 0 {
+			t.Errorf("%d leases are held without a connection", n)
+		}
+		holds.Close()
 		if n := m.views.Load(); n != 0 {
 			t.Errorf("%d views were not closed", n)
 		}

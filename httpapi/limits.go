@@ -43,6 +43,14 @@ const (
 	minBookmarkMillis = 1000
 	maxBookmarkMillis = 3600_000
 	maxPollMillis     = 300_000
+	// maxHoldSilence bounds for how long the machine of a client that holds a lease
+	// may be silent, where the time to live does not; holdProbes is how often it is
+	// asked within that, so that a lost packet or two end no hold.
+	maxHoldSilence = 45 * time.Second
+	holdProbes     = 3
+	// maxWaiterSilence is the same for a client that waits for its turn: as long as
+	// its place in the queue would outlive a node that was killed.
+	maxWaiterSilence = 10 * time.Second
 	// minRetry and maxRetry are between what clients are told to wait before they
 	// come again.
 	minRetry = time.Second

@@ -1,22 +1,34 @@
 package httpapi
 
 import (
+	"math"
 	"net"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
+// tcpEstablished is the state of a connection that neither side has ended, as the
+// kernel counts states.
+const tcpEstablished = 1
+
 func tcpSilence(c *net.TCPConn) (silent time.Duration, known bool) {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return 0, false
 	}
-	_ = raw.Control(func(fd uintptr) {
+	err = raw.Control(func(fd uintptr) {
 		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
-		if err == nil {
+		switch {
+		case err != nil:
+		case info.State != tcpEstablished:
+			silent, known = math.MaxInt64, true
+		default:
 			silent, known = time.Duration(info.Last_ack_recv)*time.Millisecond, true
 		}
 	})
+	if err != nil { // this side has closed it
+		return math.MaxInt64, true
+	}
 	return silent, known
 }

@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"errors"
+	"net"
 	"net/url"
 	"strings"
 	"time"
@@ -97,10 +98,16 @@ var errDraining = kv.Errorf(kv.ShuttingDown, "the node is about to stop; ask ano
 
 // waiting is the context of a request that may wait, if it does: it ends with the
 // request, and when the server is about to stop. Its goroutine ends with stop.
+//
+// A client that vanished without a word must not stand in a queue, and have its lease
+// renewed, until TCP would give it up by itself, so its machine is asked for signs of
+// life.
 func (x *exchange) waiting(wait time.Duration) (ctx context.Context, stop func()) {
 	if wait == 0 {
 		return x.r.Context(), func() {}
 	}
+	conn, _ := x.r.Context().Value(connKey{}).(net.Conn)
+	_ = probePeer(conn, maxWaiterSilence) // what isn't TCP has no machine behind it
 	ctx, cancel := context.WithCancelCause(x.r.Context())
 	done := make(chan struct{})
 	go func() {

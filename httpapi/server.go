@@ -38,7 +38,7 @@ type Server struct {
 	drainOnce sync.Once
 
 	// silence is peerSilence, but for tests.
-	silence func(context.Context) (time.Duration, bool)
+	silence func(net.Conn) (time.Duration, bool)
 }
 
 // New makes a server. It starts nothing.

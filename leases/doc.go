@@ -1,5 +1,6 @@
 // Package leases drives the replicated clock by which leases and remembered
-// answers age, and ends the leases whose time is over.
+// answers age, ends the leases whose time is over, and renews those that open
+// connections hold.
 //
 // # What it promises
 //
@@ -26,10 +27,19 @@
 // room for other writes, however many end together; it waits for the expiries
 // that it starts. Close ends both.
 //
+// A Renewer, on every member, owns the leases that connections to it hold. One
+// goroutine looks for those that are due and starts a goroutine for each of a few
+// renewals of many; the connection is asked before each whether it is still there.
+// What becomes of the connection, and what its client is told, is its owner's.
+//
 // # What a crash leaves
 //
 // Nothing is kept here. Every member looks where the clock stands, so the next
 // leader measures from the moment at which it saw the newest step, and what
 // passed since then counts: up to the longest step, for most of it was without a
 // leader. A change of leader that takes no time costs no more than a look.
+//
+// The connections of a member that crashed are gone with it. Nobody renews for
+// them, and what they held lives for the rest of its time, in which the client may
+// hold it on another member.
 package leases

@@ -117,6 +117,7 @@ type Node struct {
 	shard    *raftsm.Shard
 	watchers *watchers.Hub
 	clock    *leases.Keeper
+	holds    *leases.Renewer
 	guard    *guard
 	peers    *http.Client   // asks other members how they are
 	schedule *schedule      // of backups, or nil
@@ -189,6 +190,7 @@ func Open(ctx context.Context, cfg Config) (n *Node, err error) {
 	n.watchers.Jumped(revision)
 	n.clock = leases.Start(clockLog{n.shard}, cfg.Logger)
 	n.guard = newGuard(n)
+	n.holds = leases.StartRenewer(face{n}, cfg.Logger)
 	n.schedule = newSchedule(n)
 	if err := n.guard.look(); err != nil {
 		return n, err
@@ -221,6 +223,7 @@ func (n *Node) newServer() *httpapi.Server {
 		Store:        face{n},
 		Cluster:      membership{n},
 		Watchers:     n.watchers,
+		Holds:        n.holds,
 		MemberID:     id.MemberID.String(),
 		ClusterID:    id.ClusterID.String(),
 		Version:      n.cfg.Version,
@@ -319,6 +322,9 @@ func (n *Node) Close() error {
 		n.peers.CloseIdleConnections()
 		if n.listener != nil {
 			_ = n.listener.Close() // the server closed it already, if there was one
+		}
+		if n.holds != nil {
+			n.holds.Close()
 		}
 		if n.clock != nil {
 			n.clock.Close()

@@ -69,6 +69,9 @@ func registerMetrics(r prometheus.Registerer, n *Node) {
 	gauge("term", "Raft term.", func(s *kv.Status) float64 { return float64(s.Term) })
 	gauge("has_leader", "1 if this member knows a leader.", func(s *kv.Status) float64 { return oneIf(s.Leader != 0) })
 	gauge("is_leader", "1 if this member leads.", func(s *kv.Status) float64 { return oneIf(s.Leader == s.Replica) })
+	r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Namespace: "cairn", Name: "leases_held", Help: "Leases that connections to this member hold.",
+	}, func() float64 { return float64(n.holds.Held()) }))
 	gauge("restoring", "1 while this member's store is being filled from a backup.", func(*kv.Status) float64 { return oneIf(n.serving() != nil) })
 	gauge("ready", "1 while linearizable rounds succeed.", func(*kv.Status) float64 { return oneIf(n.Ready() == nil) })
 	counter := func(name, help string, value func() uint64) {

@@ -36,7 +36,7 @@ var ours = map[string]rule{
 	"raftsm/transport": {tests: []string{"internal/authority"}},
 	"raftsm":           {may: []string{"kv", "storage", "raftsm/raftlog", "raftsm/transport"}},
 	// The tests of the HTTP face speak to a store that is real, and to a node.
-	"httpapi":    {may: []string{"api", "kv", "coordination", "watchers", "internal/sse"}, tests: []string{"storage", "node", "backup"}},
+	"httpapi":    {may: []string{"api", "kv", "coordination", "leases", "watchers", "internal/sse"}, tests: []string{"storage", "node", "backup"}},
 	"client":     {may: []string{"api", "internal/sse"}, tests: []string{"kv", "httpapi", "node", "storage", "backup"}},
 	"node":       {may: []string{"kv", "api", "backup", "backup/s3", "storage", "leases", "watchers", "raftsm", "httpapi"}, tests: []string{"client", "internal/authority"}},
 	"cli":        {may: []string{"api", "backup", "client", "node", "internal/authority"}, tests: anything},
