@@ -82,11 +82,17 @@ func TestFenceChecks(t *testing.T) {
 	}
 }
 
+// seeded makes the random choices of a test that needs no scenario.
+func seeded(t *testing.T) *rand.Rand {
+	t.Helper()
+	return rand.New(rand.NewPCG(Seed(t), 0))
+}
+
 // startCluster starts nodes, three if nothing else is said, for a test that needs
 // no scenario.
 func startCluster(t *testing.T, size int) (*Cluster, *HTTP) {
 	t.Helper()
-	c := NewCluster(t, NewEvidence(t), rand.New(rand.NewPCG(Seed(t), 0)), Layout{Size: size})
+	c := NewCluster(t, NewEvidence(t), seeded(t), Layout{Size: size})
 	must(t, c.Start())
 	h := NewHTTP()
 	t.Cleanup(h.Close)

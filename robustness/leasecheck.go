@@ -21,6 +21,9 @@ const (
 	// still take effect: its node may have been stopped, and then tries for some
 	// seconds.
 	lingers = 25 * time.Second
+	// closedWell is how long before and after the end of a connection its node must
+	// have been well, for nothing to linger.
+	closedWell = time.Second
 	// wallSlack is how exactly a wall clock is compared with the test's: the store
 	// has milliseconds, and clocks are adjusted while they run.
 	wallSlack = 5 * time.Millisecond
@@ -153,13 +156,13 @@ func (t *LeaseTrace) Early(ends leaseEnds) (wrong []string) {
 // Late finds leases that ended too late, or not at all. It reports how many were
 // held to the bound itself, which those are not of which a request is unknown.
 func (t *LeaseTrace) Late(ends leaseEnds) (strict int, wrong []string) {
-	good := counted(t.Probes)
+	good, well := counted(t.Probes), wellNodes(t.Probes)
 	for _, l := range t.Lives {
 		end, over := ends.of[l.ID]
 		if !over && !ends.holding[l.ID] || over && end.Reason == "revoked" {
 			continue // nobody saw it end, or it was ended
 		}
-		from, exact := l.newest()
+		from, exact := l.newest(well)
 		at, how := t.End, "had not ended"
 		if over {
 			seen, ok := t.Seen[end.Revision]

@@ -80,6 +80,20 @@ var leaseMutants = []leaseMutant{
 		run:   leases(1, false, Terminate),
 	},
 	{
+		name: "a lease is renewed for a connection that has closed", want: "LATE",
+		edits: []Edit{
+			{"httpapi/hold.go", "\tdefer held.Release()\n", ""},
+			{"httpapi/hold.go", "\tif h.ctx.Err() != nil {", "\tif h.ctx == nil {"},
+			{"httpapi/hold.go", "known && silence > h.silent()", "known && silence < 0"},
+		},
+		run: leases(1, false, Terminate),
+	},
+	{
+		name: "a lease that is held is renewed when it is over", want: "UNKEPT",
+		edits: []Edit{{"leases/renewer.go", "rest := min(h.ttl/3, longestRest)", "rest := 20 * h.ttl"}},
+		run:   leases(1, false, Terminate),
+	},
+	{
 		name: "a fence is not compared", want: "PASSED",
 		edits: []Edit{{"httpapi/fences.go", "return &kv.Txn{If: f, Then:", "return &kv.Txn{Then:"}},
 		run: func(t *testing.T, binary string) *Verdict {

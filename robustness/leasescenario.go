@@ -118,24 +118,27 @@ func (s LeaseScenario) judge(c *Cluster, traffic *LeaseTraffic, v *Verdict) {
 func (v *Verdict) CheckLeases(c *Cluster, trace *LeaseTrace) {
 	ends, wrong := trace.Ends()
 	strict, late := trace.Late(ends)
-	for _, found := range [][]string{wrong, trace.Early(ends), late, trace.Lost(ends), trace.Clock(), trace.WallOrder()} {
+	for _, found := range [][]string{wrong, trace.Early(ends), late, trace.Lost(ends), trace.Unheld(ends), trace.Clock(), trace.WallOrder()} {
 		for _, w := range found {
 			v.Add("%s", w)
 		}
 	}
-	expired := 0
+	expired, holds := 0, 0
+	for _, l := range trace.Lives {
+		holds += len(l.Holds)
+	}
 	for _, end := range ends.of {
 		if end.Reason == "expired" {
 			expired++
 		}
 	}
 	good := within(counted(trace.Probes), 0, trace.End)
-	c.Note("leases: %d taken, %d ended by themselves, %d of them held to the bound; readings of the long one: %d; commits were fast for %v of %v",
-		len(trace.Lives), expired, strict, len(trace.Readings), time.Duration(good).Round(time.Millisecond), time.Duration(trace.End).Round(time.Millisecond))
+	c.Note("leases: %d taken, %d times held by a connection, %d ended by themselves, %d of them held to the bound; readings of the long one: %d; commits were fast for %v of %v",
+		len(trace.Lives), holds, expired, strict, len(trace.Readings), time.Duration(good).Round(time.Millisecond), time.Duration(trace.End).Round(time.Millisecond))
 	// The run was worth something.
-	if 2*strict < expired || expired == 0 || 4*good < trace.End || len(trace.Readings) == 0 {
-		v.Add("too little was proven: %d leases ended by themselves, %d could be held to the bound, and commits were fast for %v of %v",
-			expired, strict, time.Duration(good), time.Duration(trace.End))
+	if 2*strict < expired || expired == 0 || 4*good < trace.End || len(trace.Readings) == 0 || holds == 0 {
+		v.Add("too little was proven: %d leases ended by themselves, %d could be held to the bound, %d times a connection held one, and commits were fast for %v of %v",
+			expired, strict, holds, time.Duration(good), time.Duration(trace.End))
 	}
 }
 

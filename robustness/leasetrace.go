@@ -37,6 +37,8 @@ type LeaseLife struct {
 	Own bool
 	// Calls are the grant, or the put with a time to live, and the renewals.
 	Calls []LeaseCall
+	// Holds are the connections that have held it.
+	Holds []*LeaseHold
 	// Revoked is when the revocation was sent, 0 if none was.
 	Revoked int64
 	// Gone are the answers that there is no such lease.
@@ -141,8 +143,9 @@ func (l *LeaseLife) latest() (sent int64, ok bool) {
 
 // newest is the last moment from which the lease's time may count. The time of a
 // call that took longer than commits are to take is not counted. What was not
-// answered may take effect later: as long as its node was stopped, or tried.
-func (l *LeaseLife) newest() (from int64, strict bool) {
+// answered may take effect later: as long as its node was stopped, or tried. So may
+// a renewal for a connection, unless its node was well when that was closed.
+func (l *LeaseLife) newest(well map[int][]span) (from int64, strict bool) {
 	strict = true
 	for _, c := range l.Calls {
 		if c.Outcome == Done && c.Answered-c.Sent > int64(commitWithin) {
@@ -154,6 +157,13 @@ func (l *LeaseLife) newest() (from int64, strict bool) {
 	for _, c := range l.Calls {
 		if c.Outcome == Unknown && c.Answered+int64(lingers) > from {
 			from, strict = c.Answered+int64(lingers), false
+		}
+	}
+	for _, h := range l.Holds {
+		if covers(well[h.Node], h.Closed-int64(closedWell), h.Closed+int64(closedWell)) {
+			from = max(from, h.Closed)
+		} else if h.Closed+int64(lingers) > from {
+			from, strict = h.Closed+int64(lingers), false
 		}
 	}
 	return from, strict

@@ -368,6 +368,10 @@ func (h *leaseHolder) live() {
 		h.wait(50 * time.Millisecond)
 		return
 	}
+	if l := known[h.random.IntN(len(known))]; h.random.IntN(3) == 0 {
+		// Longer than it lives, so that it is seen to be kept.
+		h.hold(l, time.Duration(l.TTL+h.random.Int64N(3*l.TTL)))
+	}
 	shortest := slices.MinFunc(known, func(a, b *LeaseLife) int { return int(a.TTL - b.TTL) }).TTL
 	for range h.random.IntN(7) {
 		if !h.wait(time.Duration(shortest / 3)) {
