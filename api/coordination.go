@@ -190,12 +190,13 @@ type WaitingBehind struct {
 	Before int `json:"before"`
 }
 
-// Types of events of elections.
+// Types of events of locks and elections.
 const (
-	EventLeader  = "leader"
-	EventVacant  = "vacant"
-	EventWaiting = "waiting"
-	EventElected = "elected"
+	EventLeader   = "leader"
+	EventVacant   = "vacant"
+	EventWaiting  = "waiting"
+	EventAcquired = "acquired"
+	EventElected  = "elected"
 	// EventError ends a stream with a problem.
 	EventError = "error"
 )

@@ -1,32 +1,24 @@
 package httpapi
 
 import (
-	"context"
-	"encoding/json"
 	"errors"
-	"net/http"
 	"strconv"
-	"time"
 	"unicode/utf8"
 
 	"github.com/cairnkv/cairn/api"
 	"github.com/cairnkv/cairn/coordination"
-	"github.com/cairnkv/cairn/internal/sse"
 	"github.com/cairnkv/cairn/kv"
 )
 
 // campaign answers POST /v1/elections/{name}: once, or as events while it waits.
 func (x *exchange) campaign() {
 	name := x.names(electionsPath, "")[0]
-	events := negotiate(x.r.Header["Accept"], api.TypeJSON, sse.ContentType) == wantsSecond
 	body, _ := x.readBody(maxBodyBytes)
 	var c claimBody
-	wait := false
 	if !x.bodyFailed {
 		x.parseJSON(body, func(p *jsonParser) {
 			var value jsonBytes
 			p.object("a campaign", func(name string) bool {
-				wait = wait || name == "wait_seconds"
 				return value.member(p, name, "value") || c.member(x, p, name)
 			})
 			if !p.broken {
@@ -39,22 +31,7 @@ func (x *exchange) campaign() {
 		return
 	}
 	c.ask.Name = name
-	if events && !wait {
-		c.ask.Wait = maxWaitMillis * time.Millisecond
-	}
-	ctx, stop := x.waiting(c.ask.Wait)
-	defer stop()
-	if events {
-		x.campaignInEvents(ctx, &c.ask)
-		return
-	}
-	leader, err := x.s.recipes.Campaign(ctx, c.ask)
-	if err != nil {
-		x.refuseRecipe(err)
-		return
-	}
-	x.setLease(leader.Lease)
-	x.sendValue(200, max(leader.Token, x.revision()), leaderOf(&leader))
+	x.claim(&c, x.s.recipes.Campaign, api.EventElected, func(h *coordination.Holder) any { return leaderOf(h) })
 }
 
 // proclaimed is the value that a leader proclaims, and its content type.
@@ -66,30 +43,6 @@ func (x *exchange) proclaimed(value *jsonBytes) ([]byte, string) {
 		return value.value, ""
 	}
 	return value.value, api.TypeText
-}
-
-// campaignInEvents tells how many wait before the candidate, and at last that it is
-// elected or why not.
-func (x *exchange) campaignInEvents(ctx context.Context, ask *coordination.Claim) {
-	s := x.openElection()
-	told := -1
-	ask.Progress = func(before int) {
-		if before == told {
-			s.quiet()
-			return
-		}
-		told = before
-		s.tell("", api.EventWaiting, api.WaitingBehind{Before: before})
-	}
-	leader, err := x.s.recipes.Campaign(ctx, *ask)
-	if err != nil {
-		x.fault = recipeFault(err)
-		info, _ := x.fault.code.Info()
-		s.tell("", api.EventError, json.RawMessage(appendProblem(nil, &x.fault, info, x.id())))
-	} else {
-		s.tell(strconv.FormatUint(leader.Token, 10), api.EventElected, leaderOf(&leader))
-	}
-	s.end()
 }
 
 func leaderOf(h *coordination.Holder) api.Leader {
@@ -107,22 +60,12 @@ func leaderOf(h *coordination.Holder) api.Leader {
 
 // getElection answers GET /v1/elections/{name}.
 func (x *exchange) getElection() {
-	name := x.names(electionsPath, "")[0]
-	mode := x.readMode()
-	if x.refused() {
-		return
-	}
-	v := x.view(&mode)
+	v, s := x.recipeState(electionsPath, x.s.recipes.Election)
 	if v == nil {
 		return
 	}
 	defer v.Close()
-	s, err := x.s.recipes.Election(x.r.Context(), v, name)
-	if err != nil {
-		x.refuseRead(err)
-		return
-	}
-	answer := api.ElectionState{Name: name, Candidates: []api.Candidate{}, Waiting: s.Waiting}
+	answer := api.ElectionState{Name: s.Name, Candidates: []api.Candidate{}, Waiting: s.Waiting}
 	if len(s.Holders) > 0 {
 		leader := leaderOf(&s.Holders[0])
 		answer.Leader = &leader
@@ -169,21 +112,6 @@ func (x *exchange) proclaim() {
 // resign answers DELETE /v1/elections/{name}.
 func (x *exchange) resign() { x.endHolder(electionsPath, x.s.recipes.Resign) }
 
-// endHolder ends the holder of a lock or an election by its token.
-func (x *exchange) endHolder(prefix string, end func(ctx context.Context, name string, token uint64) (uint64, error)) {
-	name := x.names(prefix, "")[0]
-	token := x.tokenParam()
-	if x.refused() {
-		return
-	}
-	revision, err := end(x.r.Context(), name, token)
-	if err != nil {
-		x.refuseRecipe(err)
-		return
-	}
-	x.sendValue(200, revision, api.DeleteResult{Revision: revision, Deleted: 1})
-}
-
 // observe answers GET /v1/elections/{name}/observe: who leads, at first and after
 // each change. A client that comes back with Last-Event-ID is not told again what
 // it knows.
@@ -198,7 +126,7 @@ func (x *exchange) observe() {
 	}
 	ctx, stop := x.waiting(maxWaitMillis)
 	defer stop()
-	s := x.openElection()
+	s := x.openRecipe()
 	err := x.s.recipes.Observe(ctx, name, pulse, func(revision uint64, leader *coordination.Holder, changed bool) error {
 		switch {
 		case !changed, leader != nil && leader.ModRevision <= known:
@@ -231,42 +159,4 @@ func (x *exchange) lastEventID() uint64 {
 		x.fail(api.CodeInvalidArgument, "Last-Event-ID is %.40q: want the id of an event of this stream", given[0])
 	}
 	return n
-}
-
-// An electionStream is the stream of a candidate or of an observer.
-type electionStream struct {
-	*stream
-	// told is when something was written last, err why nothing more is.
-	told time.Time
-	err  error
-}
-
-func (x *exchange) openElection() *electionStream {
-	s, err := x.openStream(x.revision())
-	return &electionStream{stream: s, told: time.Now(), err: err}
-}
-
-// tell writes an event.
-func (s *electionStream) tell(id, event string, v any) {
-	data, err := json.Marshal(v)
-	if s.err == nil {
-		s.err = err
-	}
-	if s.err == nil {
-		s.told, s.err = time.Now(), s.event(id, event, data)
-	}
-}
-
-// quiet writes a comment if nothing was written for a while.
-func (s *electionStream) quiet() {
-	if s.err == nil && time.Since(s.told) >= pulse-time.Second {
-		s.told, s.err = time.Now(), s.comment("still here")
-	}
-}
-
-// end breaks off what must not look as if it had ended by itself.
-func (s *electionStream) end() {
-	if s.err != nil {
-		panic(http.ErrAbortHandler)
-	}
 }

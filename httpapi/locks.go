@@ -7,7 +7,7 @@ import (
 	"github.com/cairnkv/cairn/coordination"
 )
 
-// acquireLock answers POST /v1/locks/{name}.
+// acquireLock answers POST /v1/locks/{name}: once, or as events while it waits.
 func (x *exchange) acquireLock() {
 	name := x.names(locksPath, "")[0]
 	body, _ := x.readBody(maxBodyBytes)
@@ -41,15 +41,7 @@ func (x *exchange) acquireLock() {
 		return
 	}
 	c.ask.Name = name
-	ctx, stop := x.waiting(c.ask.Wait)
-	holder, err := x.s.recipes.Acquire(ctx, c.ask)
-	stop()
-	if err != nil {
-		x.refuseRecipe(err)
-		return
-	}
-	x.setLease(holder.Lease)
-	x.sendValue(200, max(holder.Token, x.revision()), lockOf(&holder))
+	x.claim(&c, x.s.recipes.Acquire, api.EventAcquired, func(h *coordination.Holder) any { return lockOf(h) })
 }
 
 func (x *exchange) checkSharing(ask *coordination.Claim) {
@@ -66,22 +58,12 @@ func (x *exchange) checkSharing(ask *coordination.Claim) {
 
 // getLock answers GET /v1/locks/{name}. A lock that nobody holds is one, too.
 func (x *exchange) getLock() {
-	name := x.names(locksPath, "")[0]
-	mode := x.readMode()
-	if x.refused() {
-		return
-	}
-	v := x.view(&mode)
+	v, s := x.recipeState(locksPath, x.s.recipes.Lock)
 	if v == nil {
 		return
 	}
 	defer v.Close()
-	s, err := x.s.recipes.Lock(x.r.Context(), v, name)
-	if err != nil {
-		x.refuseRead(err)
-		return
-	}
-	answer := api.LockState{Name: name, Holders: []api.Holder{}, Queue: []api.LockWaiter{}, Waiting: s.Waiting}
+	answer := api.LockState{Name: s.Name, Holders: []api.Holder{}, Queue: []api.LockWaiter{}, Waiting: s.Waiting}
 	for i := range s.Holders {
 		answer.Holders = append(answer.Holders, holderOf(&s.Holders[i]))
 	}

@@ -2,14 +2,18 @@ package httpapi
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"net"
+	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/cairnkv/cairn/api"
 	"github.com/cairnkv/cairn/coordination"
+	"github.com/cairnkv/cairn/internal/sse"
 	"github.com/cairnkv/cairn/kv"
 )
 
@@ -57,8 +61,8 @@ func (x *exchange) names(prefix, suffix string) []string {
 
 // A claimBody reads what locks and elections have in common.
 type claimBody struct {
-	ask        coordination.Claim
-	lease, ttl bool
+	ask              coordination.Claim
+	lease, ttl, wait bool
 }
 
 func (c *claimBody) member(x *exchange, p *jsonParser, name string) bool {
@@ -70,7 +74,7 @@ func (c *claimBody) member(x *exchange, p *jsonParser, name string) bool {
 			c.ask.Lease, c.lease = x.parseLease(name, s), true
 		}
 	case "wait_seconds":
-		c.ask.Wait = time.Duration(p.millis(name, 0, maxWaitMillis)) * time.Millisecond
+		c.ask.Wait, c.wait = time.Duration(p.millis(name, 0, maxWaitMillis))*time.Millisecond, true
 	default:
 		return false
 	}
@@ -124,6 +128,88 @@ func (x *exchange) waiting(wait time.Duration) (ctx context.Context, stop func()
 	}
 }
 
+// claim sees a claim through and answers with what was granted: once, or with
+// events while it waits, the last of which is granted.
+func (x *exchange) claim(c *claimBody, see func(context.Context, coordination.Claim) (coordination.Holder, error), granted string, wire func(*coordination.Holder) any) {
+	events := negotiate(x.r.Header["Accept"], api.TypeJSON, sse.ContentType) == wantsSecond
+	if events && !c.wait {
+		c.ask.Wait = maxWaitMillis * time.Millisecond
+	}
+	ctx, stop := x.waiting(c.ask.Wait)
+	defer stop()
+	if events {
+		x.claimInEvents(ctx, c.ask, see, granted, wire)
+		return
+	}
+	holder, err := see(ctx, c.ask)
+	if err != nil {
+		x.refuseRecipe(err)
+		return
+	}
+	x.setLease(holder.Lease)
+	x.sendValue(200, max(holder.Token, x.revision()), wire(&holder))
+}
+
+// claimInEvents tells how many wait before the claim, and at last that it is granted
+// or why not.
+func (x *exchange) claimInEvents(ctx context.Context, ask coordination.Claim, see func(context.Context, coordination.Claim) (coordination.Holder, error), granted string, wire func(*coordination.Holder) any) {
+	s := x.openRecipe()
+	told := -1
+	ask.Progress = func(before int) {
+		if before == told {
+			s.quiet()
+			return
+		}
+		told = before
+		s.tell("", api.EventWaiting, api.WaitingBehind{Before: before})
+	}
+	holder, err := see(ctx, ask)
+	if err != nil {
+		x.fault = recipeFault(err)
+		info, _ := x.fault.code.Info()
+		s.tell("", api.EventError, json.RawMessage(appendProblem(nil, &x.fault, info, x.id())))
+	} else {
+		s.tell(strconv.FormatUint(holder.Token, 10), granted, wire(&holder))
+	}
+	s.end()
+}
+
+// endHolder ends the holder of a lock or an election by its token.
+func (x *exchange) endHolder(prefix string, end func(ctx context.Context, name string, token uint64) (uint64, error)) {
+	name := x.names(prefix, "")[0]
+	token := x.tokenParam()
+	if x.refused() {
+		return
+	}
+	revision, err := end(x.r.Context(), name, token)
+	if err != nil {
+		x.refuseRecipe(err)
+		return
+	}
+	x.sendValue(200, revision, api.DeleteResult{Revision: revision, Deleted: 1})
+}
+
+// recipeState reads the state of the lock or the election that the path names.
+// Without a view it has answered why not; else the caller closes it.
+func (x *exchange) recipeState(prefix string, read func(context.Context, coordination.View, string) (coordination.State, error)) (View, coordination.State) {
+	name := x.names(prefix, "")[0]
+	mode := x.readMode()
+	if x.refused() {
+		return nil, coordination.State{}
+	}
+	v := x.view(&mode)
+	if v == nil {
+		return nil, coordination.State{}
+	}
+	s, err := read(x.r.Context(), v, name)
+	if err != nil {
+		v.Close()
+		x.refuseRead(err)
+		return nil, coordination.State{}
+	}
+	return v, s
+}
+
 // recipeFault turns an error of a recipe into a fault.
 func recipeFault(err error) fault {
 	var held *coordination.Held
@@ -166,4 +252,42 @@ func lockOf(h *coordination.Holder) api.Lock {
 
 func holderOf(h *coordination.Holder) api.Holder {
 	return api.Holder{Lock: lockOf(h), Since: api.Time{Time: h.At}}
+}
+
+// A recipeStream is the stream of who waits for a turn, or observes.
+type recipeStream struct {
+	*stream
+	// told is when something was written last, err why nothing more is.
+	told time.Time
+	err  error
+}
+
+func (x *exchange) openRecipe() *recipeStream {
+	s, err := x.openStream(x.revision())
+	return &recipeStream{stream: s, told: time.Now(), err: err}
+}
+
+// tell writes an event.
+func (s *recipeStream) tell(id, event string, v any) {
+	data, err := json.Marshal(v)
+	if s.err == nil {
+		s.err = err
+	}
+	if s.err == nil {
+		s.told, s.err = time.Now(), s.event(id, event, data)
+	}
+}
+
+// quiet writes a comment if nothing was written for a while.
+func (s *recipeStream) quiet() {
+	if s.err == nil && time.Since(s.told) >= pulse-time.Second {
+		s.told, s.err = time.Now(), s.comment("still here")
+	}
+}
+
+// end breaks off what must not look as if it had ended by itself.
+func (s *recipeStream) end() {
+	if s.err != nil {
+		panic(http.ErrAbortHandler)
+	}
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -83,6 +84,58 @@ func TestLockQueue(t *testing.T) {
 	k.do("PUT", "/v1/kv/k", []byte("in time"), "Cairn-Fencing: "+second.Fence).want(t, 201, "")
 	k.do("DELETE", fmt.Sprint("/v1/locks/l?token=", second.Token), nil).want(t, 200, "")
 	(<-c).want(t, 200, "")
+}
+
+// Who waits for a lock in events is told its place, whenever that changes, and then
+// that it has the lock, or why not.
+func TestLockInEvents(t *testing.T) {
+	k := newKit(t)
+	var first, second api.Lock
+	k.do("POST", "/v1/locks/l", []byte(`{"ttl_seconds":60}`), sendsJSON).read(t, &first)
+	// Without wait_seconds it waits for an hour.
+	b := k.background("POST", "/v1/locks/l", `{"ttl_seconds":60,"owner":"b"}`, sendsJSON, "Accept: text/event-stream")
+	k.awaitFollowers(1)
+	c := k.background("POST", "/v1/locks/l", `{"ttl_seconds":60,"wait_seconds":60,"owner":"c"}`, sendsJSON, "Accept: text/event-stream")
+	k.awaitFollowers(2)
+	k.do("DELETE", fmt.Sprint("/v1/locks/l?token=", first.Token), nil).want(t, 200, "")
+	events := func(a *answer) (got []string, last []byte) {
+		t.Helper()
+		a.want(t, 200, "")
+		for r := sse.NewReader(bytes.NewReader(a.body), 1<<20); ; {
+			e, err := r.Next()
+			if errors.Is(err, io.EOF) {
+				return got, last
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			last = e.Data
+			text := e.Type
+			if e.Type == api.EventWaiting {
+				text += " " + string(e.Data)
+			}
+			got = append(got, text)
+		}
+	}
+	got, last := events(<-b)
+	if want := []string{`waiting {"before":0}`, "acquired"}; !slices.Equal(got, want) {
+		t.Errorf("b is told %q, want %q", got, want)
+	}
+	if err := json.Unmarshal(last, &second); err != nil || second.Owner != "b" || second.Token <= first.Token || second.Fence == "" {
+		t.Errorf("acquired %s, %v", last, err)
+	}
+	k.awaitFollowers(1)
+	if err := k.server.Shutdown(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	got, last = events(<-c)
+	if want := []string{`waiting {"before":1}`, `waiting {"before":0}`, "error"}; !slices.Equal(got, want) {
+		t.Errorf("c is told %q, want %q", got, want)
+	}
+	var p api.Problem
+	if err := json.Unmarshal(last, &p); err != nil || p.Code != api.CodeShuttingDown {
+		t.Errorf("the stream ends with %s, %v", last, err)
+	}
 }
 
 // A client that goes away while it waits leaves nothing, and one that is told of

@@ -61,8 +61,8 @@ var (
 
 	typesBackup = []string{api.TypeBackup}
 
-	typesStream   = []string{sse.ContentType}
-	typesCampaign = []string{api.TypeJSON, sse.ContentType}
+	typesStream = []string{sse.ContentType}
+	typesClaim  = []string{api.TypeJSON, sse.ContentType}
 )
 
 // routes is everything that this face answers.
@@ -123,11 +123,11 @@ func routes() []route {
 		renewal(leasesPath+"{id}/hold", noBody, typesStream, (*exchange).holdLease),
 		renewal(leasesPath+"keepalive", jsonBody, typesJSON, (*exchange).renewLeases),
 
-		recipe("POST", locksPath+"{name}", 0, jsonBody, typesJSON, (*exchange).acquireLock),
+		recipe("POST", locksPath+"{name}", 0, jsonBody, typesClaim, (*exchange).acquireLock),
 		read("GET", locksPath+"{name}", readModeParams, typesJSON, (*exchange).getLock),
 		recipe("DELETE", locksPath+"{name}", params(pToken), noBody, typesJSON, (*exchange).releaseLock),
 
-		recipe("POST", electionsPath+"{name}", 0, jsonBody, typesCampaign, (*exchange).campaign),
+		recipe("POST", electionsPath+"{name}", 0, jsonBody, typesClaim, (*exchange).campaign),
 		read("GET", electionsPath+"{name}", readModeParams, typesJSON, (*exchange).getElection),
 		recipe("PUT", electionsPath+"{name}", 0, jsonBody, typesJSON, (*exchange).proclaim),
 		recipe("DELETE", electionsPath+"{name}", params(pToken), noBody, typesJSON, (*exchange).resign),
