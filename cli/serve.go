@@ -43,6 +43,10 @@ const serveExample = `  # A cluster of one
     --listen 10.0.0.1:7480 --peer-listen 10.0.0.1:7481 \
     --initial-cluster n1=10.0.0.1:7481,n2=10.0.0.2:7481,n3=10.0.0.3:7481
 
+  # One of the first three, whose addresses are in DNS
+  cairn serve --config /etc/cairn.yaml --discovery-srv kv.example.com \
+    --peer-advertise n1.kv.example.com:7481
+
   # One more node, with the token that "cairn member add" printed
   cairn serve --insecure --data-dir /var/lib/cairn --listen 10.0.0.4:7480 \
     --peer-listen 10.0.0.4:7481 --join http://10.0.0.1:7480 --join-token TOKEN
@@ -77,6 +81,8 @@ func (a *app) serve() *cobra.Command {
 	flags.StringVar(&cfg.Name, "name", "", "`name` of the node (default n1); can't change later")
 	flags.StringVar(&cfg.DataDir, "data-dir", "cairn-data", "`directory` of the data; made if it does not exist")
 	flags.StringVar(&cfg.InitialCluster, "initial-cluster", "", "all first `members`, name=host:port,…, the same on each; looked at on the first start only")
+	flags.StringVar(&cfg.DiscoverySRV, "discovery-srv", "", "`domain` whose SRV records _cairn-peer._tcp are the peer addresses of all first members, in place of --initial-cluster; --peer-advertise says which one the node is; looked at on the first start only")
+	flags.IntVar(&cfg.DiscoveryMembers, "discovery-members", 0, fmt.Sprintf("how many `members` that must be; fewer are waited for (default %d)", node.DefaultDiscoveryMembers))
 	flags.StringVar(&cfg.Join, "join", "", "`URL` of a member of a running cluster that the node is to come to, or several with commas; looked at on the first start only")
 	flags.StringVar(&cfg.JoinToken, "join-token", "", "`token` that 'cairn member add' gave for it")
 	flags.StringVar(&cfg.PeerTLS.CA, "peer-ca", "", "PEM `file` with the authority that signs the certificates of members, and of nobody else")

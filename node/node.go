@@ -52,6 +52,13 @@ type Config struct {
 	// InitialCluster names all first members, "n1=host:7481,n2=host:7481", the
 	// same on each. Empty: a cluster of one. Looked at only at the first start.
 	InitialCluster string
+	// DiscoverySRV is a domain whose SRV records _cairn-peer._tcp are the peer
+	// addresses of all first members, in place of InitialCluster. PeerAdvertise, or
+	// PeerListen, says which of them this node is. Looked at only at the first start.
+	DiscoverySRV string
+	// DiscoveryMembers is how many records there must be. Default 3. The node waits
+	// for them, 2 minutes at most, and doesn't start if there are more.
+	DiscoveryMembers int
 	// Join has the URLs, separated by commas, of members of a running cluster that
 	// this node is to come to, and JoinToken the token that adding a member gave.
 	// Looked at only at the first start.
@@ -94,6 +101,9 @@ type Config struct {
 	chosen *backup.Chosen // what RestoreFrom means, if that is known already
 	// beforePart, in tests, may keep a part of a restore back.
 	beforePart func(part uint64) error
+	// resolver and discoveryLimit are others in tests.
+	resolver       srvResolver
+	discoveryLimit time.Duration
 }
 
 // Defaults of Config.
@@ -157,6 +167,10 @@ func Open(ctx context.Context, cfg Config) (n *Node, err error) {
 	}
 	if cfg.Join != "" {
 		spec.Join = n.joiner(ctx)
+	}
+	if cfg.DiscoverySRV != "" {
+		spec.PeerAddress = peerName(spec.PeerAddress)
+		spec.Discover = func() ([]string, error) { return cfg.discover(ctx, spec.PeerAddress) }
 	}
 	if n.dir, err = raftsm.OpenDir(cfg.DataDir, spec); err != nil {
 		return n, err
@@ -393,6 +407,9 @@ func (c *Config) complete() error {
 		if _, err := raftsm.ParseInitialCluster(c.InitialCluster); err != nil {
 			return err
 		}
+	}
+	if err := c.checkDiscovery(); err != nil {
+		return err
 	}
 	if c.Join != "" && (c.InitialCluster != "" || c.RestoreFrom != "") {
 		return errors.New("a node that joins a cluster has neither an initial cluster nor a backup to begin with")

@@ -124,6 +124,13 @@ func TestRefusedConfigs(t *testing.T) {
 		{"peers elsewhere", Config{PeerAdvertise: "10.0.0.1:7481"}, "peers would speak without TLS"},
 		{"peers elsewhere by the cluster", Config{Name: "n1", InitialCluster: "n1=10.0.0.1:7481,n2=10.0.0.2:7481"}, "peers would speak without TLS"},
 		{"peers elsewhere by the cluster, without a name", Config{InitialCluster: "n1=10.0.0.1:7481,n2=10.0.0.2:7481"}, "peers would speak without TLS"},
+		{"by DNS", Config{DiscoverySRV: "kv.example", PeerAdvertise: "localhost:7481"}, ""},
+		{"by DNS and a list", Config{DiscoverySRV: "kv.example", PeerAdvertise: "localhost:7481", InitialCluster: "n1=localhost:7481"}, "give one of them"},
+		{"by DNS and joining", Config{DiscoverySRV: "kv.example", PeerAdvertise: "localhost:7481", Join: "http://localhost:7480"}, "give one of them"},
+		{"by DNS, without an address", Config{DiscoverySRV: "kv.example"}, "--peer-advertise"},
+		{"by DNS, elsewhere", Config{DiscoverySRV: "kv.example", PeerAdvertise: "n1.kv.example:7481"}, "peers would speak without TLS"},
+		{"by DNS, far too many", Config{DiscoverySRV: "kv.example", PeerAdvertise: "localhost:7481", DiscoveryMembers: 101}, "from 1 to 100"},
+		{"a number to discover, without a name", Config{DiscoveryMembers: 3}, "without the name"},
 		{"loopback by name", Config{Listen: "localhost:7480", PeerListen: "[::1]:7481"}, ""},
 	} {
 		c.cfg.DataDir = filepath.Join(t.TempDir(), "data")

@@ -61,6 +61,10 @@ type Spec struct {
 	// InitialCluster is "name=address,…" of all first members, the same text on
 	// each, or empty for a cluster of one.
 	InitialCluster string
+	// Discover, if set, is asked at the first start for the peer addresses of all
+	// first members, in place of InitialCluster. They must be the same on each, and
+	// one of them is PeerAddress.
+	Discover func() ([]string, error)
 	// Backup is the SHA-256, in hexadecimal, of the backup that the new cluster is
 	// to be filled from, or empty.
 	Backup string
@@ -208,6 +212,10 @@ func (d *Dir) check(spec Spec) error {
 
 func newIdentity(spec Spec) (Identity, error) {
 	id := Identity{Format: identityFormat, MemberID: ulid.Make(), Name: spec.Name, PeerAddress: spec.PeerAddress, Backup: spec.Backup}
+	if spec.Discover != nil {
+		err := id.discovered(spec)
+		return id, err
+	}
 	if id.Name == "" {
 		id.Name = DefaultName
 	}
@@ -220,14 +228,9 @@ func newIdentity(spec Spec) (Identity, error) {
 	if err != nil {
 		return id, err
 	}
-	id.Members = map[uint64]string{}
-	var canonical []string
 	for i, m := range members {
-		replica := uint64(i + 1)
-		id.Members[replica] = m.Address
-		canonical = append(canonical, m.Name+"="+m.Address)
 		if m.Name == id.Name {
-			id.Replica = replica
+			id.Replica = uint64(i + 1)
 			if id.PeerAddress != "" && id.PeerAddress != m.Address {
 				return id, fmt.Errorf("the initial cluster says that %s is at %s, this node's peer address is %s", m.Name, m.Address, id.PeerAddress)
 			}
@@ -237,16 +240,52 @@ func newIdentity(spec Spec) (Identity, error) {
 	if id.Replica == 0 {
 		return id, fmt.Errorf("the initial cluster does not name this node, %q", id.Name)
 	}
+	id.begin(members, spec.Backup)
+	return id, nil
+}
+
+// discovered makes the identity of a first member that is known to the others by
+// its address alone. Without a name it has that of its place among them.
+func (id *Identity) discovered(spec Spec) error {
+	addresses, err := spec.Discover()
+	if err != nil {
+		return err
+	}
+	var members []InitialMember
+	for i, address := range slices.Sorted(slices.Values(addresses)) {
+		members = append(members, InitialMember{address, address})
+		if address == id.PeerAddress {
+			id.Replica = uint64(i + 1)
+		}
+	}
+	if id.Replica == 0 {
+		return fmt.Errorf("the first members are at %s, and this node at %s", strings.Join(addresses, ", "), id.PeerAddress)
+	}
+	if id.Name == "" {
+		id.Name = fmt.Sprintf("n%d", id.Replica)
+	}
+	id.begin(members, spec.Backup)
+	return nil
+}
+
+// begin completes the identity of a first member. The members, in their order, have
+// the first replica ids.
+func (id *Identity) begin(members []InitialMember, backup string) {
+	id.Members = map[uint64]string{}
+	var canonical []string
+	for i, m := range members {
+		id.Members[uint64(i+1)] = m.Address
+		canonical = append(canonical, m.Name+"="+m.Address)
+	}
 	// The members agree on the cluster's id without having spoken. One that is
 	// restored is another cluster than the one before, on the same addresses; and
 	// members that would be filled from different backups don't find together.
 	seed := "cairn cluster " + strings.Join(canonical, ",")
-	if spec.Backup != "" {
-		seed += " from " + spec.Backup
+	if backup != "" {
+		seed += " from " + backup
 	}
 	sum := sha256.Sum256([]byte(seed))
 	copy(id.ClusterID[1:], sum[:])
-	return id, nil
 }
 
 // InitialMember is one item of an initial cluster.
