@@ -67,24 +67,22 @@ func NewCluster(t testing.TB, evidence *Evidence, random *rand.Rand, l Layout) *
 		n := &Node{
 			Index: i, Name: name, Address: addresses[i],
 			Dir: evidence.Path(name), Log: evidence.Path(name + ".log"), binary: l.Binary,
+			peer: announced[i],
 		}
 		if l.Dirs != nil {
 			n.Dir = filepath.Join(l.Dirs[i], "data")
 		}
-		n.args = []string{
-			"serve", "--listen", n.Address, "--data-dir", n.Dir, "--name", name,
-			"--initial-cluster", strings.Join(members, ","),
-		}
 		if l.Relayed {
-			n.args = append(n.args, "--peer-listen", peers[i])
+			n.flags = append(n.flags, "--peer-listen", peers[i])
 		}
 		if l.Namespaces != nil {
 			n.within = l.Namespaces.in(i)
-			n.args = append(n.args, "--insecure")
+			n.flags = append(n.flags, "--insecure")
 		}
 		if l.Flags != nil {
-			n.args = append(n.args, l.Flags[i]...)
+			n.flags = append(n.flags, l.Flags[i]...)
 		}
+		n.serve(name, "--initial-cluster", strings.Join(members, ","))
 		c.Nodes = append(c.Nodes, n)
 	}
 	if l.Relayed {

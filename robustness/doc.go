@@ -53,6 +53,10 @@
 // behind. What happened is learned without any watch, from the histories of the
 // keys; watchcheck.go holds each trace against it, one function a guarantee.
 //
+// Members that are replaced have these (members.go): each comes to vote, under a
+// replica id that was never given before; one that was removed ends, also if it was
+// cut off or down at the time, and one that was down is never ready again.
+//
 // Bit flips have a sweep of their own (bitflip_test.go): one bit in one file of one
 // of three nodes, which is then started and read.
 //
@@ -68,6 +72,7 @@
 //     full.
 //   - operation.go, client.go, traffic.go: what is asked, how, and by whom.
 //   - nemesis.go: what goes wrong, and when.
+//   - members.go: members that leave, and others that join in their place.
 //   - scenario.go: traffic and faults, round by round.
 //   - history.go, model.go, verdict.go, whole.go: what must be true.
 //   - leasetraffic.go, leasescenario.go: the same for leases; fencetraffic.go: for

@@ -30,6 +30,8 @@ type Node struct {
 	Address string // of the HTTP API
 	Dir     string // the data directory
 	Log     string // the log file, of all its processes
+	peer    string // the address under which the others know it
+	flags   []string
 	args    []string
 	binary  string
 	within  []string // a command that runs the node's in a namespace
@@ -51,6 +53,12 @@ type process struct {
 	wasReady bool
 	ended    chan struct{} // closed when it has ended; err is set before
 	err      error
+}
+
+// serve sets the command line of the next process: the member's name, and how it
+// comes to its cluster.
+func (n *Node) serve(name string, how ...string) {
+	n.args = slices.Concat([]string{"serve", "--listen", n.Address, "--data-dir", n.Dir, "--name", name}, how, n.flags)
 }
 
 // Start starts the node's process. It does not wait for it to be ready.
