@@ -8,16 +8,16 @@ import (
 )
 
 // TestClusterProfiles runs one of writes and one of reads against real clusters of
-// both kinds.
+// both kinds, and has a node join one.
 func TestClusterProfiles(t *testing.T) {
 	if testing.Short() {
 		t.Skip("-short: it starts clusters")
 	}
-	out, err := exec.Command(buildSelf(t), "-short", "-dir", t.TempDir(), "-duration", "200ms", "cluster-put-64", "cluster-get-64").CombinedOutput()
+	out, err := exec.Command(buildSelf(t), "-short", "-dir", t.TempDir(), "-duration", "200ms", "cluster-put-64", "cluster-get-64", profileJoin).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	for _, name := range []string{"cluster-put-64", "cluster-get-64"} {
+	for _, name := range []string{"cluster-put-64", "cluster-get-64", profileJoin} {
 		if !strings.Contains(string(out), "\n"+name+": ") {
 			t.Errorf("no table of %s:\n%s", name, out)
 		}

@@ -160,7 +160,7 @@ func parseOptions(args []string) (options, error) {
 	leases := leaseNames()
 	known = append(append(known, watches...), profileWatch)
 	known = append(append(known, leases...), profileLease)
-	known = append(append(known, clusterNames()...), profileCluster, profileFloor, modeCalibrate, modeGuard)
+	known = append(append(known, clusterNames()...), profileCluster, profileJoin, profileFloor, modeCalibrate, modeGuard)
 	allTargets := []string{nameCairn, nameGateway, nameGRPC}
 
 	var opt options
@@ -210,6 +210,10 @@ func parseOptions(args []string) (options, error) {
 	flags.IntVar(&lease.Ends, "ends", lease.Ends, "leases that end together, in lease-end")
 	flags.DurationVar(&lease.EndsTTL, "ends-ttl", lease.EndsTTL, "their time to live, within which they must have got their keys")
 	flags.DurationVar(&lease.EndsLimit, "ends-limit", lease.EndsLimit, "after which their end is no longer waited for")
+	join := &opt.set.Join
+	*join = defaultJoinSettings
+	flags.IntVar(&join.Keys, "join-keys", join.Keys, "keys of the cluster that a node joins, in cluster-join")
+	flags.IntVar(&join.Rate, "join-rate", join.Rate, "puts a second meanwhile")
 	if err := flags.Parse(args); err != nil {
 		return opt, err
 	}
@@ -239,6 +243,8 @@ func parseOptions(args []string) (options, error) {
 		setUnlessAsked(asked["ends"], &lease.Ends, fewLeases.Ends)
 		setUnlessAsked(asked["ends-ttl"], &lease.EndsTTL, fewLeases.EndsTTL)
 		setUnlessAsked(asked["ends-limit"], &lease.EndsLimit, fewLeases.EndsLimit)
+		setUnlessAsked(asked["join-keys"], &join.Keys, shortJoinSettings.Keys)
+		setUnlessAsked(asked["join-rate"], &join.Rate, shortJoinSettings.Rate)
 	}
 
 	opt.cairnArgs = strings.Fields(cairnArgs)
@@ -310,6 +316,8 @@ func (opt options) check(known, allTargets []string) error {
 		return errors.New("-ends-limit must be from 1s to 1h")
 	case min(w.FanOut, w.FanOutRate, w.Watchers, w.KeyRate, w.Events, w.Stalled, w.Finishers, w.StalledRate) < 1:
 		return errors.New("watchers, events and their rates must be at least 1")
+	case min(s.Join.Keys, s.Join.Rate) < 1 || max(s.Join.Keys, s.Join.Rate) > keysMax:
+		return fmt.Errorf("-join-keys and -join-rate must be from 1 to %d", keysMax)
 	case w.CatchUpLimit < time.Second || w.CatchUpLimit > catchUpWithin/2:
 		return errors.New("-catch-up-limit must be from 1s to 15m")
 	case max(w.FanOut, w.Watchers, w.Stalled) > 1_000_000 || max(w.Events, w.FanOutRate, w.KeyRate, w.StalledRate) > keysMax:

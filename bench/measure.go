@@ -26,6 +26,7 @@ type settings struct {
 	Rest          time.Duration `json:"rest_ns"` // before the footprint is looked at
 	Watch         watchSettings `json:"watch"`
 	Lease         leaseSettings `json:"lease"`
+	Join          joinSettings  `json:"join"`
 	Tuning        tuning        `json:"tuning"`
 }
 

@@ -18,6 +18,8 @@ type paced struct {
 	// rate is puts a second; key says which key a put is of.
 	rate int
 	key  func(n int) int
+	// until, when set, ends the load before its time once it is closed.
+	until <-chan struct{}
 	// put, when set, is told of each put that was answered.
 	put func(key int, number uint64)
 	// numbers go on from load to load of one measurement.
@@ -47,7 +49,7 @@ func (p *paced) drive(ctx context.Context, sessions []session, duration time.Dur
 			value := make([]byte, valueSize)
 			for {
 				n := next.Add(1) - 1
-				if n >= due || ctx.Err() != nil {
+				if n >= due || ctx.Err() != nil || closed(p.until) {
 					return
 				}
 				at := began.Add(time.Duration(float64(n) / float64(p.rate) * float64(time.Second)))
@@ -71,6 +73,16 @@ func (p *paced) drive(ctx context.Context, sessions []session, duration time.Dur
 		total.latency.Merge(&tallies[i].latency)
 	}
 	return total, nil
+}
+
+// closed tells of a channel that nothing is sent on; nil is open for ever.
+func closed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
 }
 
 func (p *paced) one(s session, n int, at time.Time, value []byte) error {

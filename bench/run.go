@@ -64,6 +64,9 @@ func (b *bench) profile(ctx context.Context, name string) []*result {
 	if r, ok := b.cluster(ctx, name); ok {
 		return []*result{r}
 	}
+	if r, ok := b.join(ctx, name); ok {
+		return []*result{r}
+	}
 	if r, ok := b.leases(ctx, name); ok {
 		return []*result{r}
 	}

@@ -19,6 +19,9 @@ type target struct {
 	// memberCommand is the program of one of the first members of a cluster, whose
 	// data is in dir; nil if the target has no clusters.
 	memberCommand func(dir string, self member, all []member) *exec.Cmd
+	// joinCommand is the program of a node that joins a cluster, of which a member
+	// is at url, with a token; nil if that is not measured.
+	joinCommand func(dir string, self member, url, token string) *exec.Cmd
 	// ready is answered with 200 once the server serves; readBack is a
 	// linearizable read of key 0, answered with 200 once it was loaded.
 	ready, readBack func(addr string) []byte
@@ -79,6 +82,8 @@ func cairnTarget(binary string, extra []string, data *dataset, tune tuning) targ
 			}
 			return exec.Command(binary, append(args, extra...)...)
 		},
+		joinCommand: cairnJoin(binary, extra),
+
 		ready:    func(addr string) []byte { return getBytes(addr, "/readyz") },
 		readBack: func(addr string) []byte { return getBytes(addr, "/v1/kv/"+keyName(0)) },
 		dial:     dialCairn(data, tune.CairnLines),
