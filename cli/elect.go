@@ -36,36 +36,37 @@ func (a *app) elect() *cobra.Command {
 	}
 	hold.register(cmd)
 	cmd.Flags().StringVar(&value, "value", "", "what the leader proclaims (default host and process)")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if err := hold.check(); err != nil {
-			return err
-		}
-		c, err := a.client()
-		if err != nil {
-			return err
-		}
-		name := args[0]
-		if len(args) == 1 {
-			return a.electionState(cmd.Context(), c, name)
-		}
-		if !cmd.Flags().Changed("value") {
-			value = ownName()
-		}
-		what := fmt.Sprintf("the lead of %q", name)
-		return a.guarded(cmd.Context(), func(ctx context.Context) (*held, error) {
-			ctx, cancel := waiting(ctx, hold.wait)
-			defer cancel()
+	cmd.RunE = a.runGuarded(&hold, guard{
+		what: "the lead of",
+		take: func(ctx context.Context, c *client.Client, name string) (*held, error) {
+			if !cmd.Flags().Changed("value") {
+				value = ownName()
+			}
 			l, err := c.Campaign(ctx, name, []byte(value), hold.ttl)
 			if err != nil {
-				return nil, notTaken(ctx, what, hold.wait, err)
+				return nil, err
 			}
 			return &held{
-				what: what, fence: l.Fence, token: l.Token, tokenEnv: envElectionToken,
+				fence: l.Fence, token: l.Token, tokenEnv: envElectionToken,
 				lost: l.Lost(), err: l.Err, release: l.Resign, releaseWord: "resigned",
 			}, nil
-		}, args[1:], hold.grace)
-	}
+		},
+		others: electionOthers,
+		show:   a.electionState,
+	})
 	return cmd
+}
+
+// electionOthers says who is before a candidate.
+func electionOthers(ctx context.Context, c *client.Client, name string) (string, error) {
+	s, err := c.Election(ctx, name)
+	switch {
+	case err != nil:
+		return "", err
+	case s.Leader == nil:
+		return "nobody leads", nil
+	}
+	return fmt.Sprintf("%s leads, candidates: %d", preview(s.Leader.Value), s.Waiting), nil
 }
 
 // electionState prints who leads and who would.

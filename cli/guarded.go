@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"github.com/cairnkv/cairn/client"
 )
 
@@ -58,14 +60,61 @@ func (e *lostError) Unwrap() error { return e.why }
 // A notTakenError says that the time to wait was over.
 type notTakenError struct{ error }
 
+// A guard is what commands run under: locks, or the lead of elections.
+type guard struct {
+	what string // before a name
+	take func(ctx context.Context, c *client.Client, name string) (*held, error)
+	// others says who has it and who waits, to somebody who waits for it; show
+	// prints that as the answer to a command.
+	others func(ctx context.Context, c *client.Client, name string) (string, error)
+	show   func(ctx context.Context, c *client.Client, name string) error
+}
+
+// runGuarded runs the command that stands behind the name, or shows what it would
+// run under.
+func (a *app) runGuarded(f *holdFlags, g guard) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := f.check(); err != nil {
+			return err
+		}
+		c, err := a.client()
+		if err != nil {
+			return err
+		}
+		name := args[0]
+		if len(args) == 1 {
+			return g.show(cmd.Context(), c, name)
+		}
+		what := fmt.Sprintf("%s %q", g.what, name)
+		take := func(ctx context.Context) (*held, error) {
+			ctx, cancel := waiting(ctx, f.wait)
+			defer cancel()
+			h, err := g.take(ctx, c, name)
+			if err != nil {
+				return nil, notTaken(ctx, what, f.wait, err)
+			}
+			h.what = what
+			return h, nil
+		}
+		waits := func(ctx context.Context) string {
+			others, err := g.others(ctx, c, name)
+			if err != nil {
+				others = "no node says who has it"
+			}
+			return fmt.Sprintf("waiting for %s; %s", what, others)
+		}
+		return a.guarded(cmd.Context(), take, waits, args[1:], f.grace)
+	}
+}
+
 // guarded takes something, runs a command under it, and releases it. It passes the
 // exit status of the command on, and ends the command when what it runs under is
 // lost: by SIGTERM, and by SIGKILL if it goes on for longer than grace.
-func (a *app) guarded(ctx context.Context, take func(context.Context) (*held, error), command []string, grace time.Duration) error {
+func (a *app) guarded(ctx context.Context, take func(context.Context) (*held, error), waits func(context.Context) string, command []string, grace time.Duration) error {
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer signal.Stop(signals)
-	h, err := a.await(ctx, take, signals)
+	h, err := a.await(ctx, take, waits, signals)
 	if err != nil {
 		return err
 	}
@@ -86,8 +135,12 @@ func (a *app) guarded(ctx context.Context, take func(context.Context) (*held, er
 	return err
 }
 
-// await takes something, unless a signal comes first.
-func (a *app) await(ctx context.Context, take func(context.Context) (*held, error), signals <-chan os.Signal) (*held, error) {
+// tellAfter is how long a command waits before it says for what.
+const tellAfter = 2 * time.Second
+
+// await takes something, unless a signal comes first. If it takes a while, it says
+// for what it waits.
+func (a *app) await(ctx context.Context, take func(context.Context) (*held, error), waits func(context.Context) string, signals <-chan os.Signal) (*held, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	type taken struct {
@@ -99,14 +152,24 @@ func (a *app) await(ctx context.Context, take func(context.Context) (*held, erro
 		h, err := take(ctx)
 		done <- taken{h, err}
 	}()
+	long := time.NewTimer(tellAfter)
+	defer long.Stop()
+	lines := make(chan string, 1)
 	interrupted := &exitedError{statusOther}
-	select {
-	case t := <-done:
-		return t.h, t.err
-	case s := <-signals:
-		cancel()
-		if number, ok := s.(syscall.Signal); ok {
-			interrupted.status = 128 + int(number)
+	for waiting := true; waiting; {
+		select {
+		case t := <-done:
+			return t.h, t.err
+		case <-long.C:
+			go func() { lines <- waits(ctx) }() // ends with ctx, and has room for its line
+		case line := <-lines:
+			fmt.Fprintln(a.stderr, "cairn:", line)
+		case s := <-signals:
+			cancel()
+			if number, ok := s.(syscall.Signal); ok {
+				interrupted.status = 128 + int(number)
+			}
+			waiting = false
 		}
 	}
 	t := <-done

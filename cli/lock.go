@@ -15,7 +15,8 @@ import (
 const lockHelp = `Run a command while holding a lock, or see who holds it.
 
 The command is run when the lock's turn has come, in the order in which it was
-asked for, and its exit status is passed on. If the lock is lost, because it could
+asked for, and its exit status is passed on. Who has to wait for long is told who
+holds the lock. If the lock is lost, because it could
 not be renewed in time, the command is ended: by SIGTERM, and by SIGKILL if it
 goes on. Signals are passed on to the command and what it has started.
 
@@ -88,41 +89,46 @@ func (a *app) lock() *cobra.Command {
 	flags.DurationVar(&o.Delay, "delay", 0, "how long it stays closed if it is lost")
 	cmd.MarkFlagsMutuallyExclusive("read", "limit")
 	cmd.MarkFlagsMutuallyExclusive("wait", "no-wait")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if err := hold.check(); err != nil {
-			return err
-		}
-		c, err := a.client()
-		if err != nil {
-			return err
-		}
-		name := args[0]
-		if len(args) == 1 {
-			return a.lockState(cmd.Context(), c, name)
-		}
-		o.TTL = hold.ttl
-		if o.Owner == "" {
-			o.Owner = ownName()
-		}
-		what := fmt.Sprintf("the lock %q", name)
-		return a.guarded(cmd.Context(), func(ctx context.Context) (*held, error) {
-			ctx, cancel := waiting(ctx, hold.wait)
-			defer cancel()
+	cmd.RunE = a.runGuarded(&hold, guard{
+		what: "the lock",
+		take: func(ctx context.Context, c *client.Client, name string) (*held, error) {
+			o.TTL = hold.ttl
+			if o.Owner == "" {
+				o.Owner = ownName()
+			}
 			take := c.Lock
 			if noWait {
 				take = c.TryLock
 			}
 			l, err := take(ctx, name, o)
 			if err != nil {
-				return nil, notTaken(ctx, what, hold.wait, err)
+				return nil, err
 			}
 			return &held{
-				what: what, fence: l.Fence, token: l.Token, tokenEnv: envLockToken,
+				fence: l.Fence, token: l.Token, tokenEnv: envLockToken,
 				lost: l.Lost(), err: l.Err, release: l.Release, releaseWord: "released",
 			}, nil
-		}, args[1:], hold.grace)
-	}
+		},
+		others: lockOthers,
+		show:   a.lockState,
+	})
 	return cmd
+}
+
+// lockOthers says who is before somebody that waits for a lock.
+func lockOthers(ctx context.Context, c *client.Client, name string) (string, error) {
+	s, err := c.LockState(ctx, name)
+	switch {
+	case err != nil:
+		return "", err
+	case len(s.Holders) == 0:
+		return "nobody holds it", nil
+	case len(s.Holders) > 1:
+		return fmt.Sprintf("%d hold it, %d wait", len(s.Holders), s.Waiting), nil
+	case s.Holders[0].Owner == "":
+		return fmt.Sprintf("the lease %s holds it, %d wait", s.Holders[0].Lease, s.Waiting), nil
+	}
+	return fmt.Sprintf("%s holds it, %d wait", s.Holders[0].Owner, s.Waiting), nil
 }
 
 // lockState prints who holds a lock and who waits.
