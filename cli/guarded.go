@@ -45,14 +45,17 @@ func (e *exitedError) Error() string {
 	return fmt.Sprintf("the command ended with status %d", e.status)
 }
 
-// A lostError says that what a command ran under was lost.
+// A lostError says that what was held was lost.
 type lostError struct {
 	what string
 	why  error
 }
 
-func (e *lostError) Error() string {
-	return fmt.Sprintf("%s was lost, and the command was ended: %v", e.what, e.why)
+func (e *lostError) Error() string { return fmt.Sprintf("%s: %v", e.what, e.why) }
+
+// lostUnder is the loss of what a command ran under.
+func lostUnder(what string, why error) error {
+	return &lostError{what + " was lost, and the command was ended", why}
 }
 
 func (e *lostError) Unwrap() error { return e.why }
@@ -128,7 +131,7 @@ func (a *app) guarded(ctx context.Context, take func(context.Context) (*held, er
 		return err
 	case errors.Is(released, client.ErrLeaseNotFound):
 		// It ended before the command did, and nobody has noticed.
-		return &lostError{h.what, released}
+		return lostUnder(h.what, released)
 	case released != nil:
 		fmt.Fprintf(a.stderr, "cairn: %s was not %s, it ends by itself: %s\n", h.what, h.releaseWord, explain(released, ""))
 	}
@@ -229,7 +232,7 @@ func (a *app) runUnder(h *held, command []string, signals <-chan os.Signal, grac
 				if group {
 					send(syscall.SIGKILL) // what it left behind
 				}
-				return &lostError{h.what, why}
+				return lostUnder(h.what, why)
 			}
 			return exited(cmd, err)
 		}

@@ -80,12 +80,9 @@ With --output raw it prints the bare id.`,
 // maxTTLSeconds is the longest time to live, about what a Duration holds.
 const maxTTLSeconds = 9_000_000_000
 
-// parseTTL reads a duration, or a bare number of seconds.
+// parseTTL reads a time to live.
 func parseTTL(s string) (time.Duration, error) {
-	if seconds, err := strconv.ParseUint(s, 10, 64); err == nil && seconds <= maxTTLSeconds {
-		return time.Duration(seconds) * time.Second, nil
-	}
-	d, err := time.ParseDuration(s)
+	d, err := parseDuration(s)
 	if err != nil || d <= 0 {
 		return 0, usagef("%q is not a time to live such as 30s, 5m or 168h", s)
 	}
@@ -168,7 +165,7 @@ func (a *app) leaseHold() *cobra.Command {
 		Short: "Renew a lease until interrupted",
 		Long: `Renew a lease until the command is interrupted or terminated; its time to live then
 runs out. If the lease is lost before, by its end or because no node answers for
-as long as it lives, the command says so and fails.`,
+as long as it lives, the command says so, and its exit status is 4.`,
 		Args: arguments(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := a.client()
@@ -183,7 +180,10 @@ as long as it lives, the command says so and fails.`,
 			}
 			fmt.Fprintln(a.stderr, "holding the lease", args[0])
 			<-k.Done()
-			return k.Err()
+			if err := k.Err(); err != nil {
+				return &lostError{"the lease " + args[0] + " was lost", err}
+			}
+			return nil
 		},
 	}
 }

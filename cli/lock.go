@@ -40,9 +40,9 @@ type holdFlags struct {
 
 func (f *holdFlags) register(cmd *cobra.Command) {
 	flags := cmd.Flags()
-	flags.DurationVar(&f.ttl, "ttl", 10*time.Second, "how long it outlives this process if that is gone without a word")
-	flags.DurationVar(&f.wait, "wait", 0, "how long to wait for the turn; 0 is no limit")
-	flags.DurationVar(&f.grace, "grace", 10*time.Second, "how long the command may take to end when it is to")
+	durationVar(flags, &f.ttl, "ttl", 10*time.Second, "how long it outlives this process if that is gone without a word")
+	durationVar(flags, &f.wait, "wait", 0, "how long to wait for the turn; 0 is no limit")
+	durationVar(flags, &f.grace, "grace", 10*time.Second, "how long the command may take to end when it is to")
 }
 
 func (f *holdFlags) check() error {
@@ -86,7 +86,7 @@ func (a *app) lock() *cobra.Command {
 	flags.BoolVar(&o.Read, "read", false, "share it with other readers")
 	flags.IntVar(&o.Limit, "limit", 0, "share it with others, `n` of them together at most")
 	flags.StringVar(&o.Owner, "owner", "", "a `name` that others see (default host and process)")
-	flags.DurationVar(&o.Delay, "delay", 0, "how long it stays closed if it is lost")
+	durationVar(flags, &o.Delay, "delay", 0, "how long it stays closed if it is lost")
 	cmd.MarkFlagsMutuallyExclusive("read", "limit")
 	cmd.MarkFlagsMutuallyExclusive("wait", "no-wait")
 	cmd.RunE = a.runGuarded(&hold, guard{

@@ -54,7 +54,7 @@ func (a *app) put() *cobra.Command {
 	flags.BoolVar(&f.create, "create", false, "only if the key does not exist")
 	flags.BoolVar(&f.update, "update", false, "only if the key exists")
 	flags.StringVar(&f.lease, "lease", "", "attach the key to the lease with this `id`")
-	flags.DurationVar(&f.ttl, "ttl", 0, "delete the key after this time, unless it is written again before")
+	durationVar(flags, &f.ttl, "ttl", 0, "delete the key after this time, unless it is written again before")
 	flags.BoolVar(&f.keepLease, "keep-lease", false, "leave the key attached to the lease that it has")
 	flags.StringVar(&f.contentType, "content-type", "", "the media `type` that is kept with the value")
 	flags.BoolVar(&f.next, "next", false, "KEY is a prefix: store under the next key of its sequence, which is printed")

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/cairnkv/cairn/api"
+	"github.com/cairnkv/cairn/client"
 )
 
 const serviceHelp = `Services and their live instances.
@@ -62,7 +63,7 @@ its time to live is over.`,
 	flags.IntVar(&r.Port, "port", 0, "its port")
 	flags.StringArrayVar(&r.Tags, "tag", nil, "a `word` by which it can be found; may be repeated")
 	flags.StringToStringVar(&meta, "meta", nil, "whatever else is to be known, as `name=value`; may be repeated")
-	flags.DurationVar(&ttl, "ttl", 10*time.Second, "how long the registration outlives this command")
+	durationVar(flags, &ttl, "ttl", 10*time.Second, "how long the registration outlives this command")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if ttl < time.Second {
 			return usagef("--ttl is a second at least")
@@ -79,12 +80,35 @@ its time to live is over.`,
 			return err
 		}
 		fmt.Fprintf(a.stderr, "registered %s of %s\n", args[1], args[0])
-		<-registered.Done()
+		a.reportRenewals(registered)
 		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownLimit)
 		defer cancel()
 		return registered.Deregister(limited)
 	}
 	return cmd
+}
+
+// reportRenewals says when a registration can't be renewed, and when it is again,
+// until it is to end.
+func (a *app) reportRenewals(r *client.Registration) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	failing := false
+	for {
+		select {
+		case <-r.Done():
+			return
+		case <-tick.C:
+		}
+		switch err := r.Err(); {
+		case err != nil && !failing:
+			failing = true
+			fmt.Fprintf(a.stderr, "cairn: the registration is not renewed, and tried again: %s\n", explain(err, ""))
+		case err == nil && failing:
+			failing = false
+			fmt.Fprintln(a.stderr, "cairn: the registration is renewed again")
+		}
+	}
 }
 
 func (a *app) serviceLs() *cobra.Command {

@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 )
 
@@ -53,6 +54,19 @@ func (k *KeepAlive) Err() error {
 	}
 }
 
+// An unrenewedError says that a lease may have ended, since no renewal of it was
+// answered. What the last one met says little about that.
+type unrenewedError struct {
+	ttl  time.Duration
+	last error
+}
+
+func (e *unrenewedError) Error() string {
+	return fmt.Sprintf("no renewal was answered for %v, which is how long the lease lives", e.ttl)
+}
+
+func (e *unrenewedError) Unwrap() error { return e.last }
+
 // keep renews a lease whose time to live is certain until end. It returns nil when
 // ctx ends, and else why the lease is lost.
 func (l *Leases) keep(ctx context.Context, id string, ttl time.Duration, end time.Time) error {
@@ -76,8 +90,10 @@ func (l *Leases) keep(ctx context.Context, id string, ttl time.Duration, end tim
 			end, pause = sent.Add(ttl), ttl/3
 		case ctx.Err() != nil:
 			return nil
-		case errors.Is(err, ErrLeaseNotFound) || !time.Now().Before(end):
+		case errors.Is(err, ErrLeaseNotFound):
 			return err
+		case !time.Now().Before(end):
+			return &unrenewedError{ttl, err}
 		default:
 			pause = ttl / 10
 		}
