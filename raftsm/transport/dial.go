@@ -33,9 +33,12 @@ type outbound struct {
 	conn   net.Conn
 	kind   kind
 	target string
-	stop   func() bool // ends the watch over the context
-	once   sync.Once
-	buf    []byte
+	// peer is who answers there, made when the connection was.
+	peer *hello
+	made time.Time
+	stop func() bool // ends the watch over the context
+	once sync.Once
+	buf  []byte
 
 	// gone is set when the other end of a connection for messages has closed it.
 	gone atomic.Bool
@@ -150,6 +153,13 @@ func (c *outbound) greet(ctx context.Context, raw net.Conn) error {
 		return net.ErrClosed
 	}
 	t.dialled[c] = struct{}{}
+	c.peer, c.made = peer, time.Now()
+	// Who answers at the member's address is the member.
+	for other := range t.open {
+		if other.peer.Replica == peer.Replica && other.peer.incarnation != peer.incarnation {
+			_ = other.conn.Close() // its goroutine sees the error
+		}
+	}
 	if verified.state != nil {
 		t.tlsOpen[conn] = verified
 	}

@@ -200,7 +200,10 @@ const (
 	ReasonChanged Reason = 11
 	// ReasonFrame: what came after the handshake was damaged or malformed.
 	ReasonFrame Reason = 12
-	reasonEnd   Reason = 13
+	// ReasonCloned: another process of the same member runs, at the member's
+	// address.
+	ReasonCloned Reason = 13
+	reasonEnd    Reason = 14
 )
 
 var reasonWords = [reasonEnd]string{
@@ -208,6 +211,7 @@ var reasonWords = [reasonEnd]string{
 	ReasonCertificate: "certificate", ReasonHandshake: "handshake", ReasonVersion: "version", ReasonCluster: "cluster",
 	ReasonMember: "member", ReasonAddress: "address", ReasonRemoved: "removed", ReasonSelf: "self",
 	ReasonStarting: "starting", ReasonLimit: "limit", ReasonChanged: "changed", ReasonFrame: "frame",
+	ReasonCloned: "cloned",
 }
 
 func (r Reason) String() string {

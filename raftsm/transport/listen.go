@@ -208,13 +208,28 @@ func (t *Transport) welcome(raw net.Conn) (*inbound, error) {
 	return c, conn.SetDeadline(time.Time{})
 }
 
+// askAgain is how old a connection with a member is made anew when another process
+// of that member comes: the first may have ended without a word.
+const askAgain = 30 * time.Second
+
 // admit takes a connection among those that have shown who they are. Connections
-// of an earlier process of the same member are over.
+// of an earlier process of the same member are over, unless that one still answers
+// at the member's address: then the directory was copied, and two processes would
+// vote as one.
 func (t *Transport) admit(c *inbound, verified verifiedTLS) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.closed() {
 		return refuse(ReasonStarting, "the member is about to stop")
+	}
+	for d := range t.dialled {
+		if d.peer.Replica != c.peer.Replica || d.peer.incarnation == c.peer.incarnation || d.gone.Load() {
+			continue
+		}
+		if time.Since(d.made) > askAgain {
+			_ = d.conn.Close()
+		}
+		return refuse(ReasonCloned, "another process of this member answers at %s; one of the two has a copy of the other's directory", d.target)
 	}
 	n := 0
 	for other := range t.open {

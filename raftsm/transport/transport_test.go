@@ -274,6 +274,35 @@ func TestRestartedPeer(t *testing.T) {
 	})
 }
 
+// TestClonedPeer: a second process of a member, elsewhere, is refused by those who
+// speak with the first, and put out by those who come to; the first goes on. When it
+// has ended, the second is a restart of it.
+func TestClonedPeer(t *testing.T) {
+	both(t, func(t *testing.T, change func(*Config)) {
+		a, b := pair(t, change)
+		out := connect(t, a, b)
+		clone := newEnd(t, 2, func(c *Config) { c.Self, c.Listen, c.TLS = b.cfg.Self, freeAddress(t), b.cfg.TLS })
+		clone.Join(clone)
+		_, err := clone.GetConnection(context.Background(), a.cfg.Self.Address)
+		var refusal *Refusal
+		if !errors.As(err, &refusal) || refusal.Reason != ReasonCloned {
+			t.Errorf("the copy got %v", err)
+		}
+		connect(t, b, a)
+		must(t, out.SendMessageBatch(batch(heartbeat(1, 2))))
+		eventually(t, "the member is heard and hears", func() bool { return b.received() == 1 && a.Stats().Inbound["messages"] == 1 })
+
+		out.Close()
+		got := connect(t, clone, a) // nobody knows better
+		again := connect(t, a, b)
+		eventually(t, "the copy is out", func() bool { return got.(*line).conn.gone.Load() })
+
+		must(t, b.Close())
+		eventually(t, "the end of the member was seen", func() bool { return again.(*line).conn.gone.Load() })
+		connect(t, clone, a)
+	})
+}
+
 // TestQuarantine: a member in quarantine asks for no votes, is not made a
 // candidate, and sends no snapshot.
 func TestQuarantine(t *testing.T) {
