@@ -129,8 +129,13 @@ func (x *exchange) readBody(limit int64) ([]byte, bool) {
 			x.readDeadline(0)
 			return b, true
 		}
-		if len(b) == cap(b) {
+		if before := cap(b); len(b) == before {
 			b = append(b, 0)[:len(b)]
+			if !x.hold(cap(b) - before) {
+				x.body, x.bodyFailed = b, true
+				x.failMemory()
+				return nil, false
+			}
 		}
 	}
 }

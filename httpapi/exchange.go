@@ -32,6 +32,9 @@ type exchange struct {
 	// taken says that a stream has taken over the connection, and counts the
 	// request when it ends.
 	taken bool
+	// admitted, streaming and held are what finish gives back to the admission.
+	admitted, streaming bool
+	held                int64
 	// idempotency is the Idempotency-Key of a write, or empty.
 	idempotency string
 	// fences are those of the Cairn-Fencing header of a write.
@@ -224,6 +227,14 @@ func (x *exchange) putHeaders(revision uint64) {
 // send answers with a whole body. A content type that is not shared by many
 // answers is nil here and was set before.
 func (x *exchange) send(status int, contentType []string, body []byte, revision uint64) {
+	if !x.hold(len(body)) && x.r.Method == http.MethodGet && status == http.StatusOK {
+		// What changes something has done so, and its answer must be given.
+		x.dropAnswer()
+		x.fault = fault{}
+		x.failMemory()
+		x.refused()
+		return
+	}
 	if contentType != nil {
 		x.w.Header()["Content-Type"] = contentType
 	}
@@ -233,6 +244,12 @@ func (x *exchange) send(status int, contentType []string, body []byte, revision 
 		// An error means that the peer is gone; there is nobody to tell.
 		_ = x.writeBody(body)
 	}
+}
+
+// dropAnswer forgets what was set for an answer that won't be given.
+func (x *exchange) dropAnswer() {
+	clear(x.w.Header())
+	x.text, x.lines, x.out = x.text[:0], x.lines[:0], x.out[:0]
 }
 
 // stallPiece is how much of an answer a peer has WriteTimeout to take.

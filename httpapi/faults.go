@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -29,6 +30,8 @@ type fault struct {
 	// holder is who holds what was asked for, waiting how many wait for it.
 	holder  *api.Holder
 	waiting int
+	// shed says what there was too much of, when that is known here.
+	shed shedReason
 }
 
 // fail reports a fault. Of several the one that stands first in api.Table is
@@ -156,6 +159,9 @@ func (x *exchange) sendProblem(revision uint64) {
 	info, ok := f.code.Info()
 	if !ok {
 		info, _ = api.CodeInternal.Info()
+	}
+	if f.code == api.CodeBusy {
+		x.s.admission.shed[cmp.Or(f.shed, shedCluster)].Inc()
 	}
 	h := x.w.Header()
 	delete(h, api.HeaderConsistency) // nothing was read

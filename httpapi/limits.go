@@ -67,4 +67,21 @@ const (
 
 	// maxStreams bounds the concurrent requests of an HTTP/2 connection.
 	maxStreams = 250
+
+	// streamsPercent is how many of the connections that there may be can be streams:
+	// the others are left for requests when watches take all that they can get.
+	// Requests under way are bounded by the number of connections, so that HTTP/2
+	// gets no more of a node than HTTP/1.1.
+	streamsPercent = 80
+	// maxPagesRead bounds the pages of lists that are being read at a time, each of
+	// which takes up to maxPageBytes twice. More would not be faster.
+	maxPagesRead = 32
+	// maxPagesWaiting bounds the lists that wait, for up to pageWait, for others to be
+	// read.
+	maxPagesWaiting = 256
+	pageWait        = time.Second
+	// maxHeldBytes bounds the bodies and the answers that are in memory, at large
+	// those above freeBytes: clients that are slow hold them for long.
+	maxHeldBytes = 256 << 20
+	freeBytes    = 16 << 10
 )

@@ -33,6 +33,9 @@ func (x *exchange) list() {
 	if x.refused() {
 		return
 	}
+	if l.stream && !x.admitStream() {
+		return
+	}
 	v := x.view(&l.mode)
 	if v == nil {
 		return
@@ -47,17 +50,30 @@ func (x *exchange) list() {
 	}
 	ctx, cancel := context.WithTimeout(x.r.Context(), x.s.cfg.ReadTimeout)
 	defer cancel()
+	if x.readPage(ctx, v, &l) {
+		x.sendJSON(200, v.Revision())
+	}
+}
+
+// readPage reads one page into x.out. It returns false when it has answered why
+// not.
+func (x *exchange) readPage(ctx context.Context, v View, l *listing) bool {
+	if !x.enterPage() {
+		return false
+	}
 	p, err := l.page(ctx, v)
+	if err == nil {
+		if p.more && l.query.Sort == kv.SortByKey && !l.query.CountOnly {
+			p.cursor = x.s.encodeCursor(cursor{l.query.Revision, l.asked, p.next})
+			x.setHeader("Link", "<"+x.nextTarget(p.cursor)+`>; rel="next"`)
+		}
+		x.out = l.appendPage(x.out[:0], &p.page)
+	}
+	x.leavePage()
 	if err != nil {
 		x.refuseRead(err)
-		return
 	}
-	if p.more && l.query.Sort == kv.SortByKey && !l.query.CountOnly {
-		p.cursor = x.s.encodeCursor(cursor{l.query.Revision, l.asked, p.next})
-		x.setHeader("Link", "<"+x.nextTarget(p.cursor)+`>; rel="next"`)
-	}
-	x.out = l.appendPage(x.out[:0], &p.page)
-	x.sendJSON(200, v.Revision())
+	return err == nil
 }
 
 // listing reads what is asked for.

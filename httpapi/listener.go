@@ -28,8 +28,8 @@ func Listen(ctx context.Context, address string) (net.Listener, error) {
 //
 // It also bounds how long a write may wait for a peer that takes nothing: see
 // limitedConn.
-func limitListener(l net.Listener, limit int, stall time.Duration, count func(open int64)) net.Listener {
-	return &limitedListener{Listener: l, limit: int64(limit), stall: stall, count: count}
+func limitListener(l net.Listener, limit int, stall time.Duration, count func(open int64), refused func()) net.Listener {
+	return &limitedListener{Listener: l, limit: int64(limit), stall: stall, count: count, refused: refused}
 }
 
 type limitedListener struct {
@@ -38,6 +38,8 @@ type limitedListener struct {
 	stall time.Duration
 	open  atomic.Int64
 	count func(open int64)
+	// refused is called for each connection too many.
+	refused func()
 }
 
 // refusal is the whole answer on a connection too many. It says, as other
@@ -59,6 +61,7 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 			return &limitedConn{Conn: conn, l: l}, nil
 		}
 		l.open.Add(-1)
+		l.refused()
 		// The buffers of a fresh connection take this without waiting. To a
 		// client of TLS it is noise, and the connection fails as it must.
 		_ = conn.SetWriteDeadline(time.Now().Add(l.stall))

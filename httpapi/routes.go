@@ -35,6 +35,8 @@ type route struct {
 	// served says that it needs what is in the store: while that is being filled
 	// from a backup, it is refused.
 	served bool
+	// stream says that it may be open for long.
+	stream bool
 	meter  *meter
 }
 
@@ -79,6 +81,7 @@ func routes() []route {
 		return route{method: "POST", pattern: pattern, body: body, types: types, handle: handle}
 	}
 	several := func(r route) route { r.keyBytes = bulkKeyBytes; return r }
+	long := func(r route) route { r.stream = true; return r }
 	fenced := func(r route) route { r.fenced = true; return r }
 	// What the recipes do is safe to repeat: see package coordination.
 	recipe := func(method, pattern string, p paramSet, body bodyKind, types []string, handle func(*exchange)) route {
@@ -108,7 +111,7 @@ func routes() []route {
 
 		read("GET", "/v1/kv", listParams, typesList, (*exchange).list),
 		fenced(write("DELETE", "/v1/kv", rangeParams|params(pAll, pPrev, pEncoding), noBody, typesJSON, (*exchange).deleteRange)),
-		fenced(several(write("POST", "/v1/kv", 0, ndjsonBody, typesBulk, (*exchange).bulk))),
+		long(fenced(several(write("POST", "/v1/kv", 0, ndjsonBody, typesBulk, (*exchange).bulk)))),
 
 		fenced(write("POST", "/v1/txn", params(pEncoding), jsonBody, typesJSON, (*exchange).postTxn)),
 
@@ -120,18 +123,18 @@ func routes() []route {
 		read("GET", leasesPath+"{id}", readModeParams|params(pKeys, pLimit, pCursor, pEncoding), typesJSON, (*exchange).getLease),
 		write("DELETE", leasesPath+"{id}", 0, noBody, typesJSON, (*exchange).revokeLease),
 		renewal(leasesPath+"{id}/keepalive", noBody, typesJSON, (*exchange).renewLease),
-		renewal(leasesPath+"{id}/hold", noBody, typesStream, (*exchange).holdLease),
+		long(renewal(leasesPath+"{id}/hold", noBody, typesStream, (*exchange).holdLease)),
 		renewal(leasesPath+"keepalive", jsonBody, typesJSON, (*exchange).renewLeases),
 
-		recipe("POST", locksPath+"{name}", 0, jsonBody, typesClaim, (*exchange).acquireLock),
+		long(recipe("POST", locksPath+"{name}", 0, jsonBody, typesClaim, (*exchange).acquireLock)),
 		read("GET", locksPath+"{name}", readModeParams, typesJSON, (*exchange).getLock),
 		recipe("DELETE", locksPath+"{name}", params(pToken), noBody, typesJSON, (*exchange).releaseLock),
 
-		recipe("POST", electionsPath+"{name}", 0, jsonBody, typesClaim, (*exchange).campaign),
+		long(recipe("POST", electionsPath+"{name}", 0, jsonBody, typesClaim, (*exchange).campaign)),
 		read("GET", electionsPath+"{name}", readModeParams, typesJSON, (*exchange).getElection),
 		recipe("PUT", electionsPath+"{name}", 0, jsonBody, typesJSON, (*exchange).proclaim),
 		recipe("DELETE", electionsPath+"{name}", params(pToken), noBody, typesJSON, (*exchange).resign),
-		read("GET", electionsPath+"{name}/observe", 0, typesStream, (*exchange).observe),
+		long(read("GET", electionsPath+"{name}/observe", 0, typesStream, (*exchange).observe)),
 
 		read("GET", "/v1/services", readModeParams|params(pLimit, pAfter), typesJSON, (*exchange).listServices),
 		read("GET", servicesPath+"{service}", readModeParams|params(pTag, pLimit, pAfter), typesJSON, (*exchange).listInstances),
@@ -139,8 +142,8 @@ func routes() []route {
 		read("GET", servicesPath+"{service}/{instance}", readModeParams, typesJSON, (*exchange).getInstance),
 		recipe("DELETE", servicesPath+"{service}/{instance}", 0, noBody, typesJSON, (*exchange).deregister),
 
-		{method: "GET", pattern: "/v1/watch", params: watchParams, repeats: watchRepeats, handle: (*exchange).getWatch},
-		{method: "POST", pattern: "/v1/watch", params: params(pEncoding), body: jsonBody, handle: (*exchange).postWatch},
+		{method: "GET", pattern: "/v1/watch", params: watchParams, repeats: watchRepeats, handle: (*exchange).getWatch, stream: true},
+		{method: "POST", pattern: "/v1/watch", params: params(pEncoding), body: jsonBody, handle: (*exchange).postWatch, stream: true},
 
 		read("GET", "/v1/cluster", 0, typesJSON, (*exchange).getCluster),
 		read("GET", "/v1/cluster/members", 0, typesJSON, (*exchange).listMembers),
@@ -247,6 +250,9 @@ func matches(pattern, path string) bool {
 // run checks what the route says of all its requests, and then handles this one.
 func (x *exchange) run(rt *route) {
 	x.route = rt
+	if !x.admit(rt) {
+		return
+	}
 	if rt.served {
 		if err := x.s.cfg.Store.Serving(); err != nil {
 			x.refuseRead(err)

@@ -30,6 +30,7 @@ type Server struct {
 	buffers     sync.Pool // of *streamBuffers
 	taken       takenConns
 	snapshots   atomic.Int32 // backups that are being streamed
+	admission   *admission
 	recipes     *coordination.Recipes
 	openAPI     func() ([]byte, error) // the contract as JSON
 
@@ -57,6 +58,7 @@ func New(cfg Config) *Server {
 	s.exchanges.New = func() any { return &exchange{} }
 	s.buffers.New = func() any { return &streamBuffers{} }
 	s.meters = newMeters(s.cfg.Registerer, s.routes)
+	s.admission = newAdmission(s.cfg.MaxConnections, s.cfg.Registerer)
 	s.mux = s.tree()
 	s.openAPI = sync.OnceValues(func() ([]byte, error) { return yamlToJSON(s.cfg.OpenAPI) })
 	s.http = &http.Server{
@@ -86,7 +88,7 @@ func (s *Server) Handler() http.Handler { return s }
 // Serve answers requests on l until Shutdown; it then returns
 // http.ErrServerClosed. It may be called for several listeners.
 func (s *Server) Serve(l net.Listener) error {
-	l = limitListener(l, s.cfg.MaxConnections, s.cfg.WriteTimeout, s.meters.connections)
+	l = limitListener(l, s.cfg.MaxConnections, s.cfg.WriteTimeout, s.meters.connections, s.admission.shed[shedConnections].Inc)
 	if s.cfg.TLS != nil {
 		return s.http.ServeTLS(l, "", "")
 	}
@@ -145,6 +147,8 @@ func (x *exchange) finish() {
 			failure = http.ErrAbortHandler
 		}
 	}
+	x.s.admission.leave(x.admitted, x.streaming, x.held)
+	x.admitted, x.streaming, x.held = false, false, 0
 	if !x.taken {
 		x.s.meters.observe(x.route, x.sent, x.s.cfg.Now().Sub(x.began))
 	}

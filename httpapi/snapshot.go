@@ -9,7 +9,6 @@ import (
 	"net/http"
 
 	"github.com/cairnkv/cairn/api"
-	"github.com/cairnkv/cairn/kv"
 )
 
 var (
@@ -26,8 +25,9 @@ func (x *exchange) snapshot() {
 	}
 	if x.s.snapshots.Add(1) > maxSnapshots {
 		x.s.snapshots.Add(-1)
-		x.refuseRead(&kv.Error{Code: kv.Busy, RetryAfterSeconds: 30,
-			Detail: fmt.Sprintf("this node streams %d backups already, which is the most", maxSnapshots)})
+		x.fault = newFault(api.CodeBusy, fmt.Sprintf("this node streams %d backups already, which is the most", maxSnapshots))
+		x.fault.retryAfter, x.fault.shed = 30, shedBackups
+		x.refused()
 		return
 	}
 	defer x.s.snapshots.Add(-1)

@@ -39,6 +39,8 @@ type takenConn struct {
 	route     *route
 	requestID string
 	began     time.Time
+	// admitted and streaming are those of the exchange.
+	admitted, streaming bool
 }
 
 // linger is how long an ended connection may take to be closed by the client, who
@@ -73,6 +75,8 @@ func (x *exchange) takeOver(contentType []string, revision uint64) (*takenConn, 
 	head.WriteString("\r\n")
 	c.head = head.Bytes()
 	x.taken = true
+	c.admitted, c.streaming = x.admitted, x.streaming
+	x.admitted, x.streaming = false, false
 	return c, true
 }
 
@@ -82,6 +86,7 @@ func (c *takenConn) serve(run func() error) {
 	if !c.s.taken.add(c) {
 		c.cancel()
 		_ = c.conn.Close()
+		c.s.admission.leave(c.admitted, c.streaming, 0)
 		return
 	}
 	go c.listen()
@@ -158,6 +163,7 @@ func (c *takenConn) finish() {
 
 func (c *takenConn) release() {
 	_ = c.conn.Close() // ends listen
+	c.s.admission.leave(c.admitted, c.streaming, 0)
 	c.s.meters.observe(c.route, http.StatusOK, c.s.cfg.Now().Sub(c.began))
 	c.s.taken.remove(c)
 }

@@ -19,11 +19,19 @@ const (
 	// flights is how many entries are under way at once. While one is being
 	// synced the next fills; more would only make smaller ones.
 	flights = 4
-	// maxQueueCommands and maxQueueBytes bound what waits for a flight. Beyond,
-	// a command is refused at once with kv.Busy: a longer queue would only make
-	// everything late.
+	// maxQueueWrites and maxQueueBytes bound what waits for a flight. Beyond, a
+	// command is refused at once with kv.Busy. The first is what the flights that
+	// go next can take: a longer queue would only make everything late.
+	maxQueueWrites = flights * maxEntryCommands
+	maxQueueBytes  = 64 << 20
+	// maxQueueCommands is the bound of what keeps leases and the cluster alive,
+	// for which there must be room when writes have filled theirs.
 	maxQueueCommands = 16_384
-	maxQueueBytes    = 64 << 20
+	// longQueueBytes is more than the flights that go next can take. A queue that
+	// is longer, and whose first command has waited for longQueueAfter, is one
+	// that the disks don't keep up with.
+	longQueueBytes = flights * maxEntryBytes
+	longQueueAfter = time.Second
 )
 
 const (
@@ -50,6 +58,8 @@ var pendingPool = sync.Pool{New: func() any { return &pending{done: make(chan st
 type proposer struct {
 	incarnation kv.LeaseID
 	timeout     time.Duration
+	// longAfter is longQueueAfter, but for tests.
+	longAfter time.Duration
 	// propose hands an entry to Dragonboat.
 	propose func(entry []byte, timeout time.Duration) (*dragonboat.RequestState, error)
 	// elected returns a channel that is closed at the next election.
@@ -81,7 +91,7 @@ type flight struct {
 }
 
 func newProposer(incarnation kv.LeaseID, timeout time.Duration) *proposer {
-	p := &proposer{incarnation: incarnation, timeout: timeout, quit: make(chan struct{}), elected: never}
+	p := &proposer{incarnation: incarnation, timeout: timeout, longAfter: longQueueAfter, quit: make(chan struct{}), elected: never}
 	p.mu.work.L = &p.mu.Mutex
 	p.mu.flying = map[uint64]*flight{}
 	return p
@@ -117,14 +127,10 @@ func (p *proposer) Propose(ctx context.Context, c *kv.Command) (*kv.Result, erro
 	w.result, w.err = nil, nil
 
 	p.mu.Lock()
-	if p.mu.closed || len(p.mu.queue) >= maxQueueCommands || p.mu.bytes+len(w.encoded) > maxQueueBytes {
-		closed := p.mu.closed
+	if err := p.full(c.Kind, len(w.encoded)); err != nil {
 		p.mu.Unlock()
 		pendingPool.Put(w)
-		if closed {
-			return nil, kv.Errorf(kv.ShuttingDown, "this node is shutting down")
-		}
-		return nil, &kv.Error{Code: kv.Busy, Detail: "too many writes wait on this node", RetryAfterSeconds: 1}
+		return nil, err
 	}
 	p.mu.queue = append(p.mu.queue, w)
 	p.mu.bytes += len(w.encoded)
@@ -144,6 +150,32 @@ func (p *proposer) Propose(ctx context.Context, c *kv.Command) (*kv.Result, erro
 		pendingPool.Put(w)
 	}
 	return result, err
+}
+
+// full is why a command can't be queued now, or nil. The mutex is held.
+func (p *proposer) full(kind kv.Kind, size int) error {
+	queued := len(p.mu.queue)
+	switch {
+	case p.mu.closed:
+		return kv.Errorf(kv.ShuttingDown, "this node is shutting down")
+	case queued < maxQueueWrites && p.mu.bytes+size <= longQueueBytes:
+		return nil
+	case vital(kind) && queued < maxQueueCommands:
+		return nil
+	case queued >= maxQueueWrites, p.mu.bytes+size > maxQueueBytes,
+		queued > 0 && time.Since(p.mu.queue[0].deadline.Add(-p.timeout)) > p.longAfter:
+		return tooMany()
+	}
+	return nil
+}
+
+func tooMany() error {
+	return &kv.Error{Code: kv.Busy, Detail: "more writes wait on this node than it can replicate in time", RetryAfterSeconds: 1}
+}
+
+// vital reports whether commands of a kind keep leases or the cluster alive.
+func vital(kind kv.Kind) bool {
+	return kind != kv.KindTxn && kind != kv.KindCompact && kind != kv.KindLeaseGrant && kind != kv.KindLeaseRevoke
 }
 
 // maxPooledBytes bounds the buffers that are kept for later commands.
@@ -170,7 +202,7 @@ func (p *proposer) fly() {
 func (p *proposer) take() *flight {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for len(p.mu.queue) == 0 {
+	for p.dropLate(); len(p.mu.queue) == 0; p.dropLate() {
 		if p.mu.closed {
 			return nil
 		}
@@ -186,17 +218,42 @@ func (p *proposer) take() *flight {
 		n++
 	}
 	f := &flight{commands: append(make([]*pending, 0, n), p.mu.queue[:n]...)}
-	rest := copy(p.mu.queue, p.mu.queue[n:])
-	clear(p.mu.queue[rest:])
-	p.mu.queue = p.mu.queue[:rest]
-	p.mu.bytes -= size
-	if rest > 0 {
+	p.unqueue(n, size)
+	if len(p.mu.queue) > 0 {
 		p.mu.work.Signal()
 	}
 	p.mu.seq++
 	f.seq = p.mu.seq
 	p.mu.flying[f.seq] = f
 	return f
+}
+
+// dropLate refuses what has waited for more than half of its time. It would be
+// replicated, and its client most probably told that nobody knows, or be gone: work
+// that helps nobody, while those behind it become late as well. The mutex is held.
+func (p *proposer) dropLate() {
+	if len(p.mu.queue) == 0 {
+		return
+	}
+	from := time.Now().Add(p.timeout / 2)
+	n, size := 0, 0
+	for ; n < len(p.mu.queue) && p.mu.queue[n].deadline.Before(from); n++ {
+		w := p.mu.queue[n]
+		size += len(w.encoded)
+		w.err = tooMany()
+		w.done <- struct{}{}
+	}
+	if n > 0 {
+		p.unqueue(n, size)
+	}
+}
+
+// unqueue removes the first n commands, which have so many bytes.
+func (p *proposer) unqueue(n, size int) {
+	rest := copy(p.mu.queue, p.mu.queue[n:])
+	clear(p.mu.queue[rest:])
+	p.mu.queue = p.mu.queue[:rest]
+	p.mu.bytes -= size
 }
 
 // replicate proposes an entry until its results are here or its deadline is

@@ -65,7 +65,11 @@ func (l *fakeLog) receive(entry []byte, _ time.Duration) (*dragonboat.RequestSta
 				panic(bad)
 			}
 			// The result tells which command it belongs to.
-			results = append(results, &kv.Result{Detail: string(c.Txn.Then[0].Key), Revision: uint64(i)})
+			result := &kv.Result{Revision: uint64(i)}
+			if c.Txn != nil {
+				result.Detail = string(c.Txn.Then[0].Key)
+			}
+			results = append(results, result)
 		}
 		l.deliver(r.seq, results)
 	}
@@ -184,15 +188,18 @@ func TestEntrySize(t *testing.T) {
 // refused at once, what waits is not.
 func TestQueueLimits(t *testing.T) {
 	for _, c := range []struct {
-		name    string
-		n, size int
+		name      string
+		n, size   int
+		longAfter time.Duration
 	}{
-		{"by number", maxQueueCommands, 0},
-		{"by bytes", maxQueueBytes / maxEntryBytes, maxEntryBytes - 100},
+		{"by number", maxQueueWrites, 0, patience},
+		{"by bytes", maxQueueBytes / maxEntryBytes, maxEntryBytes - 100, patience},
+		{"by bytes and time", longQueueBytes / maxEntryBytes, maxEntryBytes - 100, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			answer, wake := asleep(t)
 			l := startProposer(t, patience, answer)
+			l.longAfter = c.longAfter
 			lone := l.occupy(t)
 			command := put("k", string(make([]byte, c.size)))
 			commands := make([]*kv.Command, c.n)
@@ -203,13 +210,53 @@ func TestQueueLimits(t *testing.T) {
 			eventually(t, "the queue is full", func() bool { return l.waiting() == c.n })
 			_, err := l.Propose(context.Background(), command)
 			wantCode(t, err, kv.Busy)
+			// There is room for what keeps leases alive.
+			_, vital, renewed := l.proposeAll([]*kv.Command{{Kind: kv.KindLeaseRenew, Renew: []kv.LeaseID{{1}}}})
+			eventually(t, "the renewal is queued", func() bool { return l.waiting() == c.n+1 })
 			wake()
 			wait()
 			lone()
-			must(t, errors.Join(errs...))
+			renewed()
+			must(t, errors.Join(append(errs, vital...)...))
 			_, err = l.Propose(context.Background(), command)
 			must(t, err)
 		})
+	}
+}
+
+// TestLateWrites keeps the log busy for longer than half of the time that writes
+// have. Those that waited so long are refused and never proposed: a client that is
+// told that nothing was applied can count on it, and the others are on time.
+func TestLateWrites(t *testing.T) {
+	answer, wake := asleep(t)
+	l := startProposer(t, patience, answer)
+	lone := l.occupy(t)
+	_, late, wait := l.proposeAll([]*kv.Command{put("late", "v"), put("late", "v"), put("late", "v")})
+	eventually(t, "three writes wait", func() bool { return l.waiting() == 3 })
+	l.proposer.mu.Lock()
+	for _, w := range l.proposer.mu.queue {
+		w.deadline = w.deadline.Add(-patience * 3 / 4) // as if they had waited for so long
+	}
+	l.proposer.mu.Unlock()
+	_, early, waitEarly := l.proposeAll([]*kv.Command{put("early", "v")})
+	eventually(t, "another one waits", func() bool { return l.waiting() == 4 })
+	wake()
+	wait()
+	waitEarly()
+	lone()
+	must(t, errors.Join(early...))
+	for _, err := range late {
+		wantCode(t, err, kv.Busy)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if got := len(l.entries); got != flights+1 {
+		t.Errorf("%d entries were proposed, want those of the %d flights and one of the early write", got, flights)
+	}
+	for _, e := range l.entries {
+		if e.count != 1 {
+			t.Errorf("an entry has %d commands: late ones are in it", e.count)
+		}
 	}
 }
 

@@ -13,6 +13,10 @@ import (
 const (
 	// idleRound is how often a round is made that nobody waits for.
 	idleRound = 500 * time.Millisecond
+	// maxWaitingReads is how many readers may wait for the next round. They cost
+	// little, but when the round is over all of them run, and while there is no
+	// leader they pile up.
+	maxWaitingReads = 4096
 	// readyWithin is how old the beginning of the last completed round may be
 	// on a node that calls itself ready.
 	readyWithin = 3 * time.Second
@@ -47,8 +51,10 @@ type rounds struct {
 type round struct {
 	over chan struct{} // closed when err is set
 	err  error
-	// since is when its first reader came.
-	since time.Time
+	// since is when its first reader came, readers how many there are. The rounds'
+	// mutex guards the number.
+	since   time.Time
+	readers int
 }
 
 func newRounds(timeout time.Duration) *rounds {
@@ -74,6 +80,11 @@ func (r *rounds) wait(ctx context.Context) error {
 		default:
 		}
 	}
+	if n.readers == maxWaitingReads {
+		r.mu.Unlock()
+		return &kv.Error{Code: kv.Busy, Detail: "too many linearizable reads wait on this node", RetryAfterSeconds: 1}
+	}
+	n.readers++
 	r.mu.Unlock()
 	select {
 	case <-n.over:

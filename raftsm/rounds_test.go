@@ -219,3 +219,39 @@ func TestRevisionWaiters(t *testing.T) {
 		t.Errorf("the lowest is %d", w.lowest.Load())
 	}
 }
+
+// TestWaitingReads fills a round that can't begin. One more reader is refused at
+// once; those that wait get their answer.
+func TestWaitingReads(t *testing.T) {
+	m := lone(t)
+	m.open(t)
+	began, gate := make(chan struct{}, 1), make(chan struct{})
+	open := sync.OnceFunc(func() { close(gate) })
+	r, _ := watchedRounds(t, m, func() {
+		select {
+		case began <- struct{}{}:
+		default:
+		}
+		<-gate
+	})
+	defer r.close()
+	defer open() // before, whatever went wrong
+	var readers sync.WaitGroup
+	read := func() {
+		if err := r.wait(context.Background()); err != nil {
+			t.Error(err)
+		}
+	}
+	<-began // a round that nobody waits for
+	for range maxWaitingReads {
+		readers.Go(read)
+	}
+	eventually(t, "the next round is full", func() bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return r.mu.next != nil && r.mu.next.readers == maxWaitingReads
+	})
+	wantCode(t, r.wait(context.Background()), kv.Busy)
+	open()
+	readers.Wait()
+}

@@ -1,0 +1,166 @@
+package httpapi
+
+import (
+	"context"
+	"sync/atomic"
+
+	"github.com/cairnkv/cairn/api"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// An admission bounds what a server has taken on at one moment. What is beyond is
+// refused at once, with 429 and Retry-After: a node that is asked for more than it
+// can do goes on to do as much as it can, and its memory is bounded whatever
+// clients send.
+//
+// Writes and linearizable reads that wait for the cluster have bounds of their own,
+// in raftsm, so that stale reads are served while there is no leader.
+type admission struct {
+	// requests are under way, streams are those of them that are open for long.
+	requests, streams atomic.Int64
+	maxRequests       int64
+	maxStreams        int64
+	// held is the bytes of bodies and answers that are in memory.
+	held atomic.Int64
+	// pages has a token for each page that is being read.
+	pages        chan struct{}
+	pagesWaiting atomic.Int64
+	shed         map[shedReason]prometheus.Counter
+}
+
+// A shedReason says which bound made the server refuse a request.
+type shedReason string
+
+const (
+	shedConnections shedReason = "connections"
+	shedRequests    shedReason = "requests"
+	shedStreams     shedReason = "streams"
+	shedMemory      shedReason = "memory"
+	shedPages       shedReason = "pages"
+	shedBackups     shedReason = "backups"
+	shedCluster     shedReason = "cluster" // what waits for the cluster
+)
+
+func newAdmission(maxConnections int, registerer prometheus.Registerer) *admission {
+	a := &admission{
+		maxRequests: int64(maxConnections),
+		maxStreams:  int64(maxConnections) * streamsPercent / 100,
+		pages:       make(chan struct{}, maxPagesRead),
+		shed:        map[shedReason]prometheus.Counter{},
+	}
+	shed := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "cairn_http_shed_total",
+		Help: "Requests and connections that were refused because the node had too much to do, by what there was too much of.",
+	}, []string{"reason"})
+	for _, reason := range []shedReason{shedConnections, shedRequests, shedStreams, shedMemory, shedPages, shedBackups, shedCluster} {
+		a.shed[reason] = shed.WithLabelValues(string(reason))
+	}
+	if registerer != nil {
+		registerer.MustRegister(shed,
+			prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+				Name: "cairn_http_requests_open",
+				Help: "Requests under way, streams included.",
+			}, func() float64 { return float64(a.requests.Load()) }),
+			prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+				Name: "cairn_http_streams_open",
+				Help: "Requests that are open for long: watches, holds, waits for a turn, bulk writes, streamed lists.",
+			}, func() float64 { return float64(a.streams.Load()) }),
+			prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+				Name: "cairn_http_held_bytes",
+				Help: "Bytes of large bodies and answers in memory.",
+			}, func() float64 { return float64(a.held.Load()) }))
+	}
+	return a
+}
+
+// admit takes the request on, or answers that it is one too many. Probes and what
+// tells how the node is are never refused.
+func (x *exchange) admit(rt *route) bool {
+	if !rt.served {
+		return true
+	}
+	a := x.s.admission
+	x.admitted = true
+	if a.requests.Add(1) > a.maxRequests {
+		x.shed(shedRequests, a.maxRequests, "%d requests are under way on this node, which is the most", a.maxRequests)
+		return false
+	}
+	return !rt.stream || x.admitStream()
+}
+
+// admitStream counts the request as one that is open for long, or answers that it
+// is one too many.
+func (x *exchange) admitStream() bool {
+	a := x.s.admission
+	x.streaming = true
+	if a.streams.Add(1) > a.maxStreams {
+		x.shed(shedStreams, a.maxStreams, "%d streams are open on this node, which is the most; another one may have room", a.maxStreams)
+		return false
+	}
+	return true
+}
+
+// leave gives back what admit and hold took.
+func (a *admission) leave(admitted, streaming bool, held int64) {
+	if admitted {
+		a.requests.Add(-1)
+	}
+	if streaming {
+		a.streams.Add(-1)
+	}
+	if held != 0 {
+		a.held.Add(-held)
+	}
+}
+
+// hold counts n bytes that are kept until the request ends, and reports whether
+// there is room for them. Little is not counted: there are bounds on how many
+// requests hold it.
+func (x *exchange) hold(n int) bool {
+	if n <= freeBytes {
+		return true
+	}
+	x.held += int64(n)
+	return x.s.admission.held.Add(int64(n)) <= maxHeldBytes
+}
+
+// failMemory reports that there is no room.
+func (x *exchange) failMemory() {
+	x.failLimit(api.CodeBusy, maxHeldBytes, "large requests and answers take all the memory that there is for them on this node")
+	if x.fault.code == api.CodeBusy {
+		x.fault.shed = shedMemory
+	}
+}
+
+// enterPage waits until a page may be read. It returns false when it has answered
+// that this takes too long; else leavePage must be called.
+func (x *exchange) enterPage() bool {
+	a := x.s.admission
+	select {
+	case a.pages <- struct{}{}:
+		return true
+	default:
+	}
+	defer a.pagesWaiting.Add(-1)
+	if a.pagesWaiting.Add(1) <= maxPagesWaiting {
+		ctx, cancel := context.WithTimeout(x.r.Context(), pageWait)
+		defer cancel()
+		select {
+		case a.pages <- struct{}{}:
+			return true
+		case <-ctx.Done():
+		}
+	}
+	x.shed(shedPages, maxPagesRead, "%d lists are being read on this node, and others wait", maxPagesRead)
+	return false
+}
+
+func (x *exchange) leavePage() { <-x.s.admission.pages }
+
+// shed answers 429.
+func (x *exchange) shed(reason shedReason, limit int64, format string, args ...any) {
+	x.fault = fault{}
+	x.failLimit(api.CodeBusy, limit, format, args...)
+	x.fault.shed = reason
+	x.refused()
+}
