@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sync/atomic"
 
 	"github.com/cairnkv/cairn/kv"
 	"github.com/cairnkv/cairn/storage"
@@ -46,9 +45,8 @@ type machine struct {
 	trusted func() bool
 	// fatal ends the process; see Config.Fatal.
 	fatal func(error)
-	// logBytes counts what was applied since the log was last cut.
-	logBytes atomic.Int64
-	entries  atomic.Int64
+	// log decides when the log is cut.
+	log *logCut
 	// commands is reused by each entry.
 	commands []*kv.Command
 	closed   chan struct{} // closed by Close
@@ -75,6 +73,7 @@ func (m *machine) Update(entries []sm.Entry) ([]sm.Entry, error) {
 	defer b.Close()
 	b.WantEvents = m.callbacks.Applied != nil && (m.callbacks.Wanted == nil || m.callbacks.Wanted())
 	var deliveries []delivery
+	size := int64(0)
 	for i := range entries {
 		d, err := m.applyEntry(b, &entries[i])
 		if err != nil {
@@ -84,9 +83,9 @@ func (m *machine) Update(entries []sm.Entry) ([]sm.Entry, error) {
 			deliveries = append(deliveries, d)
 		}
 		entries[i].Result = sm.Result{Value: 1}
-		m.logBytes.Add(int64(len(entries[i].Cmd)))
+		size += int64(len(entries[i].Cmd))
 	}
-	m.entries.Add(int64(len(entries)))
+	m.log.add(int64(len(entries)), size)
 	applied, err := b.Commit()
 	if err != nil {
 		return nil, m.stop(err)
@@ -184,6 +183,7 @@ func (m *machine) PrepareSnapshot() (any, error) { return m.store.View() }
 func (m *machine) SaveSnapshot(pinned any, w io.Writer, stop <-chan struct{}) error {
 	v := pinned.(*storage.View)
 	defer v.Close()
+	defer m.log.hold()()
 	switch err := v.Save(w, stop); {
 	case err == nil:
 		return nil

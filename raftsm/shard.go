@@ -22,6 +22,7 @@ import (
 	"github.com/lni/dragonboat/v4/config"
 	"github.com/lni/dragonboat/v4/raftio"
 	sm "github.com/lni/dragonboat/v4/statemachine"
+	"github.com/lni/vfs"
 )
 
 const (
@@ -36,9 +37,6 @@ const (
 	loneElectionTicks  = 10
 	// defaultSnapshotEntries is the default of Config.SnapshotEntries.
 	defaultSnapshotEntries = 10_000
-	// maxLogBytes is where the log is cut earlier, because its entries are
-	// large.
-	maxLogBytes = 256 << 20
 	// maxInMemoryLogBytes bounds the entries that wait in memory to be applied
 	// or sent; beyond, proposals are refused.
 	maxInMemoryLogBytes = 128 << 20
@@ -124,6 +122,7 @@ func OpenHost(cfg HostConfig) (*Host, error) {
 		return nil, err
 	}
 	nhc.Expert.TransportFactory = h.transport.Factory()
+	nhc.Expert.FS = arrivingFS{vfs.Default}
 	h.log = raftlog.Apply(&nhc, cfg.Fatal)
 	nh, err := newNodeHost(nhc)
 	if err != nil {
@@ -286,6 +285,7 @@ func (s *Shard) start(hasLog bool) error {
 	s.scrubber = newScrubber(s)
 	s.machine = &machine{
 		alarms: s.lookAtAlarms, scrub: s.scrubber.take, trusted: func() bool { return s.Quarantine() == Sound },
+		log:   newLogCut(s.cfg.SnapshotEntries),
 		store: s.store, callbacks: s.cfg.Callbacks, deliver: s.proposer.deliver, incarnation: incarnation,
 		revisions: newRevisionWaiters(), fatal: s.cfg.Fatal, closed: make(chan struct{}),
 	}
@@ -332,7 +332,8 @@ func (s *Shard) replicaConfig() config.Config {
 		IsNonVoting: s.host.dir.Identity.Joined,
 		CheckQuorum: true, PreVote: true, OrderedConfigChange: true,
 		HeartbeatRTT: heartbeatTicks, ElectionRTT: electionTicks,
-		SnapshotEntries: s.cfg.SnapshotEntries, CompactionOverhead: s.cfg.SnapshotEntries / 2,
+		// The log is cut by cutLog alone.
+		SnapshotEntries: 0, CompactionOverhead: s.cfg.SnapshotEntries / 2,
 		MaxInMemLogSize: maxInMemoryLogBytes,
 	}
 	if s.lone {
@@ -458,40 +459,4 @@ func (s *Shard) HandOver(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// cutLog asks for a snapshot, which lets the log be cut, when large entries
-// have made the log long in bytes before it is in number.
-func (s *Shard) cutLog() {
-	defer close(s.cutter)
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	for {
-		select {
-		case <-s.quit:
-			return
-		case <-tick.C:
-		}
-		size, entries := s.machine.logBytes.Load(), s.machine.entries.Load()
-		if uint64(entries) >= s.cfg.SnapshotEntries {
-			// Dragonboat cuts by number itself.
-			s.machine.logBytes.Add(-size)
-			s.machine.entries.Add(-entries)
-			continue
-		}
-		if size < maxLogBytes {
-			continue
-		}
-		s.machine.logBytes.Add(-size)
-		s.machine.entries.Add(-entries)
-		keep := max(entries*(maxLogBytes/4)/size, 1)
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		_, err := s.host.nh.SyncRequestSnapshot(ctx, s.cfg.Shard, dragonboat.SnapshotOption{
-			OverrideCompactionOverhead: true, CompactionOverhead: uint64(keep),
-		})
-		cancel()
-		if err != nil && !errors.Is(err, dragonboat.ErrRejected) {
-			s.cfg.Logger.Warn("cutting the Raft log", "err", err)
-		}
-	}
 }

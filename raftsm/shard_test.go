@@ -52,7 +52,7 @@ func TestManyWriters(t *testing.T) {
 	m := lone(t)
 	m.open(t)
 	m.mustPut(t, "first", "")
-	began := m.shard.machine.entries.Load()
+	began := m.shard.machine.log.applied()
 	const writers, each = 64, 50
 	var wg sync.WaitGroup
 	var taken sync.Map // revision → writer
@@ -76,7 +76,7 @@ func TestManyWriters(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	entries := m.shard.machine.entries.Load() - began
+	entries := m.shard.machine.log.applied() - began
 	if entries >= writers*each {
 		t.Errorf("%d entries for %d writes", entries, writers*each)
 	}

@@ -241,7 +241,9 @@ func (s *Store) build(dir string, r io.Reader, stop <-chan struct{}) (err error)
 	defer func() { err = errors.Join(err, db.Close()) }()
 	o := pebbleOptions(&s.opts, room)
 	defer o.Cache.Unref()
-	b := builder{fs: s.opts.FS, dir: dir, opts: o.MakeWriterOptions(len(o.Levels)-1, db.TableFormat())}
+	b := builder{
+		fs: s.opts.FS, dir: dir, bytesPerSync: o.BytesPerSync, opts: o.MakeWriterOptions(len(o.Levels)-1, db.TableFormat()),
+	}
 	sawState, sawFormat := false, false
 	err = readSnapshot(r, stop, func(key, value []byte) error {
 		switch {
@@ -275,13 +277,14 @@ func (s *Store) build(dir string, r io.Reader, stop <-chan struct{}) (err error)
 
 // builder writes records, which come in order, into tables.
 type builder struct {
-	fs     vfs.FS
-	dir    string
-	opts   sstable.WriterOptions
-	w      *sstable.Writer
-	size   int
-	last   []byte
-	tables []string
+	fs           vfs.FS
+	dir          string
+	bytesPerSync int
+	opts         sstable.WriterOptions
+	w            *sstable.Writer
+	size         int
+	last         []byte
+	tables       []string
 }
 
 func (b *builder) add(key, value []byte) error {
@@ -296,6 +299,9 @@ func (b *builder) add(key, value []byte) error {
 			return err
 		}
 		b.tables = append(b.tables, path)
+		// Written as it comes: a sync of a whole table would hold up all others on the
+		// disk.
+		f = vfs.NewSyncingFile(f, vfs.SyncingFileOptions{BytesPerSync: b.bytesPerSync})
 		b.w = sstable.NewWriter(objstorageprovider.NewFileWritable(f), b.opts)
 	}
 	if err := b.w.Set(key, value); err != nil {
