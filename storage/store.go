@@ -242,21 +242,35 @@ func pebbleOptions(opts *Options, room *room) *pebble.Options {
 	o.EnsureDefaults()
 	for i := range o.Levels {
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
+		o.Levels[i].BlockSize = blockBytes
+		o.Levels[i].IndexBlockSize = indexBlockBytes
 	}
 	o.Experimental.EnableValueBlocks = func() bool { return true }
-	o.Experimental.SpanPolicyFunc = changesApart
+	o.Experimental.SpanPolicyFunc = spacesApart
 	return o
 }
 
-// changesApart has flushes and compactions end a table where the change log begins
-// and where it ends. The log only grows at its end, so tables of it alone don't
-// overlap, and stay out of the compactions that merge versions of keys.
-func changesApart(start []byte) (policy pebble.SpanPolicy, end []byte, err error) {
-	switch log := spaceBounds(spaceChange); {
-	case comparer.Compare(start, log.LowerBound) < 0:
-		return pebble.SpanPolicy{}, log.LowerBound, nil
-	case comparer.Compare(start, log.UpperBound) < 0:
-		return pebble.SpanPolicy{}, log.UpperBound, nil
+const (
+	// blockBytes is the size of a block before compression: larger ones are written
+	// and merged with less work, smaller ones take less of the cache for a record.
+	blockBytes = 8 << 10
+	// indexBlockBytes lets the index of a table be one block.
+	indexBlockBytes = 256 << 10
+)
+
+// spacesApart has flushes and compactions end a table where the newest versions, the
+// log of changes and the versions begin and end. The log only grows at its end, so
+// tables of it alone don't overlap, and stay out of the compactions that merge
+// versions of keys. And who looks whether a key exists asks the filters of few small
+// tables.
+func spacesApart(start []byte) (policy pebble.SpanPolicy, end []byte, err error) {
+	for _, space := range []byte{spaceNewest, spaceChange, spaceVersion} {
+		bounds := spaceBounds(space)
+		for _, end := range [][]byte{bounds.LowerBound, bounds.UpperBound} {
+			if comparer.Compare(start, end) < 0 {
+				return pebble.SpanPolicy{}, end, nil
+			}
+		}
 	}
 	return pebble.SpanPolicy{}, nil, nil
 }
