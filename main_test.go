@@ -17,6 +17,8 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/cairnkv/cairn/internal/testkit"
 )
 
 // In scripts, cairn is this test binary, which then runs main.
@@ -94,16 +96,7 @@ func terminate(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// freeAddress is an address on the loopback at which nothing listens.
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
+var freeAddress = testkit.FreeAddress
 
 // freeBase is a port from which on cairn dev finds the ports free that it takes.
 func freeBase(t testing.TB) int {

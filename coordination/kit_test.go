@@ -12,6 +12,7 @@ import (
 	"github.com/oklog/ulid/v2"
 	"go.uber.org/goleak"
 
+	"github.com/cairnkv/cairn/internal/testkit"
 	"github.com/cairnkv/cairn/kv"
 	"github.com/cairnkv/cairn/storage"
 )
@@ -219,17 +220,7 @@ func (l *log) state(s site) State {
 // await waits until what a test wants to see is there.
 func (l *log) await(what string, holds func() bool) {
 	l.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for !holds() {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			l.t.Fatalf("never: %s", what)
-		}
-	}
+	testkit.Eventually(l.t, what, holds)
 }
 
 func (l *log) awaitQueue(s site, n int) {

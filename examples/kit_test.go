@@ -17,10 +17,11 @@ import (
 	"time"
 
 	"github.com/cairnkv/cairn/client"
+	"github.com/cairnkv/cairn/internal/testkit"
 )
 
 // patience is how long a test waits for what must happen.
-const patience = time.Minute
+const patience = testkit.Patience
 
 // binaries is where TestMain puts the server and the programs.
 var binaries string
@@ -281,20 +282,8 @@ func (p *program) awaitEnd() {
 	}
 }
 
-func await(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for !holds() {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			t.Fatalf("never: %s", what)
-		}
-	}
-}
+// await waits until something holds.
+var await = testkit.Eventually
 
 // freeAddresses finds addresses at which nothing listens, each held until all are
 // found, so that none is found twice.

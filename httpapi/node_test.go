@@ -3,7 +3,6 @@ package httpapi_test
 import (
 	"bytes"
 	"context"
-	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -11,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/cairnkv/cairn/httpapi"
+	"github.com/cairnkv/cairn/internal/testkit"
 	"github.com/cairnkv/cairn/node"
 )
 
@@ -67,12 +67,4 @@ func startNode(t *testing.T) string {
 	return strings.TrimPrefix(n.URL(), "http://")
 }
 
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
-}
+var freeAddress = testkit.FreeAddress

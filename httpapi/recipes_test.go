@@ -11,10 +11,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/cairnkv/cairn/api"
 	"github.com/cairnkv/cairn/internal/sse"
+	"github.com/cairnkv/cairn/internal/testkit"
 )
 
 const sendsJSON = "Content-Type: application/json"
@@ -22,17 +22,7 @@ const sendsJSON = "Content-Type: application/json"
 // await waits until what a test wants to see is there.
 func (k *kit) await(what string, holds func() bool) {
 	k.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for !holds() {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			k.t.Fatalf("never: %s", what)
-		}
-	}
+	testkit.Eventually(k.t, what, holds)
 }
 
 // awaitFollowers waits until so many wait for a change, and have seen all before.

@@ -3,14 +3,13 @@ package node
 import (
 	"context"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
+	"github.com/cairnkv/cairn/internal/testkit"
 	"github.com/cairnkv/cairn/kv"
 	"go.uber.org/goleak"
 )
@@ -24,17 +23,10 @@ func TestMain(m *testing.M) {
 }
 
 // patience is how long a test waits for something that is bound to happen.
-const patience = 2 * time.Minute
+const patience = testkit.Patience
 
 // eventually waits until something holds.
-func eventually(t testing.TB, what string, holds func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); !holds(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("this did not happen: %s", what)
-		}
-	}
-}
+var eventually = testkit.Eventually
 
 func must(t testing.TB, err error) {
 	t.Helper()
@@ -43,13 +35,7 @@ func must(t testing.TB, err error) {
 	}
 }
 
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	defer l.Close()
-	return l.Addr().String()
-}
+var freeAddress = testkit.FreeAddress
 
 // config is a cluster of one in a directory of its own, on ports of its own.
 func config(t testing.TB) Config {

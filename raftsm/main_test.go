@@ -3,11 +3,11 @@ package raftsm
 import (
 	"context"
 	"fmt"
-	"net"
 	"path/filepath"
 	"testing"
 	"time"
 
+	"github.com/cairnkv/cairn/internal/testkit"
 	"github.com/cairnkv/cairn/kv"
 	"go.uber.org/goleak"
 )
@@ -17,17 +17,10 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience is how long a test waits for something that is bound to happen.
-const patience = 60 * time.Second
+const patience = testkit.Patience
 
 // eventually waits until something holds.
-func eventually(t testing.TB, what string, holds func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); !holds(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("this did not happen: %s", what)
-		}
-	}
-}
+var eventually = testkit.Eventually
 
 func must(t testing.TB, err error) {
 	t.Helper()
@@ -117,14 +110,7 @@ func (m *member) release() {
 	}
 }
 
-// freeAddress is a loopback address that nobody listens on.
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	defer l.Close()
-	return l.Addr().String()
-}
+var freeAddress = testkit.FreeAddress
 
 // put is the command of a put.
 func put(key, value string) *kv.Command {

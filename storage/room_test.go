@@ -8,8 +8,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
-	"time"
 
+	"github.com/cairnkv/cairn/internal/testkit"
 	"github.com/cairnkv/cairn/kv"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
@@ -41,14 +41,8 @@ func (f *faultyTables) set(err error) {
 	f.err.Store(&err)
 }
 
-func eventually(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !holds(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("this did not happen: %s", what)
-		}
-	}
-}
+// eventually waits until something holds.
+var eventually = testkit.Eventually
 
 // putsFrom makes n entries, from an index on, that put 4,000 bytes each.
 func putsFrom(index, n int) (log []logEntry) {

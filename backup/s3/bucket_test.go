@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -22,11 +21,12 @@ import (
 
 	"github.com/cairnkv/cairn/backup"
 	"github.com/cairnkv/cairn/backup/s3"
+	"github.com/cairnkv/cairn/internal/testkit"
 	"github.com/cairnkv/cairn/node"
 )
 
 // patience is how long a test waits for something that is bound to happen.
-const patience = 2 * time.Minute
+const patience = testkit.Patience
 
 const (
 	accessKey = "cairn-test"
@@ -40,22 +40,10 @@ func must(t testing.TB, err error) {
 	}
 }
 
-func eventually(t testing.TB, what string, holds func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); !holds(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("this did not happen: %s", what)
-		}
-	}
-}
+// eventually waits until something holds.
+var eventually = testkit.Eventually
 
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	defer l.Close()
-	return l.Addr().String()
-}
+var freeAddress = testkit.FreeAddress
 
 // gateway is a real S3 server, which keeps its objects in a directory.
 type gateway struct {

@@ -24,28 +24,28 @@ var anything = []string{"*"}
 var ours = map[string]rule{
 	"kv":      {},
 	"api":     {},
-	"storage": {may: []string{"kv"}},
+	"storage": {may: []string{"kv"}, tests: []string{"internal/testkit"}},
 	"leases":  {may: []string{"kv"}},
 	// Recipes are tested on a store that is real.
-	"coordination":   {may: []string{"kv"}, tests: []string{"storage"}},
+	"coordination":   {may: []string{"kv"}, tests: []string{"internal/testkit", "storage"}},
 	"watchers":       {may: []string{"kv"}, tests: []string{"storage"}},
 	"raftsm/raftlog": {},
 	// What is saved and restored in tests is a store that is real.
 	"backup":           {may: []string{"kv"}, tests: []string{"storage"}},
-	"backup/s3":        {tests: []string{"backup", "node"}},
-	"raftsm/transport": {tests: []string{"internal/authority"}},
-	"raftsm":           {may: []string{"kv", "storage", "raftsm/raftlog", "raftsm/transport"}},
+	"backup/s3":        {tests: []string{"internal/testkit", "backup", "node"}},
+	"raftsm/transport": {tests: []string{"internal/testkit", "internal/authority"}},
+	"raftsm":           {may: []string{"kv", "storage", "raftsm/raftlog", "raftsm/transport"}, tests: []string{"internal/testkit"}},
 	// The tests of the HTTP face speak to a store that is real, and to a node.
-	"httpapi":    {may: []string{"api", "kv", "coordination", "leases", "watchers", "internal/sse"}, tests: []string{"storage", "node", "backup"}},
+	"httpapi":    {may: []string{"api", "kv", "coordination", "leases", "watchers", "internal/sse"}, tests: []string{"internal/testkit", "storage", "node", "backup"}},
 	"client":     {may: []string{"api", "internal/sse"}, tests: []string{"kv", "httpapi", "node", "storage", "backup"}},
-	"node":       {may: []string{"kv", "api", "backup", "backup/s3", "storage", "leases", "watchers", "raftsm", "httpapi"}, tests: []string{"client", "internal/authority"}},
+	"node":       {may: []string{"kv", "api", "backup", "backup/s3", "storage", "leases", "watchers", "raftsm", "httpapi"}, tests: []string{"internal/testkit", "client", "internal/authority"}},
 	"cli":        {may: []string{"api", "backup", "client", "node", "internal/authority"}, tests: anything},
-	".":          {may: []string{"cli"}},
+	".":          {may: []string{"cli"}, tests: []string{"internal/testkit"}},
 	"robustness": {may: anything, tests: anything},
 	// What is there for Prometheus and Grafana is tested on a node.
 	"monitoring": {tests: []string{"node", "internal/authority"}},
 	// What an example imports is what its reader has.
-	"examples":           {tests: []string{"client"}},
+	"examples":           {tests: []string{"internal/testkit", "client"}},
 	"examples/cache":     {may: []string{"api", "client"}},
 	"examples/leader":    {may: []string{"client"}},
 	"examples/lock":      {may: []string{"client"}},
@@ -54,6 +54,7 @@ var ours = map[string]rule{
 	"internal/authority": {},
 	"internal/lint":      {},
 	"internal/sse":       {},
+	"internal/testkit":   {},
 	// Modules of their own; the compiler keeps them from importing ours.
 	"bench":                    {may: []string{"bench/internal/histogram", "bench/internal/proc", "bench/internal/rawhttp", "bench/internal/rawsse"}},
 	"bench/internal/histogram": {},

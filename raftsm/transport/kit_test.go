@@ -4,13 +4,13 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
-	"net"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/cairnkv/cairn/internal/authority"
+	"github.com/cairnkv/cairn/internal/testkit"
 	"github.com/lni/dragonboat/v4/config"
 	"github.com/lni/dragonboat/v4/raftio"
 	pb "github.com/lni/dragonboat/v4/raftpb"
@@ -21,16 +21,10 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience is how long a test waits for something that is bound to happen.
-const patience = 60 * time.Second
+const patience = testkit.Patience
 
-func eventually(t testing.TB, what string, holds func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); !holds(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("this did not happen: %s", what)
-		}
-	}
-}
+// eventually waits until something holds.
+var eventually = testkit.Eventually
 
 func must(t testing.TB, err error) {
 	t.Helper()
@@ -74,13 +68,7 @@ func (l *lines) has(text string) bool {
 	return strings.Contains(l.b.String(), text)
 }
 
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	defer l.Close()
-	return l.Addr().String()
-}
+var freeAddress = testkit.FreeAddress
 
 // newEnd makes a transport of a replica, listening.
 func newEnd(t testing.TB, replica uint64, change func(*Config)) *end {
