@@ -43,6 +43,7 @@ var joinColumns = []column{
 	{name: "longest joining ms", format: three},
 	{name: "puts/s joining", format: whole},
 	{name: "snapshots", format: whole},
+	{name: "elections", format: whole},
 }
 
 const (
@@ -114,6 +115,10 @@ func join(ctx context.Context, set settings, data *dataset, t target) (_ sample,
 		return sample{}, err
 	}
 
+	term, err := servers.term(ctx)
+	if err != nil {
+		return sample{}, err
+	}
 	token, id, err := servers.reserve(ctx)
 	if err != nil {
 		return sample{}, err
@@ -136,6 +141,10 @@ func join(ctx context.Context, set settings, data *dataset, t target) (_ sample,
 		defer func() { err = errors.Join(err, comer.discard()) }()
 	}
 	if err := errors.Join(err, joinErr); err != nil {
+		return sample{}, err
+	}
+	elected, err := servers.term(ctx)
+	if err != nil {
 		return sample{}, err
 	}
 	load.until = nil
@@ -163,6 +172,7 @@ func join(ctx context.Context, set settings, data *dataset, t target) (_ sample,
 		milliseconds(during.latency.Max()),
 		float64(during.puts) / during.elapsed.Seconds(),
 		float64(bytes.Count(log, []byte("A snapshot took the place of the state."))),
+		float64(elected - term),
 	}}, nil
 }
 
@@ -196,6 +206,15 @@ func (c cluster) reserve(ctx context.Context) (token, id string, err error) {
 	}
 	err = askJSON(ctx, http.MethodPost, "http://"+c[0].addr+"/v1/cluster/members", `{"name":"comer"}`, &added)
 	return added.Token, added.Member.ID, err
+}
+
+// term is the number of the cluster's present leadership.
+func (c cluster) term(ctx context.Context) (uint64, error) {
+	var status struct {
+		Term uint64 `json:"term"`
+	}
+	err := askJSON(ctx, http.MethodGet, "http://"+c[0].addr+"/v1/status", "", &status)
+	return status.Term, err
 }
 
 // admit starts a node that joins, and takes the time until it has caught up, and
