@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -43,7 +44,7 @@ func (c *Config) discover(ctx context.Context, own string) ([]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.discoveryLimit)
 	defer cancel()
 	name := fmt.Sprintf("_%s._tcp.%s", discoveryService, c.DiscoverySRV)
-	for wait := discoveryPause; ; wait = min(2*wait, discoveryMaxPause) {
+	for wait := c.discoveryPause; ; wait = min(2*wait, discoveryMaxPause) {
 		members, err := c.lookupMembers(ctx)
 		if err == nil && len(members) == c.DiscoveryMembers && !slices.Contains(members, own) {
 			err = fmt.Errorf("%w: this node's peer address is %s, and the records have %s", errDiscovery, own, strings.Join(members, ", "))
@@ -107,9 +108,8 @@ func (c *Config) checkDiscovery() error {
 	if c.resolver == nil {
 		c.resolver = net.DefaultResolver
 	}
-	if c.discoveryLimit == 0 {
-		c.discoveryLimit = discoveryLimit
-	}
+	c.discoveryLimit = cmp.Or(c.discoveryLimit, discoveryLimit)
+	c.discoveryPause = cmp.Or(c.discoveryPause, discoveryPause)
 	if c.DiscoverySRV == "" {
 		if c.DiscoveryMembers != 0 {
 			return errors.New("a number of members to discover says nothing without the name to discover them by")

@@ -90,6 +90,7 @@ func discovering(t testing.TB, n *nameserver) (Config, string) {
 	must(t, err)
 	cfg.DiscoverySRV, cfg.resolver = "kv.example", n.resolver()
 	cfg.PeerAdvertise = "localhost:" + port
+	cfg.discoveryPause = 50 * time.Millisecond
 	return cfg, fmt.Sprintf("0 0 %s localhost.", port)
 }
 
@@ -162,17 +163,17 @@ func TestDiscovery(t *testing.T) {
 func TestDiscoveryRefused(t *testing.T) {
 	names := serveNames(t)
 	cfg, record := discovering(t, names)
-	cfg.DiscoveryMembers, cfg.discoveryLimit = 1, time.Second
+	cfg.DiscoveryMembers, cfg.discoveryLimit = 1, 300*time.Millisecond
 	for _, c := range []struct {
 		name    string
 		code    int
 		records []string
 		err     string
 	}{
-		{"no records", dns.RcodeNameError, nil, "there are no such records (tried for 1s)"},
-		{"an empty answer", dns.RcodeSuccess, nil, "there are no such records (tried for 1s)"},
-		{"a failing server", dns.RcodeServerFailure, nil, "server misbehaving (tried for 1s)"},
-		{"a silent server", -1, nil, "(tried for 1s)"},
+		{"no records", dns.RcodeNameError, nil, "there are no such records (tried for 300ms)"},
+		{"an empty answer", dns.RcodeSuccess, nil, "there are no such records (tried for 300ms)"},
+		{"a failing server", dns.RcodeServerFailure, nil, "server misbehaving (tried for 300ms)"},
+		{"a silent server", -1, nil, "(tried for 300ms)"},
 		{"too many", dns.RcodeSuccess, []string{record, "0 0 7481 other.example."}, "there are 2 records"},
 		{"somebody else", dns.RcodeSuccess, []string{"0 0 7481 other.example."}, "this node's peer address is " + cfg.PeerAdvertise + ", and the records have other.example:7481"},
 		{"not available", dns.RcodeSuccess, []string{"0 0 0 ."}, "where nobody can be"},

@@ -101,9 +101,10 @@ type Config struct {
 	chosen *backup.Chosen // what RestoreFrom means, if that is known already
 	// beforePart, in tests, may keep a part of a restore back.
 	beforePart func(part uint64) error
-	// resolver and discoveryLimit are others in tests.
+	// These are others in tests.
 	resolver       srvResolver
 	discoveryLimit time.Duration
+	discoveryPause time.Duration
 }
 
 // Defaults of Config.

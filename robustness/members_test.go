@@ -27,6 +27,6 @@ func TestMembers(t *testing.T) {
 	defer m.Close()
 	Judge(t, Scenario{
 		Layout: Layout{Size: size, Binary: ShortLogBinary(t), Relayed: true},
-		Rounds: cycles(t, 3, 200), Fault: m.Replace, Seed: Seed(t), Alive: true,
+		Rounds: cycles(t, 2, 200), Fault: m.Replace, Seed: Seed(t), Alive: true,
 	}.Run(t))
 }
