@@ -251,7 +251,7 @@ func (b *bulkWrite) write(line []byte) {
 		}
 		x.writeHeader(200, revision)
 	}
-	_, _ = x.w.Write(line)
+	_, _ = x.Write(line)
 	_ = http.NewResponseController(x.w).Flush()
 }
 

@@ -3,7 +3,12 @@ package httpapi
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"math"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
 	"testing"
 	"time"
 
@@ -223,3 +228,51 @@ func TestTransactionsThatTheClientWrites(t *testing.T) {
 		t.Errorf("%s reads as %+v, %v", line, op, b.x.fault)
 	}
 }
+
+// appendTime writes what package time would.
+func TestAppendTime(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	millis := []int64{0, -1, 1, 999, 1000, -62135596800000, -62135596800001, -62167219200000, -62167219200001, 253402300799999, 253402300800000}
+	for range 10_000 {
+		millis = append(millis, rng.Int64N(1<<49)-1<<48)
+	}
+	for _, ms := range millis {
+		want := `"` + time.UnixMilli(ms).UTC().Format(api.TimeLayout) + `"`
+		if got := string(appendTime(nil, ms)); got != want {
+			t.Errorf("%d: %s, want %s", ms, got, want)
+		}
+	}
+}
+
+// A page takes about what room was made for.
+func TestPageSize(t *testing.T) {
+	p := &page{revision: 1 << 52, cursor: "cursor", more: true, counted: true, count: 1 << 52}
+	for i := range 1000 {
+		p.entries = append(p.entries, kv.Entry{
+			Key: fmt.Appendf(nil, "key/%d", i), Value: bytes.Repeat([]byte("v"), 256), ContentType: "text/plain",
+			CreateRevision: 1 << 52, ModRevision: 1 << 52, Version: 1 << 52, Lease: kv.LeaseID{1}, ModifiedAt: 1 << 40,
+		})
+	}
+	took, room := len(form{}.appendPage(nil, p)), p.size()
+	if took > room || took < room*3/4 {
+		t.Errorf("it took %d bytes of %d", took, room)
+	}
+}
+
+// What HTTP/2 did not take is not given to the next answer.
+func TestUnsentBufferIsDropped(t *testing.T) {
+	k := newKit(t)
+	w := &failingWriter{ResponseWriter: httptest.NewRecorder()}
+	x := k.server.begin(w, httptest.NewRequest(http.MethodGet, "/v1/kv/a", nil))
+	x.out = append(x.out, "secret"...)
+	if _, err := x.Write(x.out); err == nil {
+		t.Fatal("the write succeeded")
+	}
+	if x.end(); cap(x.out) > 0 { // nobody else has it: there is no other request
+		t.Error("the buffer is kept")
+	}
+}
+
+type failingWriter struct{ http.ResponseWriter }
+
+func (failingWriter) Write([]byte) (int, error) { return 0, errors.New("the stream is gone") }

@@ -42,6 +42,9 @@ type exchange struct {
 	// bodyFailed says that the body could not be read, so that there is nothing
 	// to say about its content.
 	bodyFailed bool
+	// unsent says that an answer could not be written whole. HTTP/2 may then still
+	// read from the buffer when the handler has returned.
+	unsent bool
 
 	// text collects the values of headers, lines says which header each is.
 	text  []byte
@@ -86,6 +89,10 @@ func (x *exchange) end() {
 	x.s, x.w, x.r, x.route = nil, nil, nil, nil
 	x.fault = fault{}
 	x.requestID, x.sent, x.taken, x.idempotency, x.fences, x.bodyFailed = "", 0, false, "", nil, false
+	if x.unsent {
+		x.out, x.unsent = nil, false
+	}
+	s.keepPage(x.out)
 	x.text, x.lines = keep(x.text), x.lines[:0]
 	x.body, x.out, x.keyBuf, x.single = keep(x.body), keep(x.out), keep(x.keyBuf), keep(x.single)
 	x.command, x.txn, x.query, x.entry = kv.Command{}, kv.Txn{}, kv.Query{}, kv.Entry{}
@@ -105,6 +112,32 @@ func keep(b []byte) []byte {
 	return b[:0]
 }
 
+// keepPageBytes bounds the buffers that are kept for the next large answer.
+const keepPageBytes = 1 << 20
+
+// room makes x.out ready for an answer of about n bytes. Large ones share buffers
+// of their own: to let one grow for each takes as long as to fill it.
+func (x *exchange) room(n int) {
+	if n <= cap(x.out) {
+		return
+	}
+	if n > keepBytes && n <= keepPageBytes {
+		if p, ok := x.s.pages.Get().(*[]byte); ok && cap(*p) >= n {
+			x.out = *p
+			return
+		}
+	}
+	x.out = slices.Grow(x.out[:0], n)
+}
+
+// keepPage keeps a buffer that is too large for an exchange.
+func (s *Server) keepPage(b []byte) {
+	if cap(b) > keepBytes && cap(b) <= keepPageBytes {
+		kept := b[:0]
+		s.pages.Put(&kept)
+	}
+}
+
 // Header, Write and WriteHeader pass through to net/http.
 func (x *exchange) Header() http.Header { return x.w.Header() }
 
@@ -112,7 +145,9 @@ func (x *exchange) Write(b []byte) (int, error) {
 	if x.sent == 0 {
 		x.sent = http.StatusOK
 	}
-	return x.w.Write(b)
+	n, err := x.w.Write(b)
+	x.unsent = x.unsent || err != nil
+	return n, err
 }
 
 func (x *exchange) WriteHeader(status int) {
@@ -261,14 +296,14 @@ const stallPiece = 64 << 10
 // What fits net/http's own buffer does not wait here.
 func (x *exchange) writeBody(b []byte) error {
 	if x.r.ProtoMajor < 2 || len(b) <= 4<<10 {
-		_, err := x.w.Write(b)
+		_, err := x.Write(b)
 		return err
 	}
 	control := http.NewResponseController(x.w)
 	defer func() { _ = control.SetWriteDeadline(time.Time{}) }() // the next part may be long in coming
 	for part := range slices.Chunk(b, stallPiece) {
 		_ = control.SetWriteDeadline(time.Now().Add(x.s.cfg.WriteTimeout))
-		if _, err := x.w.Write(part); err != nil {
+		if _, err := x.Write(part); err != nil {
 			return err
 		}
 	}

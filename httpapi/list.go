@@ -67,6 +67,7 @@ func (x *exchange) readPage(ctx context.Context, v View, l *listing) bool {
 			p.cursor = x.s.encodeCursor(cursor{l.query.Revision, l.asked, p.next})
 			x.setHeader("Link", "<"+x.nextTarget(p.cursor)+`>; rel="next"`)
 		}
+		x.room(p.size())
 		x.out = l.appendPage(x.out[:0], &p.page)
 	}
 	x.leavePage()

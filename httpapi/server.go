@@ -28,6 +28,7 @@ type Server struct {
 	meters      *meters
 	exchanges   sync.Pool
 	buffers     sync.Pool // of *streamBuffers
+	pages       sync.Pool // of *[]byte, for large answers
 	taken       takenConns
 	snapshots   atomic.Int32 // backups that are being streamed
 	admission   *admission

@@ -71,7 +71,7 @@ func (s *stream) write(b []byte) error {
 		// HTTP/1 the connection has a deadline for each write.
 		_ = s.control.SetWriteDeadline(time.Now().Add(s.x.s.cfg.WriteTimeout))
 	}
-	if _, err := s.x.w.Write(b); err != nil {
+	if _, err := s.x.Write(b); err != nil {
 		return err
 	}
 	return s.control.Flush()

@@ -199,6 +199,7 @@ func (s *watchStream) send(from *watchers.Stream, got []watchers.Delivery) (err 
 func (s *watchStream) flush() error {
 	s.spoke = time.Now()
 	if err := s.to.write(s.out); err != nil {
+		s.lent = nil // HTTP/2 may still read from what it did not take
 		return errPeerGone
 	}
 	s.out = s.out[:0]
@@ -422,7 +423,7 @@ func (p *poll) add(got []watchers.Delivery) (err error) {
 		}
 		p.enc.release()
 		p.start()
-		if _, err := p.x.w.Write(p.out); err != nil {
+		if _, err := p.x.Write(p.out); err != nil {
 			return err
 		}
 		p.out = p.out[:0]
@@ -447,7 +448,7 @@ func (p *poll) start() {
 // finish sends what is left: all of it, as a rule.
 func (p *poll) finish() {
 	if p.started {
-		_, _ = p.x.w.Write(append(p.out, '\n')) // who is gone needs no answer
+		_, _ = p.x.Write(append(p.out, '\n')) // who is gone needs no answer
 		return
 	}
 	p.x.out = p.out
