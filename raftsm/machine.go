@@ -184,7 +184,7 @@ func (m *machine) SaveSnapshot(pinned any, w io.Writer, stop <-chan struct{}) er
 	v := pinned.(*storage.View)
 	defer v.Close()
 	defer m.log.hold()()
-	switch err := v.Save(w, stop); {
+	switch err := v.Save(newBeside(nil, w, stop), stop); {
 	case err == nil:
 		return nil
 	case errors.Is(err, storage.ErrStopped):
@@ -196,7 +196,7 @@ func (m *machine) SaveSnapshot(pinned any, w io.Writer, stop <-chan struct{}) er
 
 // RecoverFromSnapshot replaces the state by a snapshot.
 func (m *machine) RecoverFromSnapshot(r io.Reader, stop <-chan struct{}) error {
-	switch err := m.store.Load(r, stop); {
+	switch err := m.store.Load(newBeside(r, nil, stop), stop); {
 	case err == nil:
 	case errors.Is(err, storage.ErrStopped):
 		return sm.ErrSnapshotStopped
