@@ -74,8 +74,7 @@ func (n *Node) Start() error {
 	line := slices.Concat(n.within, []string{n.binary}, n.args)
 	cmd := exec.Command(line[0], line[1:]...)
 	cmd.Stdout, cmd.Stderr = log, log
-	// The settings of the tests are not the server's.
-	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "CAIRN_") })
+	cmd.Env = environment()
 	cmd.SysProcAttr = processAttributes()
 	p := &process{cmd: cmd, started: time.Now(), ended: make(chan struct{})}
 	if err := cmd.Start(); err != nil {
@@ -89,6 +88,12 @@ func (n *Node) Start() error {
 	n.pid.Store(int64(cmd.Process.Pid))
 	n.incarnation.Add(1)
 	return nil
+}
+
+// environment is that of the tests without their settings, which are not the
+// server's.
+func environment() []string {
+	return slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "CAIRN_") })
 }
 
 // URL is the root of the node's API.
