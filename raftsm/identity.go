@@ -363,7 +363,7 @@ func writeIdentity(file string, id Identity) error {
 
 // writeDurably writes a line to a file that has its name only once it is durable.
 func writeDurably(file string, b []byte) error {
-	f, err := os.OpenFile(file+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	f, err := os.OpenFile(file+newSuffix, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
@@ -371,7 +371,7 @@ func writeDurably(file string, b []byte) error {
 	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
 	}
-	if err := os.Rename(file+".new", file); err != nil {
+	if err := os.Rename(file+newSuffix, file); err != nil {
 		return err
 	}
 	dir, err := os.Open(filepath.Dir(file))
@@ -380,6 +380,9 @@ func writeDurably(file string, b []byte) error {
 	}
 	return errors.Join(dir.Sync(), dir.Close())
 }
+
+// newSuffix is that of a file that is being written.
+const newSuffix = ".new"
 
 // shardDir is where a shard's store lies.
 func (d *Dir) shardDir(shard uint64) string {
@@ -398,7 +401,10 @@ func (d *Dir) checkStore(shard uint64, hasLog bool) error {
 		if hasLog {
 			return fmt.Errorf("the store %s is missing or has no identity, but this replica has a log: start this member anew under a new replica id", dir)
 		}
-		if entries, err := os.ReadDir(dir); err == nil && len(entries) > 0 {
+		entries, err := os.ReadDir(dir)
+		// What a first start wrote of the identity before it was killed is no data.
+		unfinished := func(e os.DirEntry) bool { return e.Name() == identityFile+newSuffix }
+		if err == nil && len(slices.DeleteFunc(entries, unfinished)) > 0 {
 			return fmt.Errorf("the store %s has data but no identity: start this member anew in an empty directory", dir)
 		}
 		if err := os.MkdirAll(dir, 0o700); err != nil {

@@ -411,3 +411,24 @@ func TestOldStoreUnderCutLog(t *testing.T) {
 		}
 	}
 }
+
+// TestKilledWhileItBegins: a first start that was killed while it wrote the identity
+// of its store is begun anew. Anything else there without an identity is data.
+func TestKilledWhileItBegins(t *testing.T) {
+	d, err := OpenDir(filepath.Join(t.TempDir(), "data"), Spec{Name: "n1", PeerAddress: "a:1"})
+	must(t, err)
+	defer d.Close()
+	store := d.shardDir(1)
+	must(t, os.MkdirAll(store, 0o700))
+	must(t, os.WriteFile(filepath.Join(store, identityFile+newSuffix), []byte(`{"clus`), 0o600))
+	must(t, os.WriteFile(filepath.Join(store, "CURRENT"), nil, 0o600))
+	wantError(t, "data without an identity", d.checkStore(1, false), "has data but no identity")
+	must(t, os.Remove(filepath.Join(store, "CURRENT")))
+	must(t, d.checkStore(1, false))
+	got, err := readIdentity(filepath.Join(store, identityFile))
+	must(t, err)
+	if !reflect.DeepEqual(got, d.Identity) {
+		t.Errorf("the store's identity is %+v, want %+v", got, d.Identity)
+	}
+	must(t, d.checkStore(1, true))
+}
