@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"strconv"
 	"strings"
@@ -172,7 +173,10 @@ func TestWatchOpens(t *testing.T) {
 	if now > overloadMemory {
 		t.Errorf("%d MiB are resident, want %d at the most", now, overloadMemory)
 	}
-	must(t, alive(h, n))
+	_, err = AwaitWrite(h, n, "beside", "watches")
+	must(t, err)
+	read := h.Do(n, Request{Method: http.MethodGet, Path: "/v1/kv/beside"})
+	must(t, read.explain())
 	for _, conn := range open {
 		must(t, conn.Close())
 	}
