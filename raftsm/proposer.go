@@ -20,9 +20,10 @@ const (
 	// synced the next fills; more would only make smaller ones.
 	flights = 4
 	// maxQueueWrites and maxQueueBytes bound what waits for a flight. Beyond, a
-	// command is refused at once with kv.Busy. The first is what the flights that
-	// go next can take: a longer queue would only make everything late.
-	maxQueueWrites = flights * maxEntryCommands
+	// command is refused at once with kv.Busy. The first is what a few rounds of the
+	// flights can take, a fraction of a second: as many clients as that may write
+	// at the same moment, and a longer queue would only make everything late.
+	maxQueueWrites = 4 * flights * maxEntryCommands
 	maxQueueBytes  = 64 << 20
 	// maxQueueCommands is the bound of what keeps leases and the cluster alive,
 	// for which there must be room when writes have filled theirs.
