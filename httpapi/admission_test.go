@@ -10,9 +10,9 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/cairnkv/cairn/api"
+	"github.com/cairnkv/cairn/internal/testkit"
 )
 
 // wantShed sends a request and holds the answer to what all have that refuse one
@@ -53,21 +53,11 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// await waits until something holds that is bound to happen.
-func await(t testing.TB, what string, holds func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !holds(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("this did not happen: %s", what)
-		}
-	}
-}
-
 // idle waits until nothing of a request is left.
 func (k *kit) idle(t *testing.T) {
 	t.Helper()
 	a := k.server.admission
-	await(t, "all that was taken on is given back", func() bool {
+	testkit.Eventually(t, "all that was taken on is given back", func() bool {
 		return a.requests.Load() == 0 && a.streams.Load() == 0 && a.held.Load() == 0 && len(a.pages) == 0
 	})
 }
@@ -107,7 +97,7 @@ func TestStreamsAreBounded(t *testing.T) {
 			k.put("k", "v")
 			k.do("GET", "/livez", nil).want(t, 200, "")
 			must(t, watches[0].Body.Close())
-			await(t, "there is room for another watch", func() bool {
+			testkit.Eventually(t, "there is room for another watch", func() bool {
 				w := open()
 				defer w.Body.Close()
 				return w.StatusCode == 200
@@ -144,7 +134,7 @@ func TestRequestsAreBounded(t *testing.T) {
 			}
 		})
 	}
-	await(t, "ten requests are under way", func() bool { return k.server.admission.requests.Load() == 10 })
+	testkit.Eventually(t, "ten requests are under way", func() bool { return k.server.admission.requests.Load() == 10 })
 	k.wantShed(shedRequests, "GET", "/v1/kv/hangs", nil)
 	for _, probe := range []string{"/livez", "/readyz", "/metrics", "/v1/status"} {
 		k.do("GET", probe, nil).want(t, 200, "")
@@ -220,7 +210,7 @@ func TestBrokenStreamsAreGivenBack(t *testing.T) {
 				t.Errorf("%.30q is answered %q, %v", request, line, err)
 			}
 		}
-		await(t, "the stream is counted", func() bool { return k.server.admission.streams.Load() == 1 })
+		testkit.Eventually(t, "the stream is counted", func() bool { return k.server.admission.streams.Load() == 1 })
 		must(t, conn.Close())
 		k.idle(t)
 	}

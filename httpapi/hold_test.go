@@ -17,6 +17,7 @@ import (
 
 	"github.com/cairnkv/cairn/api"
 	"github.com/cairnkv/cairn/internal/sse"
+	"github.com/cairnkv/cairn/internal/testkit"
 	"github.com/cairnkv/cairn/kv"
 )
 
@@ -117,14 +118,9 @@ func receive(t testing.TB, c <-chan struct{}, n int) {
 func (k *kit) ended(n int) {
 	k.t.Helper()
 	want := `cairn_http_request_seconds_count{method="POST",route="/v1/leases/{id}/hold"} ` + strconv.Itoa(n) + "\n"
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
-		if body := string(k.do("GET", "/metrics", nil).body); strings.Contains(body, want) {
-			return
-		}
-		if time.Now().After(deadline) {
-			k.t.Fatal("the server goes on with a stream whose client is gone")
-		}
-	}
+	testkit.Eventually(k.t, "the server ends the stream of a client that is gone", func() bool {
+		return strings.Contains(string(k.do("GET", "/metrics", nil).body), want)
+	})
 }
 
 // While the connection is open the lease is renewed, one after the other, and

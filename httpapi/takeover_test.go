@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/cairnkv/cairn/internal/sse"
+	"github.com/cairnkv/cairn/internal/testkit"
 )
 
 // watchRequest is what a client sends.
@@ -24,12 +25,7 @@ func watchRequest(query string) string {
 // streams waits until so many watches are open.
 func (k *kit) streams(n int) {
 	k.t.Helper()
-	for k.member.hub.Stats().Streams != n {
-		if k.t.Context().Err() != nil {
-			k.t.Fatal("the test is over")
-		}
-		time.Sleep(time.Millisecond)
-	}
+	testkit.Eventually(k.t, "so many watches are open", func() bool { return k.member.hub.Stats().Streams == n })
 }
 
 // A watch is the last request of its connection, and says so. What else the client

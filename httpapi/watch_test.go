@@ -14,6 +14,7 @@ import (
 
 	"github.com/cairnkv/cairn/api"
 	"github.com/cairnkv/cairn/internal/sse"
+	"github.com/cairnkv/cairn/internal/testkit"
 	"github.com/cairnkv/cairn/kv"
 )
 
@@ -368,9 +369,7 @@ func TestWatchPoll(t *testing.T) {
 	}
 	answers := make(chan string)
 	go func() { answers <- string(k.do("GET", "/v1/watch?key=c&from_revision=4&wait=5m", nil).body) }()
-	for k.server.cfg.Watchers.Stats().Live == 0 {
-		time.Sleep(time.Millisecond)
-	}
+	testkit.Eventually(t, "the poll is live", func() bool { return k.server.cfg.Watchers.Stats().Live > 0 })
 	k.put("c", "4")
 	if got := <-answers; !strings.Contains(got, `"revision":4}`) || !strings.Contains(got, `"value":"4"`) {
 		t.Errorf("got %s", got)
@@ -401,9 +400,7 @@ func TestWatchDraining(t *testing.T) {
 	w.want("change 2 {events:[{key:a,type:put,value:2}]}")
 	polled := make(chan string)
 	go func() { polled <- untimed(k.do("GET", "/v1/watch?key=c&wait=5m", nil).body) }()
-	for m.hub.Stats().Streams < 2 {
-		time.Sleep(time.Millisecond)
-	}
+	testkit.Eventually(t, "both watch", func() bool { return m.hub.Stats().Streams == 2 })
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := k.server.Shutdown(ctx); err != nil {
@@ -428,13 +425,9 @@ func TestWatchClientGone(t *testing.T) {
 			k := newKit(t)
 			k.client.Transport.(*contractRoundTripper).next = transport
 			w := k.watch("key=a")
-			for k.member.hub.Stats().Streams == 0 {
-				time.Sleep(time.Millisecond)
-			}
+			k.streams(1)
 			w.close()
-			for k.member.hub.Stats().Streams > 0 {
-				time.Sleep(time.Millisecond)
-			}
+			k.streams(0)
 		})
 	}
 }

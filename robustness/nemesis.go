@@ -13,8 +13,8 @@ import (
 // are ready in time is for the scenario to ask.
 type Fault func(c *Cluster, random *rand.Rand, round int) error
 
-// moment lets a random time pass. It is the only sleep of the package, and the
-// point of it: faults come when they come.
+// moment lets a random time pass. Nothing else of the package sleeps but an open
+// loop, until its next request is due: faults come when they come.
 func moment(random *rand.Rand, atLeast, atMost time.Duration) {
 	time.Sleep(atLeast + time.Duration(random.Int64N(int64(atMost-atLeast))))
 }
