@@ -61,6 +61,7 @@ func (x *exchange) readPage(ctx context.Context, v View, l *listing) bool {
 	if !x.enterPage() {
 		return false
 	}
+	defer x.leavePage()
 	p, err := l.page(ctx, v)
 	if err == nil {
 		if p.more && l.query.Sort == kv.SortByKey && !l.query.CountOnly {
@@ -70,7 +71,6 @@ func (x *exchange) readPage(ctx context.Context, v View, l *listing) bool {
 		x.room(p.size())
 		x.out = l.appendPage(x.out[:0], &p.page)
 	}
-	x.leavePage()
 	if err != nil {
 		x.refuseRead(err)
 	}
