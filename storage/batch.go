@@ -355,6 +355,8 @@ func (b *Batch) Fetch(commands []*kv.Command) error {
 		// Of a key that is not remembered, the tables have all there is, unless
 		// changes that are no longer remembered wait in a memtable.
 		OnlyReadGuaranteedDurable: b.h.recent.since() <= flushed,
+		// Many are asked for one after the other, and new keys are in no table.
+		UseL6Filters: true,
 	})
 	if err != nil {
 		return err
