@@ -28,7 +28,9 @@ type limitedConn struct {
 
 	reads struct {
 		sync.Mutex
-		wanted, set time.Time // zero: none
+		wanted, set time.Time // zero: none; set is what the kernel's side has
+		under       int       // reads that wait for the peer
+		deferred    deferredRead
 	}
 	probes struct {
 		sync.Mutex
@@ -65,10 +67,25 @@ func (c *limitedConn) SetWriteDeadline(t time.Time) error {
 	return c.Conn.SetWriteDeadline(t)
 }
 
+// SetReadDeadline interrupts a read that is under way where it must; else the next
+// one looks.
 func (c *limitedConn) SetReadDeadline(t time.Time) error {
 	c.reads.Lock()
 	defer c.reads.Unlock()
 	c.reads.wanted = t
+	if c.reads.deferred.waits && passed(t) {
+		c.letGo(false)
+	}
+	if c.reads.under == 0 {
+		return nil
+	}
+	return c.setRead()
+}
+
+// setRead sets the wanted deadline if it comes before the one that is set. The
+// lock is held.
+func (c *limitedConn) setRead() error {
+	t := c.reads.wanted
 	if t.IsZero() || !c.reads.set.IsZero() && !t.Before(c.reads.set) {
 		return nil
 	}
@@ -81,25 +98,46 @@ func (c *limitedConn) SetDeadline(t time.Time) error {
 }
 
 func (c *limitedConn) Read(b []byte) (int, error) {
+	if len(b) == 1 && !c.deferRead() {
+		return 0, os.ErrDeadlineExceeded
+	}
 	for {
+		if err := c.begin(); err != nil {
+			return 0, err
+		}
 		n, err := c.Conn.Read(b)
-		if n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) || c.met() {
+		if late := c.end(err); n > 0 || late || !errors.Is(err, os.ErrDeadlineExceeded) {
 			return n, err
 		}
 	}
 }
 
-// met reports whether a deadline that was met is the wanted one. If it isn't, the
-// wanted one is set.
-func (c *limitedConn) met() bool {
+// begin and end enclose a read that waits for the peer.
+func (c *limitedConn) begin() error {
 	c.reads.Lock()
 	defer c.reads.Unlock()
-	if !c.reads.wanted.IsZero() && !time.Now().Before(c.reads.wanted) {
+	c.reads.under++
+	return c.setRead()
+}
+
+// end reports whether a deadline that was met, if one was, is the wanted one. If
+// it isn't, the wanted one is set.
+func (c *limitedConn) end(err error) (late bool) {
+	c.reads.Lock()
+	defer c.reads.Unlock()
+	c.reads.under--
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		return false
+	}
+	if passed(c.reads.wanted) {
 		return true
 	}
 	c.reads.set = c.reads.wanted
 	return c.Conn.SetReadDeadline(c.reads.wanted) != nil
 }
+
+// passed reports whether t is a time, and one that has come.
+func passed(t time.Time) bool { return !t.IsZero() && !time.Now().Before(t) }
 
 // CloseWrite lets net/http say why it ends a connection: without it what the peer
 // still sends would reset the connection before the answer is read.
@@ -113,6 +151,11 @@ func (c *limitedConn) CloseWrite() error {
 func (c *limitedConn) Close() error {
 	if c.closed.CompareAndSwap(false, true) {
 		c.l.count(c.l.open.Add(-1))
+		c.reads.Lock()
+		if c.reads.deferred.waits {
+			c.letGo(true) // to find it closed
+		}
+		c.reads.Unlock()
 	}
 	return c.Conn.Close()
 }

@@ -55,24 +55,27 @@ func TestStalledLaterWrite(t *testing.T) {
 // waits for it all the same.
 func TestLaterReadDeadline(t *testing.T) {
 	c, set, peer := connPair(t, time.Minute)
+	if err := c.SetReadDeadline(time.Now().Add(20 * time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
 	far := time.Now().Add(time.Hour)
-	for _, at := range []time.Time{time.Now().Add(20 * time.Millisecond), {}, far} {
-		if err := c.SetReadDeadline(at); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if <-set; len(set) > 0 {
-		t.Error("more than the first was set")
-	}
 	go func() {
+		<-set // the reader waits
+		for _, at := range []time.Time{{}, far} {
+			if err := c.SetReadDeadline(at); err != nil {
+				t.Error(err)
+			}
+		}
 		if at := <-set; !at.Equal(far) { // the reader has met the first
 			t.Errorf("then %s was set, not %s", at, far)
 		}
-		_, _ = io.WriteString(peer, "x")
+		_, _ = io.WriteString(peer, "xy")
 	}()
-	b := make([]byte, 1)
-	if n, err := c.Read(b); n != 1 || err != nil {
+	if n, err := c.Read(make([]byte, 2)); n != 2 || err != nil {
 		t.Errorf("got %d, %v", n, err)
+	}
+	if len(set) > 0 {
+		t.Error("more was set")
 	}
 }
 
@@ -83,9 +86,9 @@ func TestEarlierReadDeadline(t *testing.T) {
 	if err := c.SetReadDeadline(time.Now().Add(time.Hour)); err != nil {
 		t.Fatal(err)
 	}
-	<-set
 	read := make(chan error)
-	go func() { _, err := c.Read(make([]byte, 1)); read <- err }()
+	go func() { _, err := c.Read(make([]byte, 2)); read <- err }()
+	<-set
 	if err := c.SetReadDeadline(time.Unix(1, 0)); err != nil {
 		t.Fatal(err)
 	}
@@ -95,8 +98,8 @@ func TestEarlierReadDeadline(t *testing.T) {
 	if err := c.SetReadDeadline(time.Time{}); err != nil {
 		t.Fatal(err)
 	}
-	go func() { _, _ = io.WriteString(peer, "x") }()
-	if n, err := c.Read(make([]byte, 1)); n != 1 || err != nil {
+	go func() { _, _ = io.WriteString(peer, "xy") }()
+	if n, err := c.Read(make([]byte, 2)); n != 2 || err != nil {
 		t.Errorf("afterwards: got %d, %v", n, err)
 	}
 }
