@@ -7,7 +7,7 @@
 // # The way of a request
 //
 //	ServeHTTP    request id, Host, Origin                        server.go
-//	dispatch     keys directly, everything else by chi's tree    routes.go
+//	dispatch     keys and fixed paths directly, else chi's tree  routes.go
 //	target       key from the path as it was sent, query         target.go, params.go
 //	conditions   If-Match, If-None-Match, if_revision            conditions.go
 //	body         read with a limit, JSON with a strict parser    body.go, json.go

@@ -187,6 +187,9 @@ func (s *Server) tree() *chi.Mux {
 		if strings.HasPrefix(rt.pattern, keyPath) {
 			s.direct[rt.method] = rt
 		}
+		if !strings.ContainsAny(rt.pattern, "{*") {
+			s.fixed[rt.method+" "+rt.pattern] = rt
+		}
 	}
 	mux.NotFound(func(w http.ResponseWriter, r *http.Request) {
 		w.(*exchange).refuse(api.CodeNotFound, "nothing is at %.100q; GET / says what is where", r.URL.Path)
@@ -197,12 +200,18 @@ func (s *Server) tree() *chi.Mux {
 	return mux
 }
 
-// dispatch finds the route of a request and runs it. The routes of a key are
-// found without chi, which copies the request for each one that it matches.
+// dispatch finds the route of a request and runs it. The routes of a key and those
+// of one path are found without chi, which copies the request for each one that it
+// matches.
 func (x *exchange) dispatch() {
 	u := x.r.URL
 	if _, ok := pathKey(u, keyPath); ok {
 		if rt := x.s.direct[x.r.Method]; rt != nil {
+			x.run(rt)
+			return
+		}
+	} else if u.RawPath == "" {
+		if rt := x.s.fixed[x.r.Method+" "+u.Path]; rt != nil {
 			x.run(rt)
 			return
 		}

@@ -22,6 +22,7 @@ type Server struct {
 	mux         *chi.Mux
 	routes      []route
 	direct      map[string]*route // by method: the routes of a key in the path
+	fixed       map[string]*route // by method, space and path: those whose path has no parameter
 	hosts       map[string]struct{}
 	valueMember []string
 	date        dateHeader
@@ -49,6 +50,7 @@ func New(cfg Config) *Server {
 		cfg:    cfg.withDefaults(),
 		routes: routes(),
 		direct: map[string]*route{},
+		fixed:  map[string]*route{},
 		hosts:  allowedHosts(cfg.AllowedHosts),
 
 		draining: make(chan struct{}),

@@ -518,6 +518,9 @@ func (b *Batch) findLease(id kv.LeaseID) (*lease, error) {
 	if l, ok := b.knownLease(id); ok {
 		return l, nil
 	}
+	if b.h.recentLeases.isNew(id) {
+		return nil, nil
+	}
 	k := leaseKey(id)
 	value, err := b.get(k)
 	if value == nil || err != nil {

@@ -66,7 +66,7 @@ func Examine(ctx context.Context, dir string) (x Examined, err error) {
 		return x, fmt.Errorf("storage: open %s: %w", path, err)
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	h := &handle{db: db, opts: &opts, dir: path, windows: map[kv.LeaseID]*window{}, recentLeases: newRecentLeases()}
+	h := &handle{db: db, opts: &opts, dir: path, windows: map[kv.LeaseID]*window{}}
 	h.refs.Store(2) // views come and go; the database is closed here
 	if err := h.load(false); err != nil {
 		return x, err

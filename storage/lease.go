@@ -28,6 +28,7 @@ func (b *Batch) setLease(id kv.LeaseID, old, now *lease) {
 		if old == nil {
 			must(b.wb.Set(numberKey(now.number), id[:], nil))
 			b.numbers[now.number] = id
+			b.h.recentLeases.granted(id)
 			b.st.leases++
 		}
 		if old == nil || now.queued != old.queued {

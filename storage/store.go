@@ -172,7 +172,7 @@ func openHandle(fs vfs.FS, dir, name string, fresh bool, opts *Options) (*handle
 	if err != nil {
 		return nil, err
 	}
-	h := &handle{db: db, room: room, name: name, windows: map[kv.LeaseID]*window{}, recentLeases: newRecentLeases(), opts: opts, dir: dir, closed: make(chan struct{})}
+	h := &handle{db: db, room: room, name: name, windows: map[kv.LeaseID]*window{}, opts: opts, dir: dir, closed: make(chan struct{})}
 	h.refs.Store(1)
 	if err := h.load(fresh); err != nil {
 		return nil, errors.Join(fmt.Errorf("storage: open %s: %w", dir, err), db.Close())
@@ -300,6 +300,12 @@ func (h *handle) load(fresh bool) error {
 	}
 	h.published.Store(&st)
 
+	last, err := lastLease(h.db)
+	if err != nil {
+		return err
+	}
+	h.recentLeases = newRecentLeases(last)
+
 	it, err := h.db.NewIter(spaceBounds(spaceEntries))
 	if err != nil {
 		return err
@@ -330,6 +336,7 @@ func (h *handle) initialise() error {
 		return fmt.Errorf("storage: initialise: %w", err)
 	}
 	h.published.Store(&st)
+	h.recentLeases = newRecentLeases(kv.LeaseID{})
 	return nil
 }
 
