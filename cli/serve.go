@@ -64,6 +64,8 @@ func (a *app) serve() *cobra.Command {
 		cache  = size(64 << 20)
 		config string
 		log    logFlags
+
+		profiles string
 	)
 	cmd := &cobra.Command{
 		Use:     "serve",
@@ -99,6 +101,7 @@ func (a *app) serve() *cobra.Command {
 	flags.Var(&quota, "quota", "disk space after which the cluster refuses what grows the store")
 	flags.DurationVar(&cfg.AutoCompactionKeep, "auto-compaction-keep", time.Hour, "how much history is kept; 0 keeps all of it")
 	flags.Var(&cache, "cache", "memory for the block cache of the store")
+	flags.StringVar(&profiles, "profile-listen", "", "loopback `address` for Go's profiles of the process, below /debug/pprof/ (default: none are served)")
 	log.register(cmd, "info")
 	_ = cmd.MarkFlagDirname("data-dir")
 	_ = cmd.MarkFlagDirname("backup-to")
@@ -123,7 +126,7 @@ func (a *app) serve() *cobra.Command {
 		if err := checkSettings(&cfg); err != nil {
 			return err
 		}
-		return a.runServe(cmd, cfg)
+		return a.runServe(cmd, cfg, profiles)
 	}
 	return cmd
 }
@@ -147,10 +150,15 @@ func checkSettings(cfg *node.Config) error {
 	return nil
 }
 
-func (a *app) runServe(cmd *cobra.Command, cfg node.Config) error {
+func (a *app) runServe(cmd *cobra.Command, cfg node.Config, profiles string) error {
 	defer runtime.KeepAlive(reserveHeap())
 	ctx, stop := untilSignal(cmd)
 	defer stop()
+	endProfiles, err := serveProfiles(ctx, profiles)
+	if err != nil {
+		return err
+	}
+	defer endProfiles()
 	n, err := node.Open(ctx, cfg)
 	if err != nil {
 		if ctx.Err() != nil {
