@@ -5,6 +5,16 @@ import "fmt"
 // Code is the stable word for what went wrong. Codes are never renamed.
 type Code string
 
+// Decided before there is a request: what came can't be read as one, and the
+// connection ends.
+const (
+	CodeMalformedRequest          Code = "malformed-request"
+	CodeHeaderTooLarge            Code = "header-too-large"
+	CodeExpectationFailed         Code = "expectation-failed"
+	CodeUnsupportedTransferCoding Code = "unsupported-transfer-coding"
+	CodeUnsupportedHTTPVersion    Code = "unsupported-http-version"
+)
+
 // Decided from the first line and the headers of a request.
 const (
 	CodeHostNotAllowed       Code = "host-not-allowed"
@@ -113,6 +123,12 @@ type CodeInfo struct {
 
 // Table is every code in order of precedence.
 var Table = []CodeInfo{
+	{CodeMalformedRequest, 400, ClassUsage, "The request is not well-formed HTTP"},
+	{CodeHeaderTooLarge, 431, ClassUsage, "The headers are too large"},
+	{CodeExpectationFailed, 417, ClassUsage, "The expectation of the request can't be met"},
+	{CodeUnsupportedTransferCoding, 501, ClassUsage, "The body has a transfer coding that is not supported"},
+	{CodeUnsupportedHTTPVersion, 505, ClassUsage, "The version of HTTP is not supported"},
+
 	{CodeHostNotAllowed, 421, ClassUsage, "This server does not answer for that host"},
 	{CodeOriginNotAllowed, 403, ClassForbidden, "A page of another origin may not change anything"},
 	{CodeNotFound, 404, ClassUsage, "There is no such route"},

@@ -139,8 +139,8 @@ func TestAbuseOfCompression(t *testing.T) {
 	}
 }
 
-// what no client library sends. Where the framing is not
-// HTTP, the library answers before this package is asked, and closes.
+// what no client library sends. What is no request at all is in
+// TestMalformedRequests.
 func TestAbuseOfHTTP(t *testing.T) {
 	k := newKit(t)
 	put := "PUT /v1/kv/abused HTTP/1.1\r\nHost: localhost\r\n"
@@ -149,21 +149,10 @@ func TestAbuseOfHTTP(t *testing.T) {
 		status        int
 		closes        bool
 	}{
-		{"percent without digits", "GET /v1/kv/%zz HTTP/1.1\r\nHost: localhost\r\n\r\n", 400, true},
-		{"percent at the end", "GET /v1/kv/a% HTTP/1.1\r\nHost: localhost\r\n\r\n", 400, true},
-		{"no host", "GET /v1/kv/a HTTP/1.1\r\n\r\n", 400, true},
 		{"no host in HTTP/1.0", "GET /v1/kv/a HTTP/1.0\r\n\r\n", 421, true},
-		{"two hosts", "GET /v1/kv/a HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n", 400, true},
 		{"host of another in the target", "GET http://evil.example/v1/kv/a HTTP/1.1\r\nHost: localhost\r\n\r\n", 421, false},
 		{"connect", "CONNECT localhost:80 HTTP/1.1\r\nHost: localhost\r\n\r\n", 405, false},
 		{"options of everything", "OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n", 404, false},
-		{"header of 64 KiB", "GET /livez HTTP/1.1\r\nHost: localhost\r\nX-Long: " + strings.Repeat("x", 64<<10) + "\r\n\r\n", 431, true},
-		{"10,000 headers", "GET /livez HTTP/1.1\r\nHost: localhost\r\n" + strings.Repeat("X-A: b\r\n", 10_000) + "\r\n", 431, true},
-		{"carriage return in a header", "GET /livez HTTP/1.1\r\nHost: localhost\r\nX-A: a\rb\r\n\r\n", 400, true},
-		{"space in a header name", "GET /livez HTTP/1.1\r\nHost: localhost\r\nX A: b\r\n\r\n", 400, true},
-		{"two lengths", put + "Content-Length: 1\r\nContent-Length: 2\r\n\r\nxy", 400, true},
-		{"negative length", put + "Content-Length: -1\r\n\r\n", 400, true},
-		{"two transfer codings", put + "Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n", 501, true},
 		{"chunk of negative size", put + "Transfer-Encoding: chunked\r\n\r\n-1\r\nx\r\n0\r\n\r\n", 400, true},
 		{"chunk size with 0x", put + "Transfer-Encoding: chunked\r\n\r\n0x5\r\nhello\r\n0\r\n\r\n", 400, true},
 		{"chunk size of 2^64", put + "Transfer-Encoding: chunked\r\n\r\n10000000000000000\r\nhello\r\n0\r\n\r\n", 400, true},
@@ -172,7 +161,7 @@ func TestAbuseOfHTTP(t *testing.T) {
 		conn := k.dial()
 		conn.send(c.request)
 		resp, body := conn.answer()
-		if resp.StatusCode != c.status || resp.StatusCode == 500 {
+		if resp.StatusCode != c.status || resp.Header.Get("Content-Type") != api.TypeProblem {
 			t.Errorf("%s: got %d %s, want %d", c.name, resp.StatusCode, body, c.status)
 		}
 		if c.closes && !resp.Close {

@@ -32,6 +32,8 @@ type limitedConn struct {
 		under       int       // reads that wait for the peer
 		deferred    deferredRead
 	}
+	// due is of the head of an answer; see sayAndEnd for what becomes of some.
+	due    headDue
 	probes struct {
 		sync.Mutex
 		silent time.Duration // after which a silent peer is given up, or 0; see probePeer
@@ -41,6 +43,11 @@ type limitedConn struct {
 // Write gives the peer the time of a stall for each piece, or a little less: the
 // deadline is not set anew while it is fresh.
 func (c *limitedConn) Write(b []byte) (written int, err error) {
+	if c.due.written() {
+		if problem := c.l.instead(b); problem != nil {
+			return len(b), sayAndEnd(c, problem)
+		}
+	}
 	const piece = 64 << 10
 	for {
 		part := b[written:min(len(b), written+piece)]
@@ -73,6 +80,7 @@ func (c *limitedConn) SetReadDeadline(t time.Time) error {
 	c.reads.Lock()
 	defer c.reads.Unlock()
 	c.reads.wanted = t
+	c.due.deadlineSet()
 	if c.reads.deferred.waits && passed(t) {
 		c.letGo(false)
 	}

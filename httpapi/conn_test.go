@@ -21,12 +21,14 @@ func (c watchedConn) SetReadDeadline(t time.Time) error {
 	return err
 }
 
+func nothingInstead([]byte) []byte { return nil }
+
 func connPair(t *testing.T, stall time.Duration) (c *limitedConn, set chan time.Time, peer net.Conn) {
 	t.Helper()
 	ours, peer := net.Pipe()
 	t.Cleanup(func() { _ = peer.Close(); _ = ours.Close() })
 	set = make(chan time.Time, 16)
-	return &limitedConn{Conn: watchedConn{ours, set}, l: &limitedListener{stall: stall}}, set, peer
+	return &limitedConn{Conn: watchedConn{ours, set}, l: &limitedListener{stall: stall, instead: nothingInstead}}, set, peer
 }
 
 // A peer that takes one answer and not the next is given up, though net/http lifts

@@ -30,7 +30,7 @@ func deferredPair(t *testing.T) (c *limitedConn, reads *atomic.Int64, peer net.C
 	ours, peer := net.Pipe()
 	t.Cleanup(func() { _ = peer.Close(); _ = ours.Close() })
 	reads = new(atomic.Int64)
-	l := &limitedListener{stall: time.Minute, count: func(int64) {}}
+	l := &limitedListener{stall: time.Minute, instead: nothingInstead, count: func(int64) {}}
 	return &limitedConn{Conn: countedConn{ours, reads}, l: l}, reads, peer
 }
 

@@ -14,7 +14,7 @@ import (
 func RunTranscript(t *testing.T, path, addr string) {
 	transport := &http.Transport{DisableCompression: true}
 	defer transport.CloseIdleConnections()
-	tr := &transcript{kit: &kit{t: t, addr: addr, client: &http.Client{
+	tr := &transcript{kit: &kit{t: t, addr: addr, scheme: "http", client: &http.Client{
 		Transport: &contractRoundTripper{t, loadContract(t), transport},
 	}}}
 	datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {

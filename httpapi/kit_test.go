@@ -29,6 +29,7 @@ type kit struct {
 	clock  *clock
 	server *Server
 	addr   string
+	scheme string
 	client *http.Client
 	// contract holds an exchange against openapi.yaml.
 	contract *contractRoundTripper
@@ -43,7 +44,7 @@ func newKit(t testing.TB, change ...func(*Config)) *kit {
 
 func newKitOn(t testing.TB, m *member, change ...func(*Config)) *kit {
 	t.Helper()
-	k := &kit{t: t, member: m, clock: &clock{now: testStart}}
+	k := &kit{t: t, member: m, clock: &clock{now: testStart}, scheme: "http"}
 	holds := leases.StartRenewer(m, slog.New(slog.DiscardHandler))
 	registry := prometheus.NewRegistry()
 	cfg := Config{
@@ -103,7 +104,7 @@ func (k *kit) do(method, target string, body []byte, headers ...string) *answer 
 	path, query, _ := strings.Cut(target, "?")
 	req := &http.Request{
 		Method: method, Host: k.addr, Header: http.Header{},
-		URL: &url.URL{Scheme: "http", Host: k.addr, Opaque: path, RawQuery: query},
+		URL: &url.URL{Scheme: k.scheme, Host: k.addr, Opaque: path, RawQuery: query},
 	}
 	if body != nil {
 		req.Body = io.NopCloser(bytes.NewReader(body))

@@ -26,10 +26,10 @@ func Listen(ctx context.Context, address string) (net.Listener, error) {
 // limitListener bounds the open connections of l. One beyond the limit gets a
 // short answer and is closed, so that its peer knows why.
 //
-// It also bounds how long a write may wait for a peer that takes nothing: see
-// limitedConn.
-func limitListener(l net.Listener, limit int, stall time.Duration, count func(open int64), refused func()) net.Listener {
-	return &limitedListener{Listener: l, limit: int64(limit), stall: stall, count: count, refused: refused}
+// It also bounds how long a write may wait for a peer that takes nothing, and has
+// instead look at the heads of answers: see limitedConn.
+func limitListener(l net.Listener, limit int, stall time.Duration, count func(open int64), refused func(), instead func([]byte) []byte) net.Listener {
+	return &limitedListener{Listener: l, limit: int64(limit), stall: stall, count: count, refused: refused, instead: instead}
 }
 
 type limitedListener struct {
@@ -40,6 +40,8 @@ type limitedListener struct {
 	count func(open int64)
 	// refused is called for each connection too many.
 	refused func()
+	// instead returns what is written in place of an answer, or nil.
+	instead func(head []byte) []byte
 }
 
 // refusal is the whole answer on a connection too many. It says, as other

@@ -2,7 +2,6 @@ package httpapi
 
 import (
 	"context"
-	"crypto/tls"
 	"net"
 	"time"
 )
@@ -19,8 +18,8 @@ func withConn(ctx context.Context, c net.Conn) context.Context {
 func below(conn net.Conn) (limited *limitedConn, tcp *net.TCPConn) {
 	for {
 		switch c := conn.(type) {
-		case *tls.Conn:
-			conn = c.NetConn()
+		case *tlsConn:
+			conn = c.tls.NetConn()
 		case *limitedConn:
 			limited, conn = c, c.Conn
 		case *net.TCPConn:

@@ -66,7 +66,6 @@ func New(cfg Config) *Server {
 	s.openAPI = sync.OnceValues(func() ([]byte, error) { return yamlToJSON(s.cfg.OpenAPI) })
 	s.http = &http.Server{
 		Handler:                      s,
-		TLSConfig:                    s.cfg.TLS,
 		ReadHeaderTimeout:            s.cfg.HeaderTimeout,
 		IdleTimeout:                  s.cfg.IdleTimeout,
 		MaxHeaderBytes:               maxHeaderBytes,
@@ -91,9 +90,9 @@ func (s *Server) Handler() http.Handler { return s }
 // Serve answers requests on l until Shutdown; it then returns
 // http.ErrServerClosed. It may be called for several listeners.
 func (s *Server) Serve(l net.Listener) error {
-	l = limitListener(l, s.cfg.MaxConnections, s.cfg.WriteTimeout, s.meters.connections, s.admission.shed[shedConnections].Inc)
+	l = limitListener(l, s.cfg.MaxConnections, s.cfg.WriteTimeout, s.meters.connections, s.admission.shed[shedConnections].Inc, s.instead)
 	if s.cfg.TLS != nil {
-		return s.http.ServeTLS(l, "", "")
+		l = s.listenTLS(l)
 	}
 	return s.http.Serve(l)
 }
