@@ -21,6 +21,7 @@ import (
 // and the backup has the same of both. With CAIRN_LONG there are 1,000,000 keys;
 // what the writers lost and how long the restore took is logged, not judged.
 func TestBackupUnderLoad(t *testing.T) {
+	t.Parallel()
 	keys, calm, rounds := 20_000, 200*time.Millisecond, 1
 	if os.Getenv("CAIRN_LONG") != "" {
 		keys, calm, rounds = 1_000_000, 10*time.Second, 3

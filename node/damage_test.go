@@ -154,7 +154,11 @@ func TestDamagedFiles(t *testing.T) {
 			must(t, filepath.WalkDir(image.dir, func(path string, d fs.DirEntry, err error) error {
 				if err == nil && !d.IsDir() {
 					path, err = filepath.Rel(image.dir, path)
-					all = append(all, damages(t, rng, image.dir, path)...)
+					file := damages(t, rng, image.dir, path)
+					if image.dir == closed && os.Getenv("CAIRN_LONG") == "" {
+						file = file[rng.IntN(len(file)):][:1] // most files are as the kill left them
+					}
+					all = append(all, file...)
 				}
 				return err
 			}))

@@ -98,6 +98,7 @@ func discovering(t testing.TB, n *nameserver) (Config, string) {
 // late and one after the other, and one of the nodes once more when nobody answers
 // for the name any longer.
 func TestDiscovery(t *testing.T) {
+	t.Parallel()
 	names := serveNames(t)
 	var configs []Config
 	var records []string
@@ -161,6 +162,7 @@ func TestDiscovery(t *testing.T) {
 // TestDiscoveryRefused says what a node doesn't start with. Nothing is decided by
 // then: with the right records it does.
 func TestDiscoveryRefused(t *testing.T) {
+	t.Parallel()
 	names := serveNames(t)
 	cfg, record := discovering(t, names)
 	cfg.DiscoveryMembers, cfg.discoveryLimit = 1, 300*time.Millisecond

@@ -61,6 +61,7 @@ func wantFinding(t testing.TB, findings []Finding, check string, v Verdict, deta
 // well, the content is told, and nothing was changed. A directory that a node has
 // is left alone.
 func TestDoctor(t *testing.T) {
+	t.Parallel()
 	_, killed, closed := fillForDamage(t)
 	for _, dir := range []string{killed, closed} {
 		must(t, os.Chmod(dir, 0o700))
@@ -101,6 +102,7 @@ func TestDoctor(t *testing.T) {
 
 // TestDoctorFinds says what each kind of damage is called.
 func TestDoctorFinds(t *testing.T) {
+	t.Parallel()
 	_, _, closed := fillForDamage(t)
 	one := func(dir, pattern string) string {
 		t.Helper()

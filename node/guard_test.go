@@ -14,6 +14,7 @@ import (
 // raised for the cluster and outlives a restart; deletes and reads go on. With
 // room again, by a larger quota, it ends by itself.
 func TestQuota(t *testing.T) {
+	t.Parallel()
 	cfg := config(t)
 	n := ready(t, cfg)
 	u := newUser(t, n)

@@ -54,6 +54,7 @@ func (u *user) read(method, path, body string, v any) (status int) {
 // has had its whole time to live since the last renewal that was answered, was
 // sent.
 func TestLeaseIsNeverEarly(t *testing.T) {
+	t.Parallel()
 	users, _ := three(t)
 	const ttl = time.Second
 	var wg sync.WaitGroup
@@ -165,6 +166,7 @@ func TestLeaseIsNeverEarly(t *testing.T) {
 // nodes were down, and after the leader went: it is less by no more than the time
 // that has passed, and it is not what it was at first.
 func TestLeaseKeepsItsTime(t *testing.T) {
+	t.Parallel()
 	users, configs := three(t)
 	var g api.Granted
 	if status := users[0].read("POST", "/v1/leases", `{"ttl_seconds":604800}`, &g); status != 201 {
@@ -227,6 +229,7 @@ func TestLeaseKeepsItsTime(t *testing.T) {
 
 // TestExpiryIsAnEvent: the history says why a key is gone.
 func TestExpiryIsAnEvent(t *testing.T) {
+	t.Parallel()
 	u := newUser(t, ready(t, config(t)))
 	u.want(201, "", "PUT", "/v1/kv/short?ttl=1s", "v")
 	eventually(t, "the key is gone", func() bool { status, _, _ := u.try("GET", "/v1/kv/short", ""); return status == 404 })

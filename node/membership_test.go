@@ -63,6 +63,7 @@ func grow(t testing.TB) []*Node {
 }
 
 func TestMembersComeAndGo(t *testing.T) {
+	t.Parallel()
 	nodes := grow(t)
 	first := newUser(t, nodes[0])
 	first.want(201, "", "PUT", "/v1/kv/k", "v")
@@ -150,6 +151,7 @@ func TestMembersComeAndGo(t *testing.T) {
 
 // A learner that is to stay one reads, writes and watches, and does not count.
 func TestLearnerStays(t *testing.T) {
+	t.Parallel()
 	first := ready(t, config(t))
 	a := added(t, first, `{"learner":true}`)
 	n := ready(t, joining(t, first, a.JoinToken))
@@ -187,6 +189,7 @@ func TestLearnerStays(t *testing.T) {
 
 // What a token is not good for.
 func TestTokens(t *testing.T) {
+	t.Parallel()
 	first := ready(t, config(t))
 	for _, token := range []string{"", "wrong"} {
 		if n, err := Open(context.Background(), joining(t, first, token)); err == nil || !strings.Contains(err.Error(), "token") {
@@ -222,6 +225,7 @@ func TestTokens(t *testing.T) {
 // a token and no certificate of the cluster's authority joins and is spoken to by
 // nobody, so it never votes; with the right one the same directory does.
 func TestJoinWithPeerTLS(t *testing.T) {
+	t.Parallel()
 	ours, _, err := authority.Open(t.TempDir())
 	must(t, err)
 	theirs, _, err := authority.Open(t.TempDir())

@@ -156,6 +156,7 @@ func TestRefusedConfigs(t *testing.T) {
 // TestNoQuorum starts one of three. It lives, but isn't ready, and says of a
 // write that nothing was applied.
 func TestNoQuorum(t *testing.T) {
+	t.Parallel()
 	cfg := config(t)
 	cfg.Name, cfg.InitialCluster = "n2", fmt.Sprintf("n1=%s,n2=%s,n3=%s", freeAddress(t), cfg.PeerListen, freeAddress(t))
 	n := open(t, cfg)

@@ -79,6 +79,7 @@ func ask(u *user, method, path, body string) int {
 // certificate of another authority, with one for another host, and in the clear.
 // It is not let in, and the others say why.
 func TestPeerTLS(t *testing.T) {
+	t.Parallel()
 	ours, _, err := authority.Open(t.TempDir())
 	must(t, err)
 	configs := threeConfigs(t)
@@ -196,6 +197,7 @@ func TestPeerTLS(t *testing.T) {
 // TestForeignClusterAtTheAddress: a member of another cluster at a member's
 // address is not listened to, and hears why.
 func TestForeignClusterAtTheAddress(t *testing.T) {
+	t.Parallel()
 	configs := threeConfigs(t)
 	var nodes []*Node
 	for _, cfg := range configs[:2] {
@@ -223,6 +225,7 @@ func TestForeignClusterAtTheAddress(t *testing.T) {
 // old name ends, says why, and has not been listened to by then: no connection of
 // it was let in.
 func TestWipedMemberNeverSpeaks(t *testing.T) {
+	t.Parallel()
 	configs := threeConfigs(t)
 	var nodes []*Node
 	for _, cfg := range configs {

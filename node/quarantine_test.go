@@ -74,6 +74,7 @@ func scrub(t testing.TB, n *Node) {
 // that outlasts a restart. The others go on. A write that it is sent does not
 // fail with anything but a refusal.
 func TestCorruptMember(t *testing.T) {
+	t.Parallel()
 	configs, nodes, users := scrubbedCluster(t, 20*time.Millisecond)
 	for _, key := range []string{"a", "k", "z"} {
 		users[0].want(201, "", "PUT", "/v1/kv/"+key, "right")
@@ -145,6 +146,7 @@ func TestCorruptMember(t *testing.T) {
 // TestCorruptionEndsWatches: a watch on a member that turns out to be corrupt
 // ends, with where to go on, as soon as there is something to tell.
 func TestCorruptionEndsWatches(t *testing.T) {
+	t.Parallel()
 	configs, nodes, users := scrubbedCluster(t, time.Hour)
 	users[0].want(201, "", "PUT", "/v1/kv/k", "right")
 	eventually(t, "it has the key", func() bool {
@@ -185,6 +187,7 @@ func TestCorruptionEndsWatches(t *testing.T) {
 // TestNoMajorityIsOfOneMind: all three differ. Nobody serves, all say why, leases
 // can be kept, and an operator can end it.
 func TestNoMajorityIsOfOneMind(t *testing.T) {
+	t.Parallel()
 	configs, nodes, users := scrubbedCluster(t, time.Hour)
 	users[0].want(201, "", "PUT", "/v1/kv/k", "right")
 	_, lease, err := users[0].try("POST", "/v1/leases", `{"ttl_seconds":600}`)

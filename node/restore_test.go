@@ -150,6 +150,7 @@ func TestRestoreOne(t *testing.T) {
 // backup, the leader fills the cluster, and one that dies meanwhile is replaced
 // by another.
 func TestRestoreThree(t *testing.T) {
+	t.Parallel()
 	old := ready(t, config(t))
 	fillNode(t, old, 30_000)
 	file := filepath.Join(t.TempDir(), "backup")
@@ -210,6 +211,7 @@ func TestRestoreThree(t *testing.T) {
 // TestRestoreThreeResumes ends all three members in the middle of a restore. When
 // only one of them still has the backup, whoever leads hands on to it.
 func TestRestoreThreeResumes(t *testing.T) {
+	t.Parallel()
 	old := ready(t, config(t))
 	fillNode(t, old, 30_000)
 	file := filepath.Join(t.TempDir(), "backup")
@@ -249,6 +251,7 @@ func TestRestoreThreeResumes(t *testing.T) {
 // TestRestoreInterrupted ends a node in the middle of a restore. It goes on with
 // the same backup, and with nothing else.
 func TestRestoreInterrupted(t *testing.T) {
+	t.Parallel()
 	old := ready(t, config(t))
 	fillNode(t, old, 50_000)
 	dir := t.TempDir()
@@ -354,6 +357,7 @@ func TestRestoreAlone(t *testing.T) {
 
 // TestRestoredLeases keeps what was left of leases.
 func TestRestoredLeases(t *testing.T) {
+	t.Parallel()
 	old := ready(t, config(t))
 	u := newUser(t, old)
 	u.want(201, "", "PUT", "/v1/kv/long?ttl=1h", "v")
@@ -403,6 +407,7 @@ func TestRestoredRevision(t *testing.T) {
 // backs, to before what they have seen, at the same address. Who follows the
 // state sees it anew, and who follows changes is told that there is a gap.
 func TestRestoredWatchers(t *testing.T) {
+	t.Parallel()
 	cfg := config(t)
 	cfg.Listen = freeAddress(t)
 	old := ready(t, cfg)

@@ -28,6 +28,7 @@ func newestIn(t testing.TB, dir string) (path string, n int) {
 // what a crash of its own left. A node that begins with the directory begins with
 // the newest.
 func TestScheduledBackups(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "backups")
 	cfg := config(t)
 	n := ready(t, cfg)
@@ -79,6 +80,7 @@ func TestScheduledBackups(t *testing.T) {
 // TestScheduleOfThree has one of three members take the backups, into a place
 // that all of them see. When it goes, another does.
 func TestScheduleOfThree(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "backups")
 	var cluster []string
 	var configs []Config

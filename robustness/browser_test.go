@@ -256,6 +256,7 @@ func startBrowser(t testing.TB, page string) {
 // away, and a proxy answers in its place; at the end the page shows what the store
 // has.
 func TestBrowser(t *testing.T) {
+	beside(t)
 	c := NewCluster(t, NewEvidence(t), rand.New(rand.NewPCG(Seed(t), 0)), Layout{Size: 1})
 	n := c.Nodes[0]
 	s, page := newSite(t, n, browserPage(t))

@@ -141,24 +141,40 @@ func (c *Cluster) Note(format string, args ...any) {
 	fmt.Fprintf(f, "%9.3f %s\n", time.Since(c.began).Seconds(), fmt.Sprintf(format, args...))
 }
 
-// freePorts finds ports that nobody listens on. They are below the range from
-// which the kernel takes the ports of outgoing connections: a node that is down
-// for a while must find its port free when it comes back.
+// given are the ports that freePorts gave to somebody, who may not listen on them
+// at the moment.
+var given struct {
+	sync.Mutex
+	ports map[int]bool
+}
+
+// freePorts finds ports that nobody listens on, and gives none twice. They are below
+// the range from which the kernel takes the ports of outgoing connections: a node
+// that is down for a while must find its port free when it comes back.
 func freePorts(t testing.TB, random *rand.Rand, n int) []int {
 	t.Helper()
 	const lowest, highest = 20_000, 32_000
+	given.Lock()
+	defer given.Unlock()
+	if given.ports == nil {
+		given.ports = map[int]bool{}
+	}
 	var ports []int
 	for tries := 0; len(ports) < n; tries++ {
 		if tries > 1000 {
 			t.Fatal("no free ports")
 		}
 		port := lowest + random.IntN(highest-lowest)
+		if given.ports[port] {
+			continue
+		}
 		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err != nil {
 			continue
 		}
 		defer l.Close() // held until all are found, so that none is found twice
 		ports = append(ports, port)
+		given.ports[port] = true
 	}
 	return ports
 }

@@ -68,6 +68,7 @@ func local(t *testing.T, s Scenario, few int, fault Fault) {
 }
 
 func TestSyncFails(t *testing.T) {
+	beside(t)
 	needs(t, []string{"strace"}, nil)
 	local(t, Scenario{MayCrash: true}, 1, SyncFails)
 }
@@ -85,12 +86,14 @@ func TestSlowSync(t *testing.T) {
 }
 
 func TestReadOnly(t *testing.T) {
+	beside(t)
 	needs(t, []string{"losetup", "e2fsck"}, nil)
 	s, _, disks := withDisks(t, Scenario{Layout: Layout{Size: 3}, MayCrash: true}, diskBytes)
 	local(t, s, 1, ReadOnly(disks))
 }
 
 func TestStarve(t *testing.T) {
+	beside(t)
 	needs(t, nil, []string{"/sys/fs/cgroup/cpu/cpu.cfs_quota_us"})
 	local(t, Scenario{}, 1, Starve)
 }
@@ -109,6 +112,7 @@ func TestFewFiles(t *testing.T) {
 
 // TestTogether breaks the wire, and does something else meanwhile.
 func TestTogether(t *testing.T) {
+	beside(t)
 	needs(t, []string{"strace", "tc"}, []string{"/sys/fs/cgroup/cpu/cpu.cfs_quota_us"})
 	inNamespaces(t, 2, func(s *Namespaces) Fault {
 		wires := []wireBreak{unplug, oneWay, fastFail, bridge, clientsCut, narrow}

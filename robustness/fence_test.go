@@ -20,6 +20,7 @@ import (
 // they had them, while the leader is stopped, nodes are killed or cut off, and
 // all are restarted.
 func TestFencing(t *testing.T) {
+	beside(t)
 	Judge(t, FenceScenario{
 		Layout: Layout{Size: 3, Relayed: true}, Rounds: rounds(4, 24), Faults: []Fault{PauseLeader, KillNine, Terminate, Partition}, Seed: Seed(t),
 	}.Run(t))
@@ -102,6 +103,7 @@ func startCluster(t *testing.T, size int) (*Cluster, *HTTP) {
 // TestForgery tries to make, change and end holders by writing their keys, on
 // every route that writes and in every place of a transaction.
 func TestForgery(t *testing.T) {
+	beside(t)
 	c, h := startCluster(t, 1)
 	n := c.Nodes[0]
 	lock := h.Do(n, jsonRequest(http.MethodPost, "/v1/locks/forge", `{"ttl_seconds":600}`))
@@ -198,6 +200,7 @@ func strip(list []byte) string {
 // than the lock lives. The command wakes up first and writes: that is refused.
 // Then the lock's own process wakes up, ends the command and says why.
 func TestStoppedHolder(t *testing.T) {
+	beside(t)
 	c, h := startCluster(t, 3)
 	endpoints := make([]string, len(c.Nodes))
 	for i, n := range c.Nodes {

@@ -99,7 +99,7 @@ func TestDifferentFlags(t *testing.T) {
 	h := NewHTTP()
 	defer h.Close()
 
-	enough := int64(20_000)
+	enough := int64(12_000)
 	if Long() {
 		enough = 1_000_000
 	}
@@ -162,7 +162,7 @@ func awaitSame(t *testing.T, c *Cluster, h *HTTP) {
 // refused as a whole, by every node, with no harm to any.
 func overBudget(t *testing.T, c *Cluster, h *HTTP) {
 	t.Helper()
-	const many, large, values = 200_000, 1 << 20, 70
+	const many, large, values = 101_000, 1 << 20, 5 // of 100,000 keys and 4 MiB
 	report, err := Load(c.Nodes[0], func(yield func(Pair) bool) {
 		for i := 0; i < many && yield(Pair{fmt.Sprintf("many/%06d", i), "x"}); i++ {
 		}

@@ -28,6 +28,7 @@ func await(t *testing.T, h *HTTP, n *Node, method, path, body string, want int, 
 }
 
 func TestFullDisk(t *testing.T) {
+	beside(t)
 	s, e, disks := withDisks(t, Scenario{Layout: Layout{Size: 1}}, smallDisk)
 	c := NewCluster(t, e, rand.New(rand.NewPCG(Seed(t), 0)), s.Layout)
 	must(t, c.Start())
@@ -65,6 +66,7 @@ func TestFullDisk(t *testing.T) {
 // The node may end; it may not answer what it could not keep, and it comes back
 // when there is room.
 func TestDiskToTheLastByte(t *testing.T) {
+	beside(t)
 	s, _, disks := withDisks(t, Scenario{Layout: Layout{Size: 3}, Rounds: rounds(2, 20), Seed: Seed(t)}, smallDisk)
 	s.MayCrash = true
 	s.Fault = func(c *Cluster, random *rand.Rand, round int) error {
@@ -92,6 +94,7 @@ func TestDiskToTheLastByte(t *testing.T) {
 // raises the alarm, which all of them obey. Deleting everything and compacting
 // ends it: nothing else may be needed, for nothing else is allowed.
 func TestQuota(t *testing.T) {
+	beside(t)
 	random := rand.New(rand.NewPCG(Seed(t), 0))
 	c := NewCluster(t, NewEvidence(t), random, Layout{
 		Size:  3,

@@ -33,6 +33,7 @@ func lockWaiting(t *testing.T, h *HTTP, n *Node, name string, want int) {
 // is closed, and nothing says that the clients are gone; the lease ends all the same,
 // and the other has no place in the queue any more.
 func TestHoldOfAVanishedClient(t *testing.T) {
+	beside(t)
 	s := InNamespaces(t)
 	if s == nil {
 		return

@@ -51,6 +51,7 @@ func awaitEvent(t *testing.T, held *HoldingConnection, want string) {
 // whether the others have ended the lease. It says so, and that the lease is lost
 // once it knows.
 func TestHoldOnANodeThatIsCutOff(t *testing.T) {
+	beside(t)
 	c := NewCluster(t, NewEvidence(t), seeded(t), Layout{Size: 3, Relayed: true})
 	must(t, c.Start())
 	h := NewHTTP()

@@ -11,10 +11,22 @@ func rounds(few, many int) int {
 	return few
 }
 
+// beside lets a test run beside another one. A scenario waits for most of its time,
+// so that two of them have processors enough; and the figures of none are looked at.
+// The long suite has one after the other.
+func beside(t *testing.T) {
+	t.Helper()
+	if !Long() {
+		t.Parallel()
+	}
+}
+
 func TestKill9(t *testing.T) {
+	beside(t)
 	Judge(t, Scenario{Layout: Layout{Size: 3}, Rounds: rounds(20, 200), Fault: KillNine, Seed: Seed(t)}.Run(t))
 }
 
 func TestKill9Lone(t *testing.T) {
+	beside(t)
 	Judge(t, Scenario{Layout: Layout{Size: 1}, Rounds: rounds(5, 50), Fault: KillNine, Seed: Seed(t)}.Run(t))
 }

@@ -10,6 +10,7 @@ import (
 // TestLeases keeps leases alive, and lets them go, while the leader is stopped for
 // longer than they live, nodes are killed or cut off, and all are restarted.
 func TestLeases(t *testing.T) {
+	beside(t)
 	Judge(t, LeaseScenario{
 		Layout: Layout{Size: 3, Relayed: true}, Rounds: rounds(4, 24), Faults: []Fault{PauseLeader, KillNine, Terminate, Partition}, Seed: Seed(t),
 	}.Run(t))

@@ -22,6 +22,7 @@ func cycles(t *testing.T, few, many int) int {
 // TestMembers replaces members under traffic and faults (F-27). There are three
 // voters, and four in between.
 func TestMembers(t *testing.T) {
+	beside(t)
 	const size = 4
 	m := NewMembers(size)
 	defer m.Close()

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync/atomic"
 	"testing"
 )
 
@@ -24,6 +25,9 @@ const (
 	wrongNeighbour = "02:de:ad:00:00:02"
 	mostNodes      = 3
 )
+
+// made counts the namespaces of this process, by which they are told apart.
+var made atomic.Int64
 
 func (s *Namespaces) hub() string        { return s.prefix + "-hub" }
 func (s *Namespaces) name(i int) string  { return fmt.Sprintf("%s-n%d", s.prefix, i+1) }
@@ -56,7 +60,7 @@ func InNamespaces(t *testing.T) *Namespaces {
 		return &Namespaces{prefix}
 	}
 	needs(t, []string{"ip", "nsenter"}, nil)
-	s := &Namespaces{fmt.Sprintf("cairn%d", os.Getpid())}
+	s := &Namespaces{fmt.Sprintf("cairn%d-%d", os.Getpid(), made.Add(1))}
 	t.Cleanup(func() {
 		for _, name := range s.all() {
 			_ = ip("netns", "del", name) // those that were made; the links end with them

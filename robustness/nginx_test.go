@@ -111,6 +111,7 @@ func (w *wire) until(t testing.TB, begin string) string {
 // and a stream on which nothing happens stays open. nginx ends a connection that
 // was silent for a minute; the long suite is quiet for three.
 func TestNginx(t *testing.T) {
+	beside(t)
 	quiet := 10 * time.Second // until the first sign of life
 	if Long() {
 		quiet = 3 * time.Minute

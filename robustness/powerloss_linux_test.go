@@ -83,12 +83,14 @@ func cut(disks []*Disk, nodes []*Node) (time.Duration, error) {
 func everyNode(c *Cluster, _ *rand.Rand, _ int) []*Node { return c.Nodes }
 
 func TestPowerLoss(t *testing.T) {
+	beside(t)
 	s, _, disks := withDisks(t, Scenario{Layout: Layout{Size: 3}, Rounds: rounds(8, 100), Seed: Seed(t)}, diskBytes)
 	s.Fault, s.MayCrash = powerLoss(disks, everyNode), true
 	Judge(t, s.Run(t))
 }
 
 func TestPowerLossLone(t *testing.T) {
+	beside(t)
 	s, _, disks := withDisks(t, Scenario{Layout: Layout{Size: 1}, Rounds: rounds(4, 50), Seed: Seed(t)}, diskBytes)
 	s.Fault, s.MayCrash = powerLoss(disks, everyNode), true
 	Judge(t, s.Run(t))
@@ -97,6 +99,7 @@ func TestPowerLossLone(t *testing.T) {
 // TestPowerLossOfSome cuts the power of one, two and three nodes in turn, while
 // the others go on.
 func TestPowerLossOfSome(t *testing.T) {
+	beside(t)
 	s, _, disks := withDisks(t, Scenario{Layout: Layout{Size: 3}, Rounds: rounds(3, 60), Seed: Seed(t)}, diskBytes)
 	s.Fault, s.MayCrash = powerLoss(disks, victims), true
 	Judge(t, s.Run(t))

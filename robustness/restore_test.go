@@ -102,6 +102,7 @@ func (k *killedRestore) whole(n *Node) error {
 // it leaves is refused by a server, or is whole; and the same command given again
 // makes it so.
 func TestKilledRestore(t *testing.T) {
+	beside(t)
 	k := takeBackup(t)
 	random := rand.New(rand.NewPCG(Seed(t), 0))
 	hit, refused, whole := 0, 0, 0
@@ -165,6 +166,7 @@ func TestKilledRestore(t *testing.T) {
 // --restore-from, all at once, and starts them again. In the end each has all of it;
 // until then, none serves a part.
 func TestKilledRestoreFrom(t *testing.T) {
+	beside(t)
 	k := takeBackup(t)
 	random := rand.New(rand.NewPCG(Seed(t), 0))
 	part, hit := 0, 0

@@ -19,6 +19,7 @@ import (
 // after the events up to it, also where a watcher reads slowly, and little of
 // what happens concerns it.
 func TestProgressAheadOfEvents(t *testing.T) {
+	beside(t)
 	few := [][]Watched{{{Key: watchRare}}, {{Key: watchRare}, {Key: "w/large/0"}}}
 	v, tally := WatchScenario{
 		Rounds: rounds(2, 12), Faults: []Fault{quiet}, Watchers: 24, Slow: true, Seed: Seed(t),
@@ -39,6 +40,7 @@ func TestProgressAheadOfEvents(t *testing.T) {
 // needs a snapshot goes on with its watchers, and takes those of others, without
 // telling anything twice or leaving out what the snapshot jumped over.
 func TestGoingBackInTimeAfterAPartition(t *testing.T) {
+	beside(t)
 	v, tally := WatchScenario{Rounds: rounds(1, 6), Faults: []Fault{LeaveBehind}, Watchers: 30, Seed: Seed(t)}.Run(t)
 	Judge(t, v)
 	if tally.Snapshots == 0 || tally.Elsewhere == 0 {
@@ -49,6 +51,7 @@ func TestGoingBackInTimeAfterAPartition(t *testing.T) {
 // TestLostEventsOnAStarvingStream (#17529): watchers that don't keep up are sent
 // to history, again and again, and miss nothing.
 func TestLostEventsOnAStarvingStream(t *testing.T) {
+	beside(t)
 	v, tally := WatchScenario{
 		Rounds: rounds(1, 6), Faults: []Fault{quiet}, Watchers: 24, Slow: true, Seed: Seed(t),
 		Spec: func(_ *rand.Rand, id int) WatchSpec {
@@ -164,6 +167,7 @@ func toldOf(w *Watcher, key string) (all []string) {
 // compacted revision begins with what happened at it, a delete as well, on every
 // node and in every form.
 func TestMissingDeleteAtTheCompactedRevision(t *testing.T) {
+	beside(t)
 	s := newWatchStage(t)
 	s.put("w/a/0")
 	s.put("w/b/0")
@@ -201,6 +205,7 @@ func TestMissingDeleteAtTheCompactedRevision(t *testing.T) {
 // nothing before it, by no event and no bookmark, on a node that is behind as
 // well, and of everything from it on.
 func TestFutureRevision(t *testing.T) {
+	beside(t)
 	s := newWatchStage(t)
 	begun := s.put("w/a/0")
 	future := begun + 20

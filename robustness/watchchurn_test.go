@@ -34,7 +34,7 @@ func TestWatchChurn(t *testing.T) {
 	s := newWatchStage(t)
 	s.traffic.Start()
 	must(t, s.traffic.Await(minWrites))
-	warm, stay := 4*time.Second, 12*time.Second
+	warm, stay := 3*time.Second, 6*time.Second
 	if Long() {
 		warm, stay = time.Minute, wholeStay
 	}
