@@ -143,16 +143,12 @@ func measureCluster(ctx context.Context, set settings, data *dataset, t target, 
 		return sample{}, err
 	}
 	defer func() { err = errors.Join(err, servers.discard()) }()
-	dial := t.dial
 	if p.reads {
 		if err := servers[0].load(ctx, set.Keys); err != nil {
 			return sample{}, err
 		}
-		if t.dialReads != nil {
-			dial = t.dialReads
-		}
 	}
-	c, err := servers.dial(ctx, dial, p.clients)
+	c, err := servers.dial(ctx, t.dialFor(p.reads), p.clients)
 	if err != nil {
 		return sample{}, err
 	}

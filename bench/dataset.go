@@ -1,42 +1,42 @@
 package main
 
-import (
-	"math/rand/v2"
-	"strconv"
-)
+import "math/rand/v2"
 
 const (
 	valueSize = 256
 
-	// Keys are "bench/0042/0123456789abcdef": a group of a thousand that a list
-	// can ask for by prefix, then a name that spreads the group's keys. All have
+	// Keys are "bench/002a/0123456789abcdef": a group of a thousand, as four hex
+	// digits, that a list can ask for by prefix, then a name that spreads the
+	// group's keys. All have
 	// the same size, so that a request can be built once and have its key
 	// replaced in place; and it is a multiple of three, so that the base64 form
 	// has no padding.
-	keySize   = len("bench/0042/0123456789abcdef")
+	keySize   = len("bench/002a/0123456789abcdef")
 	groupSize = 1000
-	keysMax   = 10_000 * groupSize
+	keysMax   = (1 << 16) * groupSize
 
-	prefixSize = len("bench/0042/")
+	prefixSize = len("bench/002a/")
 )
+
+const hexDigits = "0123456789abcdef"
 
 // putKey writes key number i, 0 <= i < keysMax, over the first keySize bytes of b.
 func putKey(b []byte, i int) {
 	putPrefix(b, i/groupSize)
 	name := mix(uint64(i))
 	for at := keySize - 1; at >= prefixSize; at-- {
-		b[at] = "0123456789abcdef"[name&15]
+		b[at] = hexDigits[name&15]
 		name >>= 4
 	}
 }
 
 // putPrefix writes what the keys of a group have in common.
 func putPrefix(b []byte, group int) {
-	const at = len("bench/")
 	copy(b, "bench/0000/")
-	digits := strconv.AppendInt(b[at:at], int64(10_000+group), 10) // five, the first of them a 1
-	copy(b[at:], digits[1:])
-	b[prefixSize-1] = '/'
+	for at := prefixSize - 2; group > 0; at-- {
+		b[at] = hexDigits[group&15]
+		group >>= 4
+	}
 }
 
 // mix spreads numbers over all 64 bits, two never to the same one.

@@ -11,7 +11,7 @@ func TestKeys(t *testing.T) {
 	seen := map[string]bool{}
 	for _, i := range []int{0, 1, groupSize - 1, groupSize, 42*groupSize + 7, keysMax - 1} {
 		key := keyName(i)
-		if len(key) != keySize || seen[key] || !strings.HasPrefix(key, fmt.Sprintf("bench/%04d/", i/groupSize)) {
+		if len(key) != keySize || seen[key] || !strings.HasPrefix(key, fmt.Sprintf("bench/%04x/", i/groupSize)) {
 			t.Errorf("key %d is %q", i, key)
 		}
 		seen[key] = true

@@ -6,6 +6,11 @@
 //	go run . put-256 get-256   only these
 //	go run . watch             the profiles of watches
 //	go run . lease             the profiles of leases
+//	go run . latency           percentiles at given rates, in an open loop
+//	go run . scale-keys        more and more keys
+//	go run . scale-connections more and more connections
+//	go run . disk              what is left on the disk without history
+//	go run . plot FILE         figures of what -json wrote
 //	go run . floor             what the machine can do without any store
 //	go run . calibrate         which concurrency is best for each target
 //	go run . -before COMMIT    against Cairn as it was, with verdicts
@@ -60,8 +65,9 @@
 //   - Machines of their own: client and server share the processors, so that a client
 //     that costs more, as gRPC's does, takes from its server. The processor time of
 //     each is shown; "server µs/op" says what the server alone costs.
-//   - A given rate of arrivals: in a closed loop a slow server is asked less often,
-//     so percentiles are for comparison at this concurrency and no promise at another.
+//   - A given rate of arrivals, but for latency and the watches: in a closed loop a
+//     slow server is asked less often, so percentiles are for comparison at this
+//     concurrency and no promise at another.
 //   - A cold page cache, power loss, long-term growth, compaction under load.
 //   - Locks.
 //

@@ -57,8 +57,7 @@ func etcdServer(args []string) error {
 // rangeBytes is a linearizable read through the gateway. It is answered with 200
 // whether or not the key is there.
 func rangeBytes(addr, key string) []byte {
-	body := `{"key":"` + base64.StdEncoding.EncodeToString([]byte(key)) + `"}`
-	return fmt.Appendf(nil, "POST /v3/kv/range HTTP/1.1\r\nHost: %s\r\nContent-Length: %d\r\n\r\n%s", addr, len(body), body)
+	return postBytes(addr, "/v3/kv/range", `{"key":"`+base64.StdEncoding.EncodeToString([]byte(key))+`"}`)
 }
 
 // getBytes is a plain GET.

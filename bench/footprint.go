@@ -72,6 +72,17 @@ func footprint(ctx context.Context, set settings, data *dataset, t target) (_ sa
 
 // grow loads the keys and lets the server rest.
 func (f *footprintRun) grow(ctx context.Context) error {
+	if err := f.fill(ctx); err != nil {
+		return err
+	}
+	if err := f.roll(ctx); err != nil {
+		return err
+	}
+	return f.settle(ctx)
+}
+
+// fill loads the keys.
+func (f *footprintRun) fill(ctx context.Context) error {
 	if err := quiet(f.set.Dir); err != nil {
 		return err
 	}
@@ -89,9 +100,11 @@ func (f *footprintRun) grow(ctx context.Context) error {
 		return err
 	}
 	f.used = after.since(before)
-	if err := f.roll(ctx); err != nil {
-		return err
-	}
+	return nil
+}
+
+// settle looks at memory after a rest, and at the disk.
+func (f *footprintRun) settle(ctx context.Context) (err error) {
 	if f.rested, err = f.rest(ctx); err != nil {
 		return err
 	}

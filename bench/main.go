@@ -19,13 +19,16 @@ import (
 )
 
 func main() {
-	// The servers that aren't Cairn are this program under another command.
+	// The servers that aren't Cairn are this program under another command, and so is
+	// what draws its reports.
 	if len(os.Args) > 1 {
 		switch os.Args[1] {
 		case commandEtcdServer:
 			exit(etcdServer(os.Args[2:]))
 		case commandFloorServer:
 			exit(floorServer(os.Args[2:]))
+		case commandPlot:
+			exit(runPlot(os.Args[2:]))
 		}
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -118,7 +121,7 @@ func newBench(ctx context.Context, opt options) (*bench, error) {
 		return nil, err
 	}
 	b := &bench{set: opt.set, data: newDataset(), self: self, cairnArgs: opt.cairnArgs, progress: os.Stderr, table: os.Stdout}
-	needsCairn := slices.Contains(opt.targets, nameCairn) && !slices.Equal(opt.profiles, []string{profileFloor})
+	needsCairn := slices.Contains(opt.targets, nameCairn)
 	if b.cairnBinary = opt.cairn; needsCairn && b.cairnBinary == "" {
 		if b.cairnBinary, err = buildCairn(ctx, "..", filepath.Join(opt.set.Dir, "cairn")); err != nil {
 			return nil, err
@@ -160,7 +163,7 @@ func parseOptions(args []string) (options, error) {
 	leases := leaseNames()
 	known = append(append(known, watches...), profileWatch)
 	known = append(append(known, leases...), profileLease)
-	known = append(append(known, clusterNames()...), profileCluster, profileJoin, profileFloor, modeCalibrate, modeGuard)
+	known = append(append(known, clusterNames()...), profileCluster, profileJoin, profileLatency, profileScaleKeys, profileScaleConnections, profileDisk, profileFloor, modeCalibrate, modeGuard)
 	allTargets := []string{nameCairn, nameGateway, nameGRPC}
 
 	var opt options
@@ -214,6 +217,21 @@ func parseOptions(args []string) (options, error) {
 	*join = defaultJoinSettings
 	flags.IntVar(&join.Keys, "join-keys", join.Keys, "keys of the cluster that a node joins, in cluster-join")
 	flags.IntVar(&join.Rate, "join-rate", join.Rate, "puts a second meanwhile")
+	latency := &opt.set.Latency
+	*latency = defaultLatencySettings
+	flags.Var(listFlag{&latency.Percents}, "latency-percents", "rates of latency, in percent of what the first target can do, separated by commas")
+	flags.IntVar(&latency.Clients, "latency-clients", latency.Clients, "requests that may be under way at once, in latency")
+	flags.DurationVar(&latency.Patience, "latency-patience", latency.Patience, "after which a request that could not be sent is given up, in latency")
+	scale := &opt.set.Scale
+	*scale = defaultScaleSettings
+	flags.Var(listFlag{&scale.Keys}, "scale-keys", "keys of scale-keys, separated by commas")
+	flags.IntVar(&scale.EtcdKeys, "scale-etcd-keys", scale.EtcdKeys, "most keys that etcd is measured with in scale-keys")
+	flags.Var(listFlag{&scale.Connections}, "scale-connections", "connections of scale-connections, separated by commas")
+	disk := &opt.set.Disk
+	*disk = defaultDiskSettings
+	flags.IntVar(&disk.Keys, "disk-keys", disk.Keys, "keys of disk")
+	flags.IntVar(&disk.Overwrites, "disk-overwrites", disk.Overwrites, "times that each of them is overwritten")
+	flags.DurationVar(&disk.Idle, "disk-idle", disk.Idle, "time at rest after which a server counts as having done its work in the background, in disk")
 	if err := flags.Parse(args); err != nil {
 		return opt, err
 	}
@@ -245,6 +263,13 @@ func parseOptions(args []string) (options, error) {
 		setUnlessAsked(asked["ends-limit"], &lease.EndsLimit, fewLeases.EndsLimit)
 		setUnlessAsked(asked["join-keys"], &join.Keys, shortJoinSettings.Keys)
 		setUnlessAsked(asked["join-rate"], &join.Rate, shortJoinSettings.Rate)
+		setUnlessAsked(asked["latency-percents"], &latency.Percents, shortLatencySettings.Percents)
+		setUnlessAsked(asked["latency-clients"], &latency.Clients, shortLatencySettings.Clients)
+		setUnlessAsked(asked["scale-keys"], &scale.Keys, shortScaleSettings.Keys)
+		setUnlessAsked(asked["scale-connections"], &scale.Connections, shortScaleSettings.Connections)
+		setUnlessAsked(asked["disk-keys"], &disk.Keys, shortDiskSettings.Keys)
+		setUnlessAsked(asked["disk-overwrites"], &disk.Overwrites, shortDiskSettings.Overwrites)
+		setUnlessAsked(asked["disk-idle"], &disk.Idle, shortDiskSettings.Idle)
 	}
 
 	opt.cairnArgs = strings.Fields(cairnArgs)
@@ -318,6 +343,16 @@ func (opt options) check(known, allTargets []string) error {
 		return errors.New("watchers, events and their rates must be at least 1")
 	case min(s.Join.Keys, s.Join.Rate) < 1 || max(s.Join.Keys, s.Join.Rate) > keysMax:
 		return fmt.Errorf("-join-keys and -join-rate must be from 1 to %d", keysMax)
+	case outside(s.Latency.Percents, 1, 1000) || s.Latency.Clients < 1 || s.Latency.Clients > 100_000:
+		return errors.New("-latency-percents must be from 1 to 1000, -latency-clients from 1 to 100000")
+	case s.Latency.Patience < 10*time.Millisecond || s.Latency.Patience > time.Minute:
+		return errors.New("-latency-patience must be from 10ms to 1m")
+	case outside(s.Scale.Keys, 1, keysMax) || s.Scale.EtcdKeys < 0 || outside(s.Scale.Connections, 1, 1_000_000):
+		return fmt.Errorf("-scale-keys must be from 1 to %d, -scale-connections from 1 to 1000000", keysMax)
+	case s.Disk.Keys < 1 || s.Disk.Keys > keysMax || s.Disk.Overwrites < 1 || s.Disk.Overwrites > 1000:
+		return fmt.Errorf("-disk-keys must be from 1 to %d, -disk-overwrites from 1 to 1000", keysMax)
+	case s.Disk.Idle < 10*time.Millisecond || s.Disk.Idle > time.Minute:
+		return errors.New("-disk-idle must be from 10ms to 1m")
 	case w.CatchUpLimit < time.Second || w.CatchUpLimit > catchUpWithin/2:
 		return errors.New("-catch-up-limit must be from 1s to 15m")
 	case max(w.FanOut, w.Watchers, w.Stalled) > 1_000_000 || max(w.Events, w.FanOutRate, w.KeyRate, w.StalledRate) > keysMax:
@@ -338,6 +373,11 @@ func (opt options) check(known, allTargets []string) error {
 		return errors.New("concurrency, lines or connections are out of all proportion")
 	}
 	return nil
+}
+
+// outside says whether a list is empty or has a number that is out of bounds.
+func outside(list []int, least, most int) bool {
+	return len(list) == 0 || slices.Min(list) < least || slices.Max(list) > most
 }
 
 func setUnlessAsked[T any](asked bool, to *T, value T) {

@@ -18,16 +18,19 @@ const grace = 2 * time.Minute
 
 // settings say how much is measured.
 type settings struct {
-	Dir           string        `json:"-"`
-	Rounds        int           `json:"rounds"`
-	Duration      time.Duration `json:"duration_ns"`
-	Keys          int           `json:"keys"`
-	FootprintKeys int           `json:"footprint_keys"`
-	Rest          time.Duration `json:"rest_ns"` // before the footprint is looked at
-	Watch         watchSettings `json:"watch"`
-	Lease         leaseSettings `json:"lease"`
-	Join          joinSettings  `json:"join"`
-	Tuning        tuning        `json:"tuning"`
+	Dir           string          `json:"-"`
+	Rounds        int             `json:"rounds"`
+	Duration      time.Duration   `json:"duration_ns"`
+	Keys          int             `json:"keys"`
+	FootprintKeys int             `json:"footprint_keys"`
+	Rest          time.Duration   `json:"rest_ns"` // before the footprint is looked at
+	Watch         watchSettings   `json:"watch"`
+	Lease         leaseSettings   `json:"lease"`
+	Join          joinSettings    `json:"join"`
+	Latency       latencySettings `json:"latency"`
+	Scale         scaleSettings   `json:"scale"`
+	Disk          diskSettings    `json:"disk"`
+	Tuning        tuning          `json:"tuning"`
 }
 
 // loadColumns are what measure fills in, in this order.
@@ -68,14 +71,11 @@ func measure(ctx context.Context, set settings, data *dataset, t target, p profi
 			return sample{}, err
 		}
 	}
-	n, dial := p.clients, t.dial
-	if p.reads && t.dialReads != nil {
-		dial = t.dialReads
-	}
+	n := p.clients
 	if n == 0 {
 		n = t.loaders
 	}
-	c, err := dial(ctx, srv.addr, n)
+	c, err := t.dialFor(p.reads)(ctx, srv.addr, n)
 	if err != nil {
 		return sample{}, err
 	}

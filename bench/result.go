@@ -37,7 +37,7 @@ type row struct {
 type pair struct{ of, to string }
 
 // pairs are the ratios that are shown when both targets were measured.
-var pairs = []pair{{nameCairn, nameGateway}, {nameCairn, nameGRPC}, {nameCairn, nameBefore}}
+var pairs = []pair{{nameCairn, nameGateway}, {nameCairn, nameGRPC}, {nameCairn, nameBefore}, {nameCairn, nameParts}}
 
 func (r *result) row(name string) *row {
 	i := slices.IndexFunc(r.rows, func(row row) bool { return row.name == name })

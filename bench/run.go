@@ -61,6 +61,16 @@ func (b *bench) profile(ctx context.Context, name string) []*result {
 			return []*result{b.watch(ctx, p)}
 		}
 	}
+	switch name {
+	case profileLatency:
+		return b.latency(ctx)
+	case profileScaleKeys:
+		return b.scaleKeys(ctx)
+	case profileScaleConnections:
+		return b.scaleConnections(ctx)
+	case profileDisk:
+		return []*result{b.disk(ctx)}
+	}
 	if r, ok := b.cluster(ctx, name); ok {
 		return []*result{r}
 	}
@@ -157,7 +167,7 @@ func (b *bench) floor(ctx context.Context) []*result {
 			})
 		}
 	}
-	return append(results, r)
+	return append(results, r, b.floorBulk(ctx))
 }
 
 // failed says whether something went wrong that a script should hear of.

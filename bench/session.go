@@ -2,7 +2,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/http"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 // A session is one client of a server: it has one request on the way at a time
@@ -29,6 +34,17 @@ type session interface {
 type clients struct {
 	sessions []session
 	close    func()
+}
+
+// connect has each session send a request, few at a time: gRPC connects only then,
+// and Cairn closes a connection over which none comes for some seconds. So many keys
+// are loaded.
+func (c *clients) connect(ctx context.Context, keys int) error {
+	err := eachAtOnce(ctx, len(c.sessions), func(i int) error { return c.sessions[i].get(i%keys, true) })
+	if err != nil {
+		return fmt.Errorf("connecting: %w", err)
+	}
+	return nil
 }
 
 // A dialer opens n sessions. They end, with whatever they wait for, when the
@@ -63,8 +79,31 @@ func dialEach(ctx context.Context, n int, dial func() (session, func() error, er
 	return c, nil
 }
 
-// unexpected is the error for an answer that is not the right one.
-func unexpected(what string, status int, body []byte) error {
+// An answerError is an answer that is not the right one. The session it came from
+// can be used further.
+type answerError struct {
+	what   string
+	status int
+	size   int
+	shown  string // the first of the body
+}
+
+func (e *answerError) Error() string {
+	return fmt.Sprintf("%s: status %d, %d bytes: %q", e.what, e.status, e.size, e.shown)
+}
+
+func unexpected(what string, code int, body []byte) error {
 	const shown = 200
-	return fmt.Errorf("%s: status %d, %d bytes: %.*q", what, status, len(body), shown, body[:min(len(body), shown)])
+	return &answerError{what, code, len(body), string(body[:min(len(body), shown)])}
+}
+
+// refused says whether an error is the answer of a server that has too much to do:
+// 429 or 503, or what gRPC has for them.
+func refused(err error) bool {
+	var answer *answerError
+	if errors.As(err, &answer) {
+		return answer.status == http.StatusTooManyRequests || answer.status == http.StatusServiceUnavailable
+	}
+	code := status.Code(err)
+	return code == codes.ResourceExhausted || code == codes.Unavailable
 }

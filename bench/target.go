@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,6 +28,8 @@ type target struct {
 	ready, readBack func(addr string) []byte
 	// dial opens sessions that write; dialReads, where it is another, such as read.
 	dial, dialReads dialer
+	// dialOwn, where dial's sessions share connections, has one for each.
+	dialOwn dialer
 	// dialWatch begins watches; nil if the target has none that is measured.
 	dialWatch watchDialer
 	// dialHold holds leases, dialEnds watches their ends; nil likewise.
@@ -34,6 +37,16 @@ type target struct {
 	dialEnds endsDialer
 	// loaders is how many sessions load keys fastest.
 	loaders int
+	// compact gives up all versions but the newest.
+	compact func(ctx context.Context, addr string) error
+}
+
+// dialFor is how sessions are opened that read, or that write.
+func (t target) dialFor(reads bool) dialer {
+	if reads && t.dialReads != nil {
+		return t.dialReads
+	}
+	return t.dial
 }
 
 // A member is one of a cluster: its name, and where clients and other members
@@ -88,6 +101,7 @@ func cairnTarget(binary string, extra []string, data *dataset, tune tuning) targ
 		readBack: func(addr string) []byte { return getBytes(addr, "/v1/kv/"+keyName(0)) },
 		dial:     dialCairn(data, tune.CairnLines),
 		loaders:  tune.CairnStreams,
+		compact:  compactCairn,
 
 		dialWatch: dialCairnWatch,
 		dialHold:  dialCairnHold(data),
@@ -105,6 +119,7 @@ func grpcTarget(self string, data *dataset, tune tuning) target {
 	t := etcdTarget(self)
 	t.name, t.loaders = nameGRPC, tune.EtcdTxns
 	t.dial, t.dialReads = dialGRPC(data, tune.EtcdWriteConnections), dialGRPC(data, tune.EtcdReadConnections)
+	t.dialOwn = dialGRPC(data, math.MaxInt)
 	t.dialWatch, t.dialEnds = dialGRPCWatch, dialGRPCEnds
 	t.dialHold = dialGRPCHold(t.dial)
 	return t
@@ -123,6 +138,7 @@ func etcdTarget(self string) target {
 		},
 		ready:    func(addr string) []byte { return rangeBytes(addr, "ready?") },
 		readBack: func(addr string) []byte { return rangeBytes(addr, keyName(0)) },
+		compact:  compactEtcd,
 	}
 }
 

@@ -13,9 +13,9 @@ import (
 	"time"
 )
 
-// tick is the unit of times in /proc/PID/stat. The kernel converts its own unit
-// to this one, which is the same on every architecture that Go runs on.
-const tick = 10 * time.Millisecond
+// Tick is the unit of processor times in /proc/PID/stat. The kernel converts its own
+// unit to this one, which is the same on every architecture that Go runs on.
+const Tick = 10 * time.Millisecond
 
 // CPU is the processor time, user and system, that a process with all its
 // threads, those that ended included, has used so far.
@@ -43,7 +43,7 @@ func parseCPU(stat []byte) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	return time.Duration(user+system) * tick, nil
+	return time.Duration(user+system) * Tick, nil
 }
 
 // OwnCPU is the processor time that this process has used so far, without its

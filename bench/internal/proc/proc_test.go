@@ -44,14 +44,14 @@ func TestOwnProcess(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if now-before > 5*tick {
+		if now-before > 5*Tick {
 			break
 		}
 		if time.Now().After(deadline) {
 			t.Fatal("busy for 10 s and used no processor time")
 		}
 	}
-	if cpu, err := CPU(pid); err != nil || cpu < 3*tick {
+	if cpu, err := CPU(pid); err != nil || cpu < 3*Tick {
 		t.Errorf("processor time %v, %v", cpu, err)
 	}
 	m, err := ReadMemory(pid)
