@@ -66,8 +66,12 @@ func (l *openLoop) run(ctx context.Context, sessions []session) (*openTally, err
 	wg.Go(func() {
 		defer close(queue)
 		// The thread sleeps by the kernel's clock and not by the runtime's timers,
-		// which are late by up to a millisecond. It ends with this goroutine.
+		// which are late by up to a millisecond. It must not end with this goroutine: a
+		// server dies with the thread that started it.
 		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0) // without it, sleeps are some 50 µs longer
+		defer unix.Prctl(unix.PR_SET_TIMERSLACK, 0, 0, 0, 0)
 		l.dispatch(ctx, began, queue, &total.late)
 	})
 	wg.Wait()
@@ -81,7 +85,6 @@ func (l *openLoop) run(ctx context.Context, sessions []session) (*openTally, err
 
 // dispatch hands over when requests are due.
 func (l *openLoop) dispatch(ctx context.Context, began time.Time, queue chan<- time.Time, late *histogram.Histogram) {
-	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0) // without it, sleeps are some 50 µs longer
 	rng := rand.New(rand.NewPCG(13, 17))
 	var after time.Duration
 	for {

@@ -34,6 +34,7 @@ type plot struct {
 type plotPanel struct {
 	title, column string
 	log           bool
+	most          float64
 }
 
 var plots = []plot{
@@ -43,30 +44,30 @@ var plots = []plot{
 		file: "scale-keys", title: "More and more keys", family: profileScaleKeys,
 		x: "keys", xAxis: chart.Axis{Label: "keys", Log: true}, columns: 3,
 		panels: []plotPanel{
-			{"puts a second, 64 clients", "put/s", false},
-			{"p99 of puts, ms", "put p99 ms", false},
-			{"gets a second, 64 clients", "get/s", false},
-			{"p99 of gets, ms", "get p99 ms", false},
-			{"keys a second in bulk", "load keys/s", false},
-			{"resident memory after a rest, MB", "rested MB", true},
-			{"most memory ever resident, MB", "peak MB", true},
-			{"disk, MB", "disk MB", true},
-			{"restart to the first read, s", "restart s", true},
+			{"puts a second, 64 clients", "put/s", false, 0},
+			{"p99 of puts, ms", "put p99 ms", false, 0},
+			{"gets a second, 64 clients", "get/s", false, 0},
+			{"p99 of gets, ms", "get p99 ms", false, 0},
+			{"keys a second in bulk", "load keys/s", false, 0},
+			{"resident memory after a rest, MB", "rested MB", true, 0},
+			{"most memory ever resident, MB", "peak MB", true, 0},
+			{"disk, MB", "disk MB", true, 0},
+			{"restart to the first read, s", "restart s", true, 0},
 		},
 	},
 	{
 		file: "scale-connections", title: "More and more connections, each with a request under way", family: profileScaleConnections,
 		x: "connections", xAxis: chart.Axis{Label: "connections", Log: true}, columns: 3,
 		panels: []plotPanel{
-			{"puts a second", "put/s", true},
-			{"p99 of puts, ms", "put p99 ms", true},
-			{"puts not done, %", "put % lost", false},
-			{"gets a second", "get/s", true},
-			{"p99 of gets, ms", "get p99 ms", true},
-			{"gets not done, %", "get % lost", false},
-			{"resident when connected, MB", "connected MB", true},
-			{"most memory resident, MB", "peak MB", true},
-			{"processor time of the server, µs a put", "server µs/put", true},
+			{"puts a second", "put/s", true, 0},
+			{"p99 of puts, ms", "put p99 ms", true, 0},
+			{"puts refused or failed, %", "put % lost", false, 100},
+			{"gets a second", "get/s", true, 0},
+			{"p99 of gets, ms", "get p99 ms", true, 0},
+			{"gets refused or failed, %", "get % lost", false, 100},
+			{"resident when connected, MB", "connected MB", true, 0},
+			{"most memory resident, MB", "peak MB", true, 0},
+			{"processor time of the server, µs a put", "server µs/put", true, 0},
 		},
 	},
 }
@@ -76,10 +77,10 @@ func latencyPlot(load, title string) plot {
 		file: profileLatency + "-" + load, title: title + " at given rates", family: profileLatency + " " + load,
 		x: "due/s", xAxis: chart.Axis{Label: "requests due a second"}, columns: 2,
 		panels: []plotPanel{
-			{"p50 from when due, ms", "p50 ms", true},
-			{"p99 from when due, ms", "p99 ms", true},
-			{"p99.9 from when due, ms", "p99.9 ms", true},
-			{"refused, failed or not sent within the patience, %", "% lost", false},
+			{"p50 from when due, ms", "p50 ms", true, 0},
+			{"p99 from when due, ms", "p99 ms", true, 0},
+			{"p99.9 from when due, ms", "p99.9 ms", true, 0},
+			{"refused, failed or not sent in time, %", "% lost", false, 100},
 		},
 	}
 }
@@ -136,7 +137,7 @@ func runPlot(args []string) error {
 func (p *plot) figure(reports []report) *chart.Figure {
 	f := &chart.Figure{Title: p.title, Columns: p.columns}
 	for _, panel := range p.panels {
-		c := chart.Panel{Title: panel.title, X: p.xAxis, Y: chart.Axis{Log: panel.log}}
+		c := chart.Panel{Title: panel.title, X: p.xAxis, Y: chart.Axis{Log: panel.log, Most: panel.most}}
 		for _, name := range []string{nameCairn, nameGRPC, nameGateway} {
 			if points := p.points(reports, name, panel.column); len(points) > 0 {
 				c.Lines = append(c.Lines, chart.Line{Name: targetTitles[name], Points: points})
@@ -146,14 +147,21 @@ func (p *plot) figure(reports []report) *chart.Figure {
 	}
 	for _, r := range reports {
 		if slices.ContainsFunc(r.Profiles, func(q profileReport) bool { return p.has(q.Profile) }) {
-			f.Note = fmt.Sprintf("%s; one node, fsync on, values of %d bytes; etcd %s; %d processors, shared with the clients; medians of %d rounds of %v",
-				r.Started.Format("2006-01-02"), valueSize, r.Etcd, r.Processors, r.Settings.Rounds, r.Settings.Duration)
+			f.Note = fmt.Sprintf("%s; one node, fsync on, values of %d bytes; etcd %s; %d processors, shared with the clients; %s of %v",
+				r.Started.Format("2006-01-02"), valueSize, r.Etcd, r.Processors, rounds(r.Settings.Rounds), r.Settings.Duration)
 		}
 	}
 	if f.Note == "" {
 		return nil
 	}
 	return f
+}
+
+func rounds(n int) string {
+	if n == 1 {
+		return "one round"
+	}
+	return fmt.Sprintf("medians of %d rounds", n)
 }
 
 // targetTitles are what a reader knows the targets by.

@@ -32,6 +32,8 @@ type Panel struct {
 type Axis struct {
 	Label string // of x alone; that of y is the title
 	Log   bool
+	// Most, if set, is shown whether or not a value is as great.
+	Most float64
 }
 
 // A Line connects points, which are in the order of their X.
@@ -187,7 +189,7 @@ func newScale(a Axis, values []float64, begin, end float64) *scale {
 	if a.Log {
 		s.logarithmic(slices.Min(values), slices.Max(values))
 	} else {
-		s.linear(slices.Max(values))
+		s.linear(max(a.Most, slices.Max(values)))
 	}
 	return s
 }
