@@ -86,8 +86,8 @@ func broken(err error) bool {
 	if err == nil || errors.As(err, &answer) {
 		return false
 	}
-	code := status.Code(err)
-	return code == codes.Unknown || code == codes.Canceled
+	s, answered := status.FromError(err)
+	return !answered || s.Code() == codes.Canceled
 }
 
 // crowd is a closed loop, as drive is, of very many sessions: some of them may be

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -98,12 +99,13 @@ func unexpected(what string, code int, body []byte) error {
 }
 
 // refused says whether an error is the answer of a server that has too much to do:
-// 429 or 503, or what gRPC has for them.
+// 429 or 503, or what gRPC has for them. etcd has no code for some of it, but words.
 func refused(err error) bool {
+	const words = "too many requests"
 	var answer *answerError
 	if errors.As(err, &answer) {
-		return answer.status == http.StatusTooManyRequests || answer.status == http.StatusServiceUnavailable
+		return answer.status == http.StatusTooManyRequests || answer.status == http.StatusServiceUnavailable || strings.Contains(answer.shown, words)
 	}
-	code := status.Code(err)
-	return code == codes.ResourceExhausted || code == codes.Unavailable
+	s, ok := status.FromError(err)
+	return ok && (s.Code() == codes.ResourceExhausted || s.Code() == codes.Unavailable || strings.Contains(s.Message(), words))
 }
