@@ -17,6 +17,12 @@ const (
 	// It ends the stream, unless the watch asked for the present state, which then
 	// follows.
 	EventCompacted = "compacted"
+	// EventDoubtful says here, as a [WatchEnd], that the node has not reached the
+	// cluster for a while: what happens there may not come until it does. The stream
+	// goes on, and a client that knows another node goes on there.
+	//
+	// EventCertain: it reaches the cluster again. Nothing was missed.
+	EventCertain = "certain"
 )
 
 // WatchRequest is the body of POST /v1/watch.

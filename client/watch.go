@@ -95,7 +95,8 @@ type WatchMessage struct {
 //	}
 //
 // It goes on by itself, from the last complete revision, when a connection
-// breaks, a node goes away or says nothing for 45 s: on another endpoint, after
+// breaks, a node goes away, says nothing for 45 s, or says that it can't reach
+// the cluster while there are others: on another endpoint, after
 // a pause of a random length within what the node asked for, or one that grows.
 // It ends when the loop does, when ctx ends, or with an error:
 //

@@ -247,6 +247,10 @@ func (w *watch) take(endpoint, event string, data []byte) (ending, *Error) {
 			return over, unreadable(endpoint, err)
 		}
 		return w.hand(WatchMessage{Kind: WatchBookmark, Revision: mark.Revision}), nil
+	case api.EventDoubtful:
+		if len(w.c.endpoints) > 1 {
+			return lost, cutOff(endpoint)
+		}
 	case api.EventCompacted:
 		var end api.WatchEnd
 		if err := json.Unmarshal(data, &end); err != nil {
@@ -269,6 +273,17 @@ func unreadable(endpoint string, cause error) *Error {
 	e.Problem.Title, e.Cause = "A message of the watch can't be read", cause
 	return e
 }
+
+// cutOff is the error of a watch on a node that can't reach the cluster, where
+// another node may.
+func cutOff(endpoint string) *Error {
+	e := unavailable(endpoint, errCutOff)
+	e.Problem.Title = endpoint + " can't reach the cluster"
+	return e
+}
+
+// errCutOff is why a watch leaves a node that works.
+var errCutOff = errors.New("a watch there may miss what happens")
 
 // compacted is the error of a watch that can't go on.
 func compacted(endpoint string, end *api.WatchEnd) *Error {

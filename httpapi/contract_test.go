@@ -268,6 +268,7 @@ func (b *watchedBody) Close() error {
 var messages = map[string]string{
 	"change": "WatchChange", "initial": "WatchInitial", "synced": "WatchMark", "bookmark": "WatchMark",
 	"compacted": "WatchEnd", "draining": "WatchEnd",
+	"doubtful": "WatchEnd", "certain": "WatchEnd",
 }
 
 func (c *contractRoundTripper) checkEvents(body []byte) error {

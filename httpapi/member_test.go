@@ -32,7 +32,7 @@ type member struct {
 	proposing  func(*kv.Command) error
 	afterwards bool
 	waiting    func(kv.Consistency) error
-	notReady   error
+	notReady   atomic.Bool
 	// unserved, if set, is why the store's content is not for clients.
 	unserved kv.Code
 	status   kv.Status
@@ -265,7 +265,12 @@ func (m *member) Status() kv.Status {
 	return s
 }
 
-func (m *member) Ready() error { return m.notReady }
+func (m *member) Ready() error {
+	if m.notReady.Load() {
+		return kv.Errorf(kv.NoLeader, "no leader is known")
+	}
+	return nil
+}
 
 func (m *member) Serving() error {
 	if m.unserved != kv.OK {

@@ -40,8 +40,9 @@ type Server struct {
 	draining  chan struct{}
 	drainOnce sync.Once
 
-	// silence is peerSilence, but for tests.
-	silence func(net.Conn) (time.Duration, bool)
+	// silence is peerSilence, and doubtAfter the constant, but for tests.
+	silence    func(net.Conn) (time.Duration, bool)
+	doubtAfter time.Duration
 }
 
 // New makes a server. It starts nothing.
@@ -55,6 +56,8 @@ func New(cfg Config) *Server {
 
 		draining: make(chan struct{}),
 		silence:  peerSilence,
+
+		doubtAfter: doubtAfter,
 	}
 	s.recipes = coordination.New(recipeStore{s.cfg.Store}, s.cfg.Now)
 	s.valueMember = []string{s.cfg.MemberID}

@@ -86,9 +86,9 @@ func (tr *transcript) run(d *datadriven.TestData) string {
 	case "expire":
 		tr.expire()
 	case "ready":
-		tr.member.notReady = nil
+		tr.member.notReady.Store(false)
 		if word(0) == "no" {
-			tr.member.notReady = kv.Errorf(kv.NoLeader, "no leader is known")
+			tr.member.notReady.Store(true)
 		}
 	default:
 		d.Fatalf(tr.t, "unknown command %s", d.Cmd)

@@ -391,6 +391,37 @@ func TestWatchBookmark(t *testing.T) {
 	future.want("change 50 {events:[{key:a,type:put,value:x}]}", "bookmark 50 {}")
 }
 
+// A quiet stream says when the node has been out of touch with its cluster for a
+// while, once, and when it is back; a moment is not worth a word.
+func TestWatchDoubtful(t *testing.T) {
+	m := newMember(t)
+	k := newKitOn(t, m)
+	k.server.doubtAfter = 20 * time.Millisecond
+	w := k.watch("key=a&bookmark=1s")
+	// said is the next message that isn't a bookmark.
+	said := func() string {
+		t.Helper()
+		for {
+			if got := w.next(); !strings.HasPrefix(got, "bookmark 1") {
+				return got
+			}
+		}
+	}
+	w.want("bookmark 1 {}")
+	m.notReady.Store(true)
+	if got := said(); got != "doubtful 1 {resume_from:2}" {
+		t.Errorf("out of touch: %s", got)
+	}
+	// It isn't said again: the next is a bookmark, a second later.
+	w.want("bookmark 1 {}")
+	m.notReady.Store(false)
+	if got := said(); got != "certain 1 {resume_from:2}" {
+		t.Errorf("in touch again: %s", got)
+	}
+	k.put("a", "2")
+	w.want("change 2 {events:[{key:a,type:put,value:2}]}", "bookmark 2 {}")
+}
+
 // A server that drains says so and where to go on; a poll is answered.
 func TestWatchDraining(t *testing.T) {
 	m := newMember(t)
