@@ -95,15 +95,19 @@ func isForm(contentType string) bool {
 	return strings.EqualFold(name, "application/x-www-form-urlencoded") || strings.EqualFold(name, "multipart/form-data")
 }
 
-// readBody reads the whole body into the exchange's buffer, or reports why not.
-// The buffer grows with what arrives, never with what was announced.
+// readBody reads the whole body into the exchange's buffer, or reports why not. A
+// request whose head is at fault has its answer without its body. The buffer grows
+// with what arrives, never with what was announced.
 func (x *exchange) readBody(limit int64) ([]byte, bool) {
 	r := x.r
 	if r.ContentLength > limit {
-		x.bodyFailed = true
 		x.failLimit(api.CodeRequestTooLarge, limit, "a body has at most %d bytes, this one announces %d", limit, r.ContentLength)
+	}
+	if x.fault.code != "" {
+		x.bodyFailed = true
 		return nil, false
 	}
+	x.bodyBegun = true
 	if r.ContentLength == 0 {
 		return nil, true
 	}
@@ -151,6 +155,44 @@ func (x *exchange) failBody(err error) {
 	default:
 		x.fail(api.CodeInvalidArgument, "the body ended before it was complete, or its framing is not HTTP")
 	}
+}
+
+// maxAwaitedBody is how large the body of a request that is refused without it may
+// be for its connection to be used again: the answer waits for such a body.
+const maxAwaitedBody = 16 << 10
+
+// leaveBody prepares the answer to a request that is refused without its body. It
+// reports whether the answer is to go out at once, before a body that is large or
+// of an unknown size; hearOut is called behind it.
+//
+// net/http by itself would let the answer wait for up to 256 KiB of the body, as
+// slow as that may come. A client that expects 100 Continue has sent nothing and is
+// told no; its connection ends as well, once it has closed it or had the time to.
+func (x *exchange) leaveBody() (atOnce bool) {
+	n := x.r.ContentLength
+	if n == 0 || x.bodyBegun || x.r.ProtoMajor != 1 {
+		return false
+	}
+	if len(x.r.Header["Expect"]) > 0 {
+		x.readDeadline(linger)
+		return false
+	}
+	x.readDeadline(x.s.cfg.BodyTimeout)
+	if n > 0 && n <= maxAwaitedBody || http.NewResponseController(x.w).EnableFullDuplex() != nil {
+		return false
+	}
+	x.w.Header()["Connection"] = valueClose
+	return true
+}
+
+// hearOut lets a client that reads no answer before it has sent its body do so, for
+// the time of a linger. The connection then ends.
+func (x *exchange) hearOut() {
+	if http.NewResponseController(x.w).Flush() != nil {
+		return
+	}
+	x.readDeadline(linger)
+	_, _ = io.Copy(io.Discard, x.r.Body)
 }
 
 // readDeadline bounds the reading of the body from now on; 0 lifts the bound.

@@ -35,6 +35,7 @@ func (x *exchange) bulk() {
 	if x.refused() {
 		return
 	}
+	x.bodyBegun = true
 	// Lines are answered while others still arrive.
 	_ = http.NewResponseController(x.w).EnableFullDuplex()
 	b := &bulkWrite{

@@ -16,10 +16,11 @@
 //
 // # Faults
 //
-// A request is looked at as a whole before it is refused: every check reports
-// what it finds to the exchange, which keeps the fault that comes first in
+// The head of a request is looked at as a whole before it is refused: every check
+// reports what it finds to the exchange, which keeps the fault that comes first in
 // api.Table. So a request with two faults has one defined answer, whatever the
-// order of the checks in the code.
+// order of the checks in the code. The same goes for its body, which is read only
+// if the head has no fault.
 //
 // # What is never done
 //

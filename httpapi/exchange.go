@@ -42,6 +42,8 @@ type exchange struct {
 	// bodyFailed says that the body could not be read, so that there is nothing
 	// to say about its content.
 	bodyFailed bool
+	// bodyBegun says that the body, if there is one, was read, or a part of it.
+	bodyBegun bool
 	// unsent says that an answer could not be written whole. HTTP/2 may then still
 	// read from the buffer when the handler has returned.
 	unsent bool
@@ -88,7 +90,7 @@ func (x *exchange) end() {
 	x.q.reset()
 	x.s, x.w, x.r, x.route = nil, nil, nil, nil
 	x.fault = fault{}
-	x.requestID, x.sent, x.taken, x.idempotency, x.fences, x.bodyFailed = "", 0, false, "", nil, false
+	x.requestID, x.sent, x.taken, x.idempotency, x.fences, x.bodyFailed, x.bodyBegun = "", 0, false, "", nil, false, false
 	if x.unsent {
 		x.out, x.unsent = nil, false
 	}
@@ -170,6 +172,7 @@ var (
 	valueAccept    = []string{"Accept"}
 	valueNoStore   = []string{"no-store"}
 	valueNoCache   = []string{"private, no-cache"}
+	valueClose     = []string{"close"}
 	valueTrue      = []string{"true"}
 	valueOneSecond = []string{"1"}
 )

@@ -178,7 +178,11 @@ func (x *exchange) sendProblem(revision uint64) {
 	}
 	x.out = appendProblem(x.out[:0], f, info, x.id())
 	x.out = append(x.out, '\n')
+	atOnce := x.leaveBody()
 	x.send(info.Status, valueProblem, x.out, revision)
+	if atOnce {
+		x.hearOut()
+	}
 }
 
 func appendProblem(b []byte, f *fault, info api.CodeInfo, requestID string) []byte {

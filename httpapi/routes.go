@@ -283,5 +283,9 @@ func (x *exchange) run(rt *route) {
 	if x.r.URL.RawQuery != "" {
 		x.parseQuery(x.r.URL.RawQuery, rt.params, rt.repeats)
 	}
+	if rt.body == noBody && x.r.ContentLength != 0 && !rt.stream {
+		// net/http reads it before the answer goes out.
+		x.readDeadline(x.s.cfg.BodyTimeout)
+	}
 	rt.handle(x)
 }

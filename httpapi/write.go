@@ -49,20 +49,25 @@ func (x *exchange) readPut(op *kv.Op) []byte {
 	x.leaseOptions(op, x.q.present.has(pLease), x.q.present.has(pTTL))
 	x.checkWritable(op.Key)
 
-	body, _ := x.readBody(maxBodyBytes)
-	if len(body) > kv.MaxValueBytes {
-		x.failLimit(api.CodeValueTooLarge, kv.MaxValueBytes, "a value has at most %d bytes, this one has %d", kv.MaxValueBytes, len(body))
-	}
-	op.Value = body
-	if op.IgnoreValue {
-		if len(body) > 0 {
-			x.fail(api.CodeInvalidArgument, "ignore_value excludes a body")
-		}
-	} else if given := x.r.Header["Content-Type"]; len(given) > 0 && !isForm(given[0]) {
+	if given := x.r.Header["Content-Type"]; len(given) > 0 && !op.IgnoreValue && !isForm(given[0]) {
 		op.ContentType = given[0]
 		x.checkContentType(op.ContentType)
 	}
+	x.checkValue(op, x.r.ContentLength) // what is announced; -1 says nothing
+	body, _ := x.readBody(maxBodyBytes)
+	x.checkValue(op, int64(len(body)))
+	op.Value = body
 	return body
+}
+
+// checkValue reports a value of a size that a put can't have.
+func (x *exchange) checkValue(op *kv.Op, size int64) {
+	if size > kv.MaxValueBytes {
+		x.failLimit(api.CodeValueTooLarge, kv.MaxValueBytes, "a value has at most %d bytes, this one has %d", kv.MaxValueBytes, size)
+	}
+	if size > 0 && op.IgnoreValue {
+		x.fail(api.CodeInvalidArgument, "ignore_value excludes a body")
+	}
 }
 
 // deleteKey answers DELETE on a key.
