@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -97,10 +98,20 @@ func (t *tally) add(o *tally) {
 	t.latency.Merge(&o.latency)
 }
 
-// fill loads keys 0 to n-1 through all sessions at once and stops at the first
-// error.
+// fill loads keys 0 to n-1 through all sessions at once. A request that was answered
+// with an error is repeated, which writes the same again; it takes its time, and is
+// told of. The first one that stays an error ends it.
 func fill(ctx context.Context, sessions []session, n int) error {
-	return shareOut(ctx, sessions, n, sessions[0].batch(), session.load)
+	const attempts = 5
+	return shareOut(ctx, sessions, n, sessions[0].batch(), func(s session, keys []int) (err error) {
+		for range attempts {
+			if err = s.load(keys); err == nil || broken(err) || ctx.Err() != nil {
+				return err
+			}
+			fmt.Fprintf(os.Stderr, "bench: a bulk request is repeated: %v\n", err)
+		}
+		return err
+	})
 }
 
 // overwrite puts each of the keys 0 to n-1 by itself, with the value that it has.

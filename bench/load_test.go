@@ -20,6 +20,17 @@ type fakeSession struct {
 	session
 	loaded *atomic.Int64
 	fail   bool
+	// refusals are answers to the first requests.
+	refusals chan error
+}
+
+// errorsOf are so many refusals.
+func errorsOf(n int) chan error {
+	c := make(chan error, n)
+	for range n {
+		c <- unexpected("load", 429, nil)
+	}
+	return c
 }
 
 func (f fakeSession) batch() int { return 7 }
@@ -28,6 +39,11 @@ func (f fakeSession) load(keys []int) error {
 	if f.fail {
 		return errors.New("full")
 	}
+	select {
+	case err := <-f.refusals:
+		return err
+	default:
+	}
 	f.loaded.Add(int64(len(keys)))
 	return nil
 }
@@ -35,6 +51,12 @@ func (f fakeSession) load(keys []int) error {
 func TestFill(t *testing.T) {
 	var loaded atomic.Int64
 	good, bad := fakeSession{loaded: &loaded}, fakeSession{fail: true}
+	if err := fill(t.Context(), []session{fakeSession{loaded: &loaded, refusals: errorsOf(3)}}, 7); err != nil || loaded.Swap(0) != 7 {
+		t.Errorf("a request that is refused three times: %v", err)
+	}
+	if err := fill(t.Context(), []session{fakeSession{loaded: &loaded, refusals: errorsOf(5)}}, 7); err == nil || loaded.Load() != 0 {
+		t.Errorf("a request that is refused each time: %v", err)
+	}
 	if err := fill(t.Context(), []session{good, good, good}, 100); err != nil || loaded.Load() != 100 {
 		t.Errorf("loaded %d of 100, %v", loaded.Load(), err)
 	}
