@@ -331,16 +331,16 @@ func TestWatchFailover(t *testing.T) {
 // A node that can't reach the cluster is left for another one, if there is one.
 func TestWatchDoubtful(t *testing.T) {
 	const doubtful = "event: doubtful\ndata: {\"resume_from\":6}\n\n"
-	alone := newScript(t, streams(change(5, "a")+doubtful, stays))
-	other := newScript(t, streams(change(6, "b"), stays))
+	alone := newScript(t, streams(change(5, "a")+": \n\nid: 8\n\n"+doubtful, stays))
+	other := newScript(t, streams(change(9, "b"), stays))
 	left := ""
 	got, err := follow(t, newClientOf(t, client.Config{Endpoints: []string{alone.url, other.url}}),
 		client.WatchOptions{From: 5, OnRetry: func(err error, _ time.Duration) { left += err.Error() }}, 2)
-	wantWatched(t, got, err, "5:a", "6:b")
+	wantWatched(t, got, err, "5:a", "9:b")
 	if !strings.Contains(left, alone.url+" can't reach the cluster") {
 		t.Errorf("it was told %q", left)
 	}
-	if second := other.requests()[0]; second.lastEventID != "5" {
+	if second := other.requests()[0]; second.lastEventID != "8" {
 		t.Errorf("went on with %+v", second)
 	}
 

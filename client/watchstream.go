@@ -189,10 +189,13 @@ func (w *watch) connect(caller, opening context.Context, endpoint string) (endin
 			err.Problem.Title = "The connection to " + endpoint + " was lost"
 			return lost, causeOf(ctx, err)
 		}
-		if how, err := w.take(endpoint, e.Type, e.Data); how != goesOn {
+		how, err := w.take(endpoint, e.Type, e.Data)
+		if how == goesOn || how == lost {
+			w.place(e.ID)
+		}
+		if how != goesOn {
 			return how, err
 		}
-		w.place(e.ID)
 	}
 }
 
