@@ -98,20 +98,39 @@ func (t *tally) add(o *tally) {
 	t.latency.Merge(&o.latency)
 }
 
-// fill loads keys 0 to n-1 through all sessions at once. A request that was answered
-// with an error is repeated, which writes the same again; it takes its time, and is
-// told of. The first one that stays an error ends it.
+// fill loads keys 0 to n-1 through all sessions at once and stops at the first
+// error.
 func fill(ctx context.Context, sessions []session, n int) error {
-	const attempts = 5
-	return shareOut(ctx, sessions, n, sessions[0].batch(), func(s session, keys []int) (err error) {
-		for range attempts {
-			if err = s.load(keys); err == nil || broken(err) || ctx.Err() != nil {
+	return fillPart(ctx, sessions, 0, n, n)
+}
+
+// fillPart loads a part of n keys.
+func fillPart(ctx context.Context, sessions []session, from, to, n int) error {
+	return share(ctx, sessions, from, to, n, sessions[0].batch(), session.load)
+}
+
+// loadInParts loads n keys, many of them in parts: one that fails, as it may when a
+// server is behind with its work on the disk, is loaded again, from its start and
+// over new connections, which writes the same once more. It takes its time and is
+// told of.
+func loadInParts(ctx context.Context, n int, part func(from, to int) error) error {
+	const (
+		size     = 1_000_000
+		attempts = 5
+	)
+	for from := 0; from < n; from += size {
+		for attempt := 1; ; attempt++ {
+			err := part(from, min(from+size, n))
+			if err == nil {
+				break
+			}
+			if attempt == attempts || n <= size || ctx.Err() != nil {
 				return err
 			}
-			fmt.Fprintf(os.Stderr, "bench: a bulk request is repeated: %v\n", err)
+			fmt.Fprintf(os.Stderr, "bench: keys from %d on are loaded again: %v\n", from, err)
 		}
-		return err
-	})
+	}
+	return nil
 }
 
 // overwrite puts each of the keys 0 to n-1 by itself, with the value that it has.
@@ -124,23 +143,29 @@ func overwrite(ctx context.Context, data *dataset, sessions []session, n int) er
 // shareOut hands the keys 0 to n-1, scattered and so many at a time, to whichever
 // session is free.
 func shareOut(ctx context.Context, sessions []session, n, batch int, do func(session, []int) error) error {
+	return share(ctx, sessions, 0, n, n, batch, do)
+}
+
+// share hands out a part of them.
+func share(ctx context.Context, sessions []session, from, to, n, batch int, do func(session, []int) error) error {
 	var next atomic.Int64
+	next.Store(int64(from))
 	failed := make([]error, len(sessions))
 	var wg sync.WaitGroup
 	for i, s := range sessions {
 		wg.Go(func() {
 			keys := make([]int, 0, batch)
 			for ctx.Err() == nil {
-				to := int(next.Add(int64(batch)))
+				end := int(next.Add(int64(batch)))
 				keys = keys[:0]
-				for at := to - batch; at < min(to, n); at++ {
+				for at := end - batch; at < min(end, to); at++ {
 					keys = append(keys, scatter(at, n))
 				}
 				if len(keys) == 0 {
 					return
 				}
 				if failed[i] = do(s, keys); failed[i] != nil {
-					next.Store(int64(n)) // the others need not go on
+					next.Store(int64(to)) // the others need not go on
 					return
 				}
 			}

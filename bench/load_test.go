@@ -20,17 +20,6 @@ type fakeSession struct {
 	session
 	loaded *atomic.Int64
 	fail   bool
-	// refusals are answers to the first requests.
-	refusals chan error
-}
-
-// errorsOf are so many refusals.
-func errorsOf(n int) chan error {
-	c := make(chan error, n)
-	for range n {
-		c <- unexpected("load", 429, nil)
-	}
-	return c
 }
 
 func (f fakeSession) batch() int { return 7 }
@@ -39,11 +28,6 @@ func (f fakeSession) load(keys []int) error {
 	if f.fail {
 		return errors.New("full")
 	}
-	select {
-	case err := <-f.refusals:
-		return err
-	default:
-	}
 	f.loaded.Add(int64(len(keys)))
 	return nil
 }
@@ -51,12 +35,6 @@ func (f fakeSession) load(keys []int) error {
 func TestFill(t *testing.T) {
 	var loaded atomic.Int64
 	good, bad := fakeSession{loaded: &loaded}, fakeSession{fail: true}
-	if err := fill(t.Context(), []session{fakeSession{loaded: &loaded, refusals: errorsOf(3)}}, 7); err != nil || loaded.Swap(0) != 7 {
-		t.Errorf("a request that is refused three times: %v", err)
-	}
-	if err := fill(t.Context(), []session{fakeSession{loaded: &loaded, refusals: errorsOf(5)}}, 7); err == nil || loaded.Load() != 0 {
-		t.Errorf("a request that is refused each time: %v", err)
-	}
 	if err := fill(t.Context(), []session{good, good, good}, 100); err != nil || loaded.Load() != 100 {
 		t.Errorf("loaded %d of 100, %v", loaded.Load(), err)
 	}
@@ -67,6 +45,53 @@ func TestFill(t *testing.T) {
 	cancel()
 	if err := fill(ctx, []session{good}, 100); !errors.Is(err, context.Canceled) {
 		t.Errorf("an interrupted load: %v", err)
+	}
+}
+
+// TestLoadInParts: only a part of many is loaded again, and not for ever.
+func TestLoadInParts(t *testing.T) {
+	fails := 0
+	var parts []int
+	part := func(from, to int) error {
+		parts = append(parts, from, to)
+		if fails--; fails >= 0 {
+			return errors.New("behind")
+		}
+		return nil
+	}
+	for _, tt := range []struct {
+		n, fails int
+		failed   bool
+		parts    []int
+	}{
+		{5, 0, false, []int{0, 5}},
+		{5, 1, true, []int{0, 5}},
+		{1_000_001, 2, false, []int{0, 1_000_000, 0, 1_000_000, 0, 1_000_000, 1_000_000, 1_000_001}},
+		{2_000_000, 5, true, []int{0, 1_000_000, 0, 1_000_000, 0, 1_000_000, 0, 1_000_000, 0, 1_000_000}},
+	} {
+		fails, parts = tt.fails, nil
+		if err := loadInParts(t.Context(), tt.n, part); (err != nil) != tt.failed || !slices.Equal(parts, tt.parts) {
+			t.Errorf("%d keys with %d errors: %v, %v", tt.n, tt.fails, parts, err)
+		}
+	}
+}
+
+// TestShare: parts hand out each key once.
+func TestShare(t *testing.T) {
+	seen := make([]int, 100)
+	for _, part := range [][2]int{{0, 30}, {30, 31}, {31, 100}} {
+		err := share(t.Context(), []session{fakeSession{}}, part[0], part[1], len(seen), 7, func(_ session, keys []int) error {
+			for _, key := range keys {
+				seen[key]++
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if slices.Min(seen) != 1 || slices.Max(seen) != 1 {
+		t.Errorf("keys were handed out %v times", seen)
 	}
 }
 

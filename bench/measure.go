@@ -130,12 +130,14 @@ func perOperation(cpu time.Duration, ops float64) float64 {
 
 // load writes keys through the target's own sessions, as fast as it can.
 func (s *server) load(ctx context.Context, keys int) error {
-	c, err := s.target.dial(ctx, s.addr, s.target.loaders)
-	if err != nil {
-		return err
-	}
-	defer c.close()
-	return fill(ctx, c.sessions, keys)
+	return loadInParts(ctx, keys, func(from, to int) error {
+		c, err := s.target.dial(ctx, s.addr, s.target.loaders)
+		if err != nil {
+			return err
+		}
+		defer c.close()
+		return fillPart(ctx, c.sessions, from, to, keys)
+	})
 }
 
 // quiet takes what came before out of the measurement: pages of earlier files

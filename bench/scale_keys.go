@@ -104,7 +104,7 @@ func scaleKeys(ctx context.Context, set settings, data *dataset, t target, keys 
 	set.Keys, set.FootprintKeys = keys, keys
 	f := &footprintRun{server: srv, set: set, data: data}
 	if err := f.fill(ctx); err != nil {
-		return sample{}, err
+		return sample{}, errors.Join(err, srv.alive())
 	}
 	gets, err := f.closedLoop(ctx, t.dialFor(true), getStep(false)(data, set))
 	if err != nil {
