@@ -54,6 +54,7 @@ func rollBack(t *testing.T, c *Cluster, n *Node, image string) {
 // it serves nothing but what was written. The others serve what was written all
 // the time, and in the end all three hold the same.
 func TestBitFlips(t *testing.T) {
+	beside(t)
 	e := NewEvidence(t)
 	random := rand.New(rand.NewPCG(Seed(t), 0))
 	c := NewCluster(t, e, random, Layout{Size: 3})

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -27,9 +28,9 @@ type Disk struct {
 	up    bool
 }
 
-// NewDisk makes a file system of a size and mounts it. The test is skipped,
-// and says why, where that is not possible.
-func NewDisk(t testing.TB, e *Evidence, name string, size int64) *Disk {
+// NewDisk makes a file system of a size, with further options of mkfs.ext4, and
+// mounts it. The test is skipped, and says why, where that is not possible.
+func NewDisk(t testing.TB, e *Evidence, name string, size int64, options ...string) *Disk {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("SKIPPED: a disk of its own needs root, to mount it")
@@ -46,7 +47,8 @@ func NewDisk(t testing.TB, e *Evidence, name string, size int64) *Disk {
 	if err := errors.Join(os.Mkdir(d.Dir, 0o700), os.WriteFile(d.image, nil, 0o600), os.Truncate(d.image, size)); err != nil {
 		t.Fatal(err)
 	}
-	if err := command("mkfs.ext4", "-q", "-F", d.image); err != nil {
+	// Without what is kept back for root, as who the nodes run: full is full.
+	if err := command("mkfs.ext4", slices.Concat([]string{"-q", "-F", "-m", "0"}, options, []string{d.image})...); err != nil {
 		t.Fatal(err)
 	}
 	if err := d.Mount(); err != nil {
@@ -123,9 +125,55 @@ func (d *Disk) Fill(leave int64) (remove func() error, err error) {
 	if err != nil {
 		return nil, err
 	}
-	err = unix.Fallocate(int(f.Fd()), 0, 0, free-leave)
+	err = take(int(f.Fd()), free-leave)
 	return func() error { return os.Remove(f.Name()) }, errors.Join(err, f.Close())
 }
+
+// take gives a file so many bytes of the disk, or, where the file system needs some of
+// them to keep account of the others, as many as there are.
+func take(fd int, bytes int64) error {
+	for at, step := int64(0), bytes; at < bytes && step > 0; {
+		switch err := unix.Fallocate(fd, 0, at, min(step, bytes-at)); {
+		case err == nil:
+			at += step
+		case errors.Is(err, unix.ENOSPC):
+			step /= 2
+		case !errors.Is(err, unix.EINTR):
+			return err
+		}
+	}
+	return nil
+}
+
+// FillInodes takes all inodes that the disk has left, with empty files in a
+// directory that is made for the first of them.
+func (d *Disk) FillInodes() error {
+	if err := os.MkdirAll(d.fillers(), 0o700); err != nil && !errors.Is(err, unix.ENOSPC) {
+		return err
+	}
+	for {
+		f, err := os.CreateTemp(d.fillers(), "")
+		if errors.Is(err, unix.ENOSPC) || errors.Is(err, os.ErrNotExist) {
+			break
+		}
+		if err := errors.Join(err, f.Close()); err != nil {
+			return err
+		}
+	}
+	var fs unix.Statfs_t
+	if err := unix.Statfs(d.Dir, &fs); err != nil {
+		return err
+	}
+	if free := fs.Bavail * uint64(fs.Bsize); free < 1<<20 {
+		return fmt.Errorf("the disk has %d inodes and %d bytes left; it was to be the inodes that are used up", fs.Ffree, free)
+	}
+	return nil
+}
+
+// FreeInodes undoes all of FillInodes.
+func (d *Disk) FreeInodes() error { return os.RemoveAll(d.fillers()) }
+
+func (d *Disk) fillers() string { return filepath.Join(d.Dir, "fillers") }
 
 func command(name string, args ...string) error {
 	out, err := exec.Command(name, args...).CombinedOutput()

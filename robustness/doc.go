@@ -68,7 +68,7 @@
 // # The parts
 //
 //   - process.go and cluster.go: processes, their ports, logs and directories.
-//   - disk.go: a file system of its own for a node, which can lose power or be
+//   - disk_linux.go: a file system of its own for a node, which can lose power or be
 //     full.
 //   - operation.go, client.go, traffic.go: what is asked, how, and by whom.
 //   - nemesis.go: what goes wrong, and when.
@@ -80,6 +80,7 @@
 //   - network_linux.go: what is between the nodes on the loopback, and can be cut.
 //   - namespaces_linux.go, netfault_linux.go: nodes with a network of their own, and
 //     how its wire breaks.
+//   - cable_linux.go: a wire on which frames are lost, doubled, and overtaken.
 //   - processfault_linux.go: system calls that fail or wait, and limits.
 //   - alive.go: that each node can do everything again at the end.
 //   - watchtrace.go, watchclient.go: what a watcher asks for and receives.

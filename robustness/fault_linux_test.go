@@ -61,6 +61,19 @@ func TestNarrow(t *testing.T) {
 	onTheWire(t, 1, narrow)
 }
 
+// throughCable needs what a cable is made of.
+func throughCable(t *testing.T, b wireBreak) {
+	onlyLong(t)
+	needs(t, nil, []string{"/dev/net/tun"})
+	onTheWire(t, 1, b)
+}
+
+func TestLoss(t *testing.T)      { throughCable(t, lossy) }
+func TestReorder(t *testing.T)   { throughCable(t, reorders) }
+func TestDuplicate(t *testing.T) { throughCable(t, doubles) }
+func TestDelay(t *testing.T)     { throughCable(t, delays) }
+func TestBadWire(t *testing.T)   { throughCable(t, badWire) }
+
 // local plays a scenario of three nodes on the loopback.
 func local(t *testing.T, s Scenario, few int, fault Fault) {
 	s.Layout.Size, s.Rounds, s.Fault, s.Seed, s.Alive = 3, rounds(few, 20), fault, Seed(t), true

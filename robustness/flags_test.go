@@ -89,6 +89,7 @@ func work(t *testing.T, c *Cluster, random *rand.Rand, enough int64) (decided *a
 // deaths. All that is replicated must come out the same. Then it sends commands
 // that are beyond the budget of one, which must be refused whole.
 func TestDifferentFlags(t *testing.T) {
+	beside(t)
 	random := rand.New(rand.NewPCG(Seed(t), 0))
 	c := NewCluster(t, NewEvidence(t), random, Layout{Size: 3, Flags: [][]string{
 		{"--cache", "1MiB", "--auto-compaction-keep", "2s", "--log-level", "warn"},

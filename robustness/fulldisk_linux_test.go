@@ -1,9 +1,13 @@
 package robustness
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"os"
+	"strings"
 	"testing"
 	"time"
 )
@@ -27,67 +31,211 @@ func await(t *testing.T, h *HTTP, n *Node, method, path, body string, want int, 
 	must(t, err)
 }
 
+// TestFullDisk has the disks of all three nodes go below the reserve, at the same
+// time (F-11). They refuse what grows the store, do everything else, and take writes
+// again by themselves when there is room.
 func TestFullDisk(t *testing.T) {
 	beside(t)
-	s, e, disks := withDisks(t, Scenario{Layout: Layout{Size: 1}}, smallDisk)
+	s, e, disks := withDisks(t, Scenario{Layout: Layout{Size: 3}}, smallDisk)
 	c := NewCluster(t, e, rand.New(rand.NewPCG(Seed(t), 0)), s.Layout)
 	must(t, c.Start())
-	h, n := NewHTTP(), c.Nodes[0]
+	h := NewHTTP()
 	defer h.Close()
-	for _, key := range []string{"a", "b"} {
-		await(t, h, n, http.MethodPut, "/v1/kv/"+key, "before", 201, "")
+	for round := range rounds(1, 20) {
+		c.Note("round %d", round+1)
+		for _, n := range c.Nodes {
+			for _, key := range []string{"keep/", "drop/"} {
+				_, err := AwaitWrite(h, n, key+n.Name, "before")
+				must(t, err)
+			}
+		}
+		remove, err := fillAll(disks, reserve-32<<20)
+		must(t, err)
+		for _, n := range c.Nodes {
+			await(t, h, n, http.MethodPut, "/v1/kv/refused/"+n.Name, "refused", 507, "no-space")
+		}
+		for _, n := range c.Nodes {
+			if a := h.Do(n, Request{Method: http.MethodGet, Path: "/v1/kv/keep/" + n.Name}); a.Status != 200 || valueIn(a.Body) != "before" {
+				t.Errorf("a read on a full disk answers %d %s", a.Status, a.Body)
+			}
+			if got, code := status(h, n, http.MethodDelete, "/v1/kv/drop/"+n.Name, ""); got != 200 {
+				t.Errorf("a delete on a full disk answers %d %s", got, code)
+			}
+			if got, _ := status(h, n, http.MethodGet, "/v1/kv/drop/"+n.Name, ""); got != 404 {
+				t.Errorf("what was deleted on a full disk answers %d", got)
+			}
+		}
+		if a := h.Do(c.Nodes[round%3], jsonRequest(http.MethodPost, "/v1/compact", `{"keep_revisions":0}`)); a.Status != 200 {
+			t.Errorf("a compaction on a full disk answers %d %s", a.Status, a.Body)
+		}
+		must(t, remove())
+		for _, n := range c.Nodes {
+			_, err := AwaitWrite(h, n, "after/"+n.Name, "after")
+			must(t, err)
+			if got, _ := status(h, n, http.MethodGet, "/v1/kv/keep/"+n.Name, ""); got != 200 {
+				t.Errorf("what was there before the disk was full answers %d", got)
+			}
+		}
 	}
-
-	remove, err := disks[0].Fill(reserve - 32<<20)
+	_, err := c.AwaitEqual(h, 1)
 	must(t, err)
-	await(t, h, n, http.MethodPut, "/v1/kv/a", "refused", 507, "no-space")
-	a := h.Do(n, Request{Method: http.MethodGet, Path: "/v1/kv/a"})
-	if a.Status != 200 {
-		t.Errorf("a read on a full disk answers %d %s", a.Status, a.Problem.Code)
-	}
-	if got, code := status(h, n, http.MethodDelete, "/v1/kv/b", ""); got != 200 {
-		t.Errorf("a delete on a full disk answers %d %s", got, code)
-	}
-	if got, _ := status(h, n, http.MethodGet, "/v1/kv/b", ""); got != 404 {
-		t.Errorf("what was deleted on a full disk answers %d", got)
-	}
-
-	must(t, remove())
-	await(t, h, n, http.MethodPut, "/v1/kv/c", "after", 201, "")
-	if got, _ := status(h, n, http.MethodGet, "/v1/kv/a", ""); got != 200 {
-		t.Errorf("what was there before the disk was full answers %d", got)
-	}
 	var v Verdict
 	v.CheckLogs(c)
 	Judge(t, &v)
 }
 
-// TestDiskToTheLastByte takes the last byte of one node's disk, under traffic.
-// The node may end; it may not answer what it could not keep, and it comes back
-// when there is room.
+// fillAll takes all but some bytes of several disks at once.
+func fillAll(disks []*Disk, leave int64) (remove func() error, err error) {
+	var removes []func() error
+	for _, d := range disks {
+		r, err := d.Fill(leave)
+		if r != nil {
+			removes = append(removes, r)
+		}
+		if err != nil {
+			return nil, errors.Join(err, undo(removes)())
+		}
+	}
+	return undo(removes), nil
+}
+
+// TestDiskToTheLastByte takes the last byte of one node's disk (F-10), and of all
+// three at once (F-11), in turn, under traffic. A node may end, and then says why,
+// as often as it is started before there is room; it may not answer what it could
+// not keep, and it comes back when there is.
 func TestDiskToTheLastByte(t *testing.T) {
 	beside(t)
-	s, _, disks := withDisks(t, Scenario{Layout: Layout{Size: 3}, Rounds: rounds(2, 20), Seed: Seed(t)}, smallDisk)
+	s, _, disks := withDisks(t, Scenario{Layout: Layout{Size: 3}, Rounds: rounds(2, 40), Seed: Seed(t)}, smallDisk)
 	s.MayCrash = true
 	s.Fault = func(c *Cluster, random *rand.Rand, round int) error {
-		n := c.Nodes[random.IntN(len(c.Nodes))]
-		remove, err := disks[n.Index].Fill(0)
+		nodes := []*Node{c.Nodes[random.IntN(len(c.Nodes))]}
+		if round%2 == 1 {
+			nodes = c.Nodes
+		}
+		var full []*Disk
+		for _, n := range nodes {
+			full = append(full, disks[n.Index])
+		}
+		remove, err := fillAll(full, 0)
 		if err != nil {
 			return err
 		}
-		c.Note("the disk of %s is full", n.Name)
-		moment(random, 2*time.Second, 4*time.Second)
+		c.Note("the disks of %d nodes are full", len(nodes))
+		moment(random, 2*time.Second, 8*time.Second)
+		for _, n := range nodes {
+			if n.Running() {
+				continue
+			}
+			if err := restartEnded(c, n); err != nil {
+				return errors.Join(err, remove())
+			}
+			// Whether it serves on a disk that is full, or ends again, is its affair.
+			if took, err := n.AwaitReady(2 * time.Second); err != nil {
+				c.Note("started on a full disk: %v", err)
+			} else {
+				c.Note("%s is ready on a full disk after %v", n.Name, took)
+			}
+		}
 		if err := remove(); err != nil {
 			return err
 		}
-		c.Note("it is not any more; the node runs: %v", n.Running())
-		if n.Running() {
-			return nil
+		c.Note("there is room")
+		for _, n := range nodes {
+			// One that has met the full disk may be about to end.
+			if _, err := n.AwaitReady(readyWithin); err == nil {
+				continue
+			} else if n.Running() {
+				return err
+			}
+			if err := restartEnded(c, n); err != nil {
+				return err
+			}
 		}
-		_ = n.Kill() // it says that the node had ended, which is known
-		return n.Start()
+		return nil
 	}
 	Judge(t, s.Run(t))
+}
+
+// smallMemtables has the store of a server make files all the time, and not after
+// 16 MiB.
+var smallMemtables = Edit{File: "storage/store.go", Old: "o.MemTableBytes = 16 << 20", New: "o.MemTableBytes = 64 << 10"}
+
+// TestNoInodes takes the last inode of one node's disk, or of all three, in turn,
+// under traffic (F-10). There are bytes enough, so the reserve does not see it: the
+// store's background work does, or a log that needs a file. A node refuses what grows
+// the store, or ends and says why; nothing that was acknowledged is lost, and
+// everything goes on when there are inodes again.
+func TestNoInodes(t *testing.T) {
+	onlyLong(t)
+	for name, edits := range map[string][]Edit{"of the store": {smallMemtables}, "of the log": {shortLog}} {
+		t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) {
+			binary, err := BuildEdited(t.TempDir(), edits...)
+			must(t, err)
+			s, _, disks := withDisks(t, Scenario{Layout: Layout{Size: 3, Binary: binary}, Rounds: rounds(2, 20), Seed: Seed(t)}, smallDisk, "-N", "2000")
+			s.MayCrash, s.Fault = true, noInodes(disks)
+			Judge(t, s.Run(t))
+		})
+	}
+}
+
+func noInodes(disks []*Disk) Fault {
+	return func(c *Cluster, random *rand.Rand, round int) error {
+		nodes := []*Node{c.Nodes[random.IntN(len(c.Nodes))]}
+		if round%2 == 1 {
+			nodes = c.Nodes
+		}
+		before := map[*Node]int64{}
+		for _, n := range nodes {
+			info, err := os.Stat(n.Log)
+			if err != nil {
+				return err
+			}
+			before[n] = info.Size()
+		}
+		c.Note("the disks of %d nodes have no inodes", len(nodes))
+		fill := func() error {
+			var errs []error
+			for _, n := range nodes {
+				errs = append(errs, disks[n.Index].FillInodes())
+			}
+			return errors.Join(errs...)
+		}
+		// Files that the node deletes give inodes back, which are taken as well.
+		_, met := retry(func() (struct{}, error) {
+			if err := fill(); err != nil {
+				return struct{}{}, err
+			}
+			return struct{}{}, metNoRoom(c, nodes, before)
+		})
+		moment(random, 0, 2*time.Second)
+		errs := []error{met}
+		for _, n := range nodes {
+			errs = append(errs, disks[n.Index].FreeInodes())
+		}
+		c.Note("there are inodes")
+		for _, n := range nodes {
+			if _, err := n.AwaitReady(readyWithin); err != nil && !n.Running() {
+				errs = append(errs, restartEnded(c, n))
+			}
+		}
+		return errors.Join(errs...)
+	}
+}
+
+// metNoRoom asks whether one of some nodes has noticed that its disk is full since its
+// log was so long. The others need not, where a majority has ended of it.
+func metNoRoom(c *Cluster, nodes []*Node, before map[*Node]int64) error {
+	for _, n := range nodes {
+		log, err := os.ReadFile(n.Log)
+		if err != nil {
+			return err
+		}
+		if bytes.Contains(log[before[n]:], []byte("has no room for")) || bytes.Contains(log[before[n]:], []byte("can't go on; its disk is full")) {
+			c.Note("%s has noticed; it runs: %v", n.Name, n.Running())
+			return nil
+		}
+	}
+	return fmt.Errorf("none of %d nodes has noticed that its disk has no inodes", len(nodes))
 }
 
 // TestQuota fills the store of three nodes until the one with the smallest quota

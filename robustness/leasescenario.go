@@ -162,9 +162,16 @@ func onlyTheLongLease(h *HTTP, n *Node) error {
 
 // leader finds the node that leads.
 func leader(c *Cluster, h *HTTP) (*Node, error) {
-	return retry(func() (*Node, error) {
+	n, _, err := leaderAndTerm(c, h)
+	return n, err
+}
+
+// leaderAndTerm also tells in which term it leads: one more than before after each
+// election.
+func leaderAndTerm(c *Cluster, h *HTTP) (found *Node, newest uint64, err error) {
+	found, err = retry(func() (*Node, error) {
 		var found *Node
-		var newest uint64
+		newest = 0
 		for _, n := range c.Nodes {
 			a := h.Do(n, Request{Method: http.MethodGet, Path: "/v1/status"})
 			var status struct {
@@ -180,6 +187,7 @@ func leader(c *Cluster, h *HTTP) (*Node, error) {
 		}
 		return found, nil
 	})
+	return found, newest, err
 }
 
 // PauseLeader stops the leader for longer than any lease of the traffic lives. It

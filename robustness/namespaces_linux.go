@@ -37,6 +37,9 @@ func (*Namespaces) peer(i int) string    { return fmt.Sprintf("%s%d:7481", subne
 func (s *Namespaces) in(i int) []string  { return enter(s.name(i)) }
 func (s *Namespaces) ip(i int) []string  { return []string{"-n", s.name(i)} }
 
+// port is the device at the hub's end of a node's link.
+func (*Namespaces) port(i int) string { return fmt.Sprintf("port%d", i+1) }
+
 // enter is what a command in a namespace begins with. The command sees the machine's
 // /sys, with its control groups.
 func enter(space string) []string { return []string{"nsenter", "--net=/run/netns/" + space} }
@@ -96,7 +99,7 @@ func (s *Namespaces) build() error {
 		{"-n", s.hub(), "link", "set", "wire", "up"},
 	}
 	for i := range mostNodes {
-		port := fmt.Sprintf("port%d", i+1)
+		port := s.port(i)
 		steps = append(steps,
 			[]string{"netns", "add", s.name(i)},
 			[]string{"-n", s.hub(), "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", s.name(i)},

@@ -136,3 +136,26 @@ func narrow(s *Namespaces, random *rand.Rand) (string, func() error, error) {
 	return fmt.Sprintf("what n%d sends goes at %s", i+1, rate),
 		func() error { return command("tc", append(shape, "del", "dev", "eth0", "root")...) }, err
 }
+
+// through leads what a node sends and receives through a cable that does it harm
+// (F-08).
+func through(invent func(random *rand.Rand) harm) wireBreak {
+	return func(s *Namespaces, random *rand.Rand) (string, func() error, error) {
+		h := invent(random)
+		c, err := s.lead(random.IntN(mostNodes), h, random)
+		return fmt.Sprintf("the wire of n%d is bad: %+v", c.node+1, h), c.end, err
+	}
+}
+
+var (
+	lossy    = through(func(random *rand.Rand) harm { return harm{loss: []float64{.02, .1, .3}[random.IntN(3)]} })
+	reorders = through(func(random *rand.Rand) harm { return harm{held: []float64{.05, .25, .5}[random.IntN(3)]} })
+	doubles  = through(func(random *rand.Rand) harm { return harm{twice: []float64{.1, .5, 1}[random.IntN(3)]} })
+	delays   = through(func(*rand.Rand) harm { return harm{delay: 75 * time.Millisecond, jitter: 50 * time.Millisecond} })
+	badWire  = through(func(random *rand.Rand) harm {
+		return harm{
+			loss: .1 * random.Float64(), twice: .2 * random.Float64(), held: .2 * random.Float64(),
+			delay: 30 * time.Millisecond, jitter: 30 * time.Millisecond,
+		}
+	})
+)

@@ -12,13 +12,14 @@ import (
 // diskBytes is the size of a node's disk. The image is sparse.
 const diskBytes = 4 << 30
 
-// withDisks gives each node of a scenario a disk of its own, and takes the
-// clean-up of the evidence along: NewEvidence must come first.
-func withDisks(t *testing.T, s Scenario, bytes int64) (Scenario, *Evidence, []*Disk) {
+// withDisks gives each node of a scenario a disk of its own, made with options of
+// mkfs.ext4, and takes the clean-up of the evidence along: NewEvidence must come
+// first.
+func withDisks(t *testing.T, s Scenario, bytes int64, options ...string) (Scenario, *Evidence, []*Disk) {
 	e := NewEvidence(t)
 	var disks []*Disk
 	for _, name := range []string{"disk1", "disk2", "disk3"}[:s.Layout.Size] {
-		d := NewDisk(t, e, name, bytes)
+		d := NewDisk(t, e, name, bytes, options...)
 		disks = append(disks, d)
 		s.Layout.Dirs = append(s.Layout.Dirs, d.Dir)
 	}

@@ -72,6 +72,7 @@ func sourceLines(t *testing.T) []Pair {
 // TestRealInput loads a source tree into three nodes, line by line, and wants it
 // back byte for byte after all of them were killed.
 func TestRealInput(t *testing.T) {
+	beside(t)
 	pairs := sourceLines(t)
 	c := NewCluster(t, NewEvidence(t), rand.New(rand.NewPCG(Seed(t), 0)), Layout{Size: 3})
 	must(t, c.Start())

@@ -138,6 +138,9 @@ func (s Scenario) judge(c *Cluster, traffic *Traffic, barriers []*Operation, v *
 	} else {
 		c.Note("all nodes are at revision %d with hash %.16s", hash.Revision, hash.Hash)
 	}
+	if _, term, err := leaderAndTerm(c, h); err == nil {
+		c.Note("the term is %d after %d rounds", term, s.Rounds)
+	}
 }
 
 // tally counts the operations by what came of them.

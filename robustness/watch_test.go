@@ -9,6 +9,7 @@ import (
 // TestWatch lets watchers of all kinds watch while nodes are killed, paused, cut
 // off and left behind, and history is compacted under them.
 func TestWatch(t *testing.T) {
+	beside(t)
 	faults := []Fault{KillNine, Partition, Pause, LeaveBehind, Terminate}
 	each := rounds(1, 2)
 	for run := range rounds(2, 100) {
