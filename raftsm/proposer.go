@@ -36,9 +36,11 @@ const (
 )
 
 const (
-	// tryFor is how long one proposal is waited for before the entry is proposed
-	// again: what a follower forwarded to a leader that then died is lost
-	// without a word. An election ends the wait earlier.
+	// tryFor is how long the first proposal is waited for on a follower before the
+	// entry is proposed again, the second twice as long: what it forwarded is lost
+	// without a word when the connection breaks, or the leader dies. An election ends
+	// the wait earlier. Where replication is slow, each further proposal makes it
+	// slower, by the whole entry once more.
 	tryFor = 1500 * time.Millisecond
 	// retryPause is the pause before another try, while there is no leader.
 	retryPause = 20 * time.Millisecond
@@ -65,6 +67,8 @@ type proposer struct {
 	propose func(entry []byte, timeout time.Duration) (*dragonboat.RequestState, error)
 	// elected returns a channel that is closed at the next election.
 	elected func() <-chan struct{}
+	// leads reports whether this replica leads.
+	leads func() bool
 
 	quit chan struct{} // closed by close
 	wg   sync.WaitGroup
@@ -93,6 +97,7 @@ type flight struct {
 
 func newProposer(incarnation kv.LeaseID, timeout time.Duration) *proposer {
 	p := &proposer{incarnation: incarnation, timeout: timeout, longAfter: longQueueAfter, quit: make(chan struct{}), elected: never}
+	p.leads = func() bool { return false }
 	p.mu.work.L = &p.mu.Mutex
 	p.mu.flying = map[uint64]*flight{}
 	return p
@@ -263,13 +268,20 @@ func (p *proposer) replicate(f *flight) {
 	deadline := f.commands[0].deadline // the oldest command's
 	unknown := false
 	var last error
+	try := tryFor
 	for {
 		left := time.Until(deadline)
 		if left <= 0 {
 			break
 		}
 		elected := p.elected()
-		rs, err := p.propose(f.entry, min(left, tryFor))
+		wait := min(left, try)
+		if p.leads() {
+			// It goes into the log of this replica, and is not lost from there but by
+			// an election.
+			wait = left
+		}
+		rs, err := p.propose(f.entry, wait)
 		if err == nil {
 			var outcome dragonboat.RequestResult
 			select {
@@ -298,6 +310,7 @@ func (p *proposer) replicate(f *flight) {
 				last = dragonboat.ErrRejected
 			default: // timeout, terminated, aborted
 				unknown = true
+				try *= 2
 			}
 		} else {
 			last = err

@@ -321,6 +321,34 @@ func TestSameEntryAgain(t *testing.T) {
 	}
 }
 
+// TestWaitForAProposal says how long an entry is waited for before it is proposed
+// again: a follower can't know whether it has arrived; a leader has it in its log, and
+// to propose it again would only make what is slow slower.
+func TestWaitForAProposal(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		leads    bool
+		from, to time.Duration
+	}{{"follower", false, 0, tryFor}, {"leader", true, patience / 2, patience}} {
+		t.Run(c.name, func(t *testing.T) {
+			waits := make(chan time.Duration, 1)
+			l := &fakeLog{proposer: newProposer(incarnation("p1"), patience), answer: func(int) (bool, error) { return true, dragonboat.ErrTimeout }}
+			l.leads = func() bool { return c.leads }
+			l.propose = func(entry []byte, timeout time.Duration) (*dragonboat.RequestState, error) {
+				waits <- timeout
+				return l.receive(entry, timeout)
+			}
+			l.start()
+			defer l.close()
+			_, err := l.Propose(context.Background(), put("k", "v"))
+			must(t, err)
+			if wait := <-waits; wait <= c.from || wait > c.to {
+				t.Errorf("it is waited for %v, want more than %v and %v at the most", wait, c.from, c.to)
+			}
+		})
+	}
+}
+
 // TestCloseAnswersAll closes a proposer with commands on their way and in the
 // queue: who waits for a flight learns that nothing was applied, who is under
 // way that this is not known.

@@ -282,6 +282,7 @@ func (s *Shard) start(hasLog bool) error {
 		return h.nh.ReadIndex(shard, timeout)
 	}
 	s.proposer.elected, s.rounds.elected = h.leader.next, h.leader.next
+	s.proposer.leads = s.IsLeader
 	s.scrubber = newScrubber(s)
 	s.machine = &machine{
 		alarms: s.lookAtAlarms, scrub: s.scrubber.take, trusted: func() bool { return s.Quarantine() == Sound },
