@@ -38,7 +38,7 @@ func (a *app) elect() *cobra.Command {
 	cmd.Flags().StringVar(&value, "value", "", "what the leader proclaims (default host and process)")
 	cmd.RunE = a.runGuarded(&hold, guard{
 		what: "the lead of",
-		take: func(ctx context.Context, c *client.Client, name string) (*held, error) {
+		take: func(ctx context.Context, c *client.Client, name string, _ func(int)) (*held, error) {
 			if !cmd.Flags().Changed("value") {
 				value = ownName()
 			}

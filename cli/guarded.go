@@ -66,7 +66,9 @@ type notTakenError struct{ error }
 // A guard is what commands run under: locks, or the lead of elections.
 type guard struct {
 	what string // before a name
-	take func(ctx context.Context, c *client.Client, name string) (*held, error)
+	// take waits for its turn; before is told how many wait before it, if that is
+	// known.
+	take func(ctx context.Context, c *client.Client, name string, before func(int)) (*held, error)
 	// others says who has it and who waits, to somebody who waits for it; show
 	// prints that as the answer to a command.
 	others func(ctx context.Context, c *client.Client, name string) (string, error)
@@ -89,10 +91,10 @@ func (a *app) runGuarded(f *holdFlags, g guard) func(*cobra.Command, []string) e
 			return g.show(cmd.Context(), c, name)
 		}
 		what := fmt.Sprintf("%s %q", g.what, name)
-		take := func(ctx context.Context) (*held, error) {
+		take := func(ctx context.Context, before func(int)) (*held, error) {
 			ctx, cancel := waiting(ctx, f.wait)
 			defer cancel()
-			h, err := g.take(ctx, c, name)
+			h, err := g.take(ctx, c, name, before)
 			if err != nil {
 				return nil, notTaken(ctx, what, f.wait, err)
 			}
@@ -113,7 +115,7 @@ func (a *app) runGuarded(f *holdFlags, g guard) func(*cobra.Command, []string) e
 // guarded takes something, runs a command under it, and releases it. It passes the
 // exit status of the command on, and ends the command when what it runs under is
 // lost: by SIGTERM, and by SIGKILL if it goes on for longer than grace.
-func (a *app) guarded(ctx context.Context, take func(context.Context) (*held, error), waits func(context.Context) string, command []string, grace time.Duration) error {
+func (a *app) guarded(ctx context.Context, take func(ctx context.Context, before func(int)) (*held, error), waits func(context.Context) string, command []string, grace time.Duration) error {
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer signal.Stop(signals)
@@ -142,8 +144,8 @@ func (a *app) guarded(ctx context.Context, take func(context.Context) (*held, er
 const tellAfter = 2 * time.Second
 
 // await takes something, unless a signal comes first. If it takes a while, it says
-// for what it waits.
-func (a *app) await(ctx context.Context, take func(context.Context) (*held, error), waits func(context.Context) string, signals <-chan os.Signal) (*held, error) {
+// for what it waits, and then each change of its place.
+func (a *app) await(ctx context.Context, take func(ctx context.Context, before func(int)) (*held, error), waits func(context.Context) string, signals <-chan os.Signal) (*held, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	type taken struct {
@@ -151,13 +153,20 @@ func (a *app) await(ctx context.Context, take func(context.Context) (*held, erro
 		err error
 	}
 	done := make(chan taken, 1)
+	places := make(chan int)
 	go func() {
-		h, err := take(ctx)
+		h, err := take(ctx, func(before int) {
+			select {
+			case places <- before:
+			case <-ctx.Done():
+			}
+		})
 		done <- taken{h, err}
 	}()
 	long := time.NewTimer(tellAfter)
 	defer long.Stop()
 	lines := make(chan string, 1)
+	telling := false
 	interrupted := &exitedError{statusOther}
 	for waiting := true; waiting; {
 		select {
@@ -166,7 +175,12 @@ func (a *app) await(ctx context.Context, take func(context.Context) (*held, erro
 		case <-long.C:
 			go func() { lines <- waits(ctx) }() // ends with ctx, and has room for its line
 		case line := <-lines:
+			telling = true
 			fmt.Fprintln(a.stderr, "cairn:", line)
+		case before := <-places:
+			if telling {
+				fmt.Fprintln(a.stderr, "cairn:", placeText(before))
+			}
 		case s := <-signals:
 			cancel()
 			if number, ok := s.(syscall.Signal); ok {
@@ -182,6 +196,14 @@ func (a *app) await(ctx context.Context, take func(context.Context) (*held, erro
 		_ = t.h.release(limited) // it ends by itself as well
 	}
 	return nil, interrupted
+}
+
+// placeText says how many are before somebody that waits.
+func placeText(before int) string {
+	if before == 0 {
+		return "still waiting; nobody else waits before this"
+	}
+	return fmt.Sprintf("still waiting; %d before this", before)
 }
 
 // runUnder runs the command until it ends.

@@ -16,9 +16,10 @@ const lockHelp = `Run a command while holding a lock, or see who holds it.
 
 The command is run when the lock's turn has come, in the order in which it was
 asked for, and its exit status is passed on. Who has to wait for long is told who
-holds the lock. If the lock is lost, because it could
-not be renewed in time, the command is ended: by SIGTERM, and by SIGKILL if it
-goes on. Signals are passed on to the command and what it has started.
+holds the lock, and then each change of the place in the queue. If the lock is
+lost, because it could not be renewed in time, the command is ended: by SIGTERM,
+and by SIGKILL if it goes on. Signals are passed on to the command and what it has
+started.
 
 A lock alone does not keep a process that was paused from acting too late. The
 command finds in CAIRN_FENCING what a write over HTTP carries in Cairn-Fencing, so
@@ -91,8 +92,8 @@ func (a *app) lock() *cobra.Command {
 	cmd.MarkFlagsMutuallyExclusive("wait", "no-wait")
 	cmd.RunE = a.runGuarded(&hold, guard{
 		what: "the lock",
-		take: func(ctx context.Context, c *client.Client, name string) (*held, error) {
-			o.TTL = hold.ttl
+		take: func(ctx context.Context, c *client.Client, name string, before func(int)) (*held, error) {
+			o.TTL, o.Waiting = hold.ttl, before
 			if o.Owner == "" {
 				o.Owner = ownName()
 			}

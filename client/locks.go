@@ -26,6 +26,10 @@ type LockOptions struct {
 	// Delay is how long the lock stays closed if it is lost and not released. It is
 	// for a lock that is held alone.
 	Delay time.Duration
+	// Waiting, if it is set, is called while Lock waits, when the number of those
+	// that wait before this one becomes known and when it changes. It runs on the
+	// goroutine of Lock, which it holds up.
+	Waiting func(before int)
 }
 
 const (
@@ -70,6 +74,7 @@ func (c *Client) lock(ctx context.Context, name string, o LockOptions, wait bool
 	}
 	ask.Lease = s.lease
 	l := &Lock{session: s}
+	s.waiting = o.Waiting
 	if err := s.claim(ctx, lockTarget(name), ask, wait, ErrLockHeld, &l.Lock); err != nil {
 		return nil, err
 	}
@@ -109,6 +114,8 @@ type session struct {
 	lease string
 	alive *KeepAlive
 	stop  context.CancelFunc
+	// waiting, if it is set, is told of the place in the queue.
+	waiting func(before int)
 }
 
 // newSession grants a lease and keeps it alive.
@@ -132,7 +139,10 @@ func (c *Client) newSession(ctx context.Context, ttl time.Duration) (*session, e
 
 // claim asks for what is at target until it is granted to the session's lease, or
 // refused, or ctx ends. A session that gets nothing is ended.
-func (s *session) claim(ctx context.Context, target string, ask any, wait bool, held error, into any) error {
+//
+// While it waits it is told of its turn by events, on one node after the other: the
+// same lease finds its place again, or what it was granted.
+func (s *session) claim(ctx context.Context, target string, ask any, wait bool, held error, granted any) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go func() { // ends with the claim
@@ -142,15 +152,24 @@ func (s *session) claim(ctx context.Context, target string, ask any, wait bool, 
 		case <-ctx.Done():
 		}
 	}()
+	r := newRequest(http.MethodPost, target)
+	r.harmless, r.stream = true, true
+	if wait {
+		r.header.Set("Accept", acceptTurn)
+	}
+	if err := r.sendJSON(ask); err != nil {
+		_ = s.end(context.WithoutCancel(ctx))
+		return err
+	}
+	t := turn{c: s.c, waiting: s.waiting, before: -1}
 	for n := 1; ; n++ {
-		err := s.ask(ctx, target, ask, into)
+		err := t.ask(ctx, r, granted)
 		switch {
 		case err == nil:
 			return nil
 		case s.alive.Err() != nil:
 			err = s.alive.Err()
 		case wait && ctx.Err() == nil && (errors.Is(err, held) || errors.Is(err, ErrUnavailable) || errors.Is(err, ErrOutcomeUnknown)):
-			// The same lease finds its place again, or what it was granted.
 			if sleep(ctx, backoff(n, 0)) {
 				continue
 			}
@@ -159,19 +178,6 @@ func (s *session) claim(ctx context.Context, target string, ask any, wait bool, 
 		_ = s.end(context.WithoutCancel(ctx))
 		return err
 	}
-}
-
-// ask sends one request. It may be open for as long as the node lets it wait.
-func (s *session) ask(ctx context.Context, target string, ask, answer any) error {
-	r := newRequest(http.MethodPost, target)
-	r.harmless, r.stream = true, true
-	if err := r.sendJSON(ask); err != nil {
-		return err
-	}
-	return s.c.do(ctx, r, func(resp *http.Response) error {
-		defer drain(resp)
-		return into(answer)(resp)
-	})
 }
 
 // end revokes the lease, which deletes what it holds.

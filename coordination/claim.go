@@ -54,6 +54,10 @@ const (
 	retryPause = 200 * time.Millisecond
 )
 
+// errStopping says that the node is about to stop. Its store may say so before the
+// request ends.
+var errStopping = kv.Errorf(kv.ShuttingDown, "the node is about to stop; ask another one")
+
 // errHeld says that a claim that does not wait, or no longer, is not granted.
 var errHeld = errors.New("coordination: held")
 
@@ -74,9 +78,9 @@ func (r *Recipes) acquire(ctx context.Context, c *claim) (kv.Entry, error) {
 		return holder, nil
 	case c.queued == 0 && !c.doubt && !c.stray:
 		return kv.Entry{}, err // nothing was written
-	case c.ttl == 0 && errors.Is(context.Cause(ctx), &kv.Error{Code: kv.ShuttingDown}):
+	case c.ttl == 0 && (errors.Is(err, errStopping) || errors.Is(context.Cause(ctx), errStopping)):
 		// The client asks another node with the same lease, and finds its place.
-		return kv.Entry{}, context.Cause(ctx)
+		return kv.Entry{}, errStopping
 	}
 	held, werr := r.withdraw(ctx, c)
 	switch {

@@ -1,0 +1,95 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/cairnkv/cairn/api"
+	"github.com/cairnkv/cairn/internal/sse"
+)
+
+// acceptTurn asks for events while a claim waits. A node that has none for it
+// answers once, as JSON.
+const acceptTurn = sse.ContentType + ", " + api.TypeJSON + ";q=0.5"
+
+// A turn is a claim that waits for its turn, over all of its requests.
+type turn struct {
+	c *Client
+	// waiting is told how many wait before the claim when that changes, if anybody
+	// wants to know; before is what it was told last, -1 at first.
+	waiting func(before int)
+	before  int
+}
+
+// ask sends one request and follows what comes of it until the claim is granted,
+// which is read into granted, or refused. A connection that says nothing for too
+// long is given up, though there may be another node that says more.
+func (t *turn) ask(ctx context.Context, r *request, granted any) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	silent := time.AfterFunc(t.c.silence, func() { cancel(silenceError(t.c.silence)) })
+	defer silent.Stop()
+	err := t.c.do(ctx, r, func(resp *http.Response) error {
+		defer resp.Body.Close()
+		if !isType(resp, sse.ContentType) {
+			return into(granted)(resp)
+		}
+		return t.follow(sse.NewReader(&heard{resp.Body, silent, t.c.silence}, messageBytes), granted)
+	})
+	var e *Error
+	if errors.As(err, &e) {
+		t.c.passOver(e.Endpoint)
+		return causeOf(ctx, e)
+	}
+	return err
+}
+
+// follow reads the events of a claim. What it returns but for an *Error is the end
+// of the connection.
+func (t *turn) follow(events *sse.Reader, granted any) error {
+	for {
+		e, err := events.Next()
+		if err != nil {
+			return err
+		}
+		switch e.Type {
+		case api.EventWaiting:
+			var w api.WaitingBehind
+			if err := json.Unmarshal(e.Data, &w); err != nil {
+				return unreadable("", err)
+			}
+			t.tell(w.Before)
+		case api.EventAcquired, api.EventElected:
+			if err := json.Unmarshal(e.Data, granted); err != nil {
+				return unreadable("", err)
+			}
+			return nil
+		case api.EventError:
+			refused := &Error{}
+			if err := json.Unmarshal(e.Data, &refused.Problem); err != nil {
+				return unreadable("", err)
+			}
+			return refused
+		}
+	}
+}
+
+func (t *turn) tell(before int) {
+	if before != t.before && t.waiting != nil {
+		t.waiting(before)
+	}
+	t.before = before
+}
+
+// passOver makes the calls that come begin with another endpoint than one that has
+// failed.
+func (c *Client) passOver(endpoint string) {
+	for i, e := range c.endpoints {
+		if e == endpoint {
+			c.preferred.CompareAndSwap(uint32(i), uint32((i+1)%len(c.endpoints)))
+		}
+	}
+}

@@ -1,0 +1,232 @@
+package client_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/cairnkv/cairn/api"
+	"github.com/cairnkv/cairn/client"
+)
+
+// Who waits is told its place as it moves up.
+func TestLockTellsThePlace(t *testing.T) {
+	ctx := patient(t)
+	c := newClient(t, newNode(t))
+	first, err := c.Lock(ctx, "l", client.LockOptions{})
+	noError(t, err)
+	waits := func(ctx context.Context, o client.LockOptions) <-chan error {
+		done := make(chan error, 1)
+		go func() {
+			_, err := c.Lock(ctx, "l", o)
+			done <- err
+		}()
+		return done
+	}
+	queued := func(n int) {
+		awaitTrue(ctx, t, fmt.Sprint(n, " wait"), func() bool {
+			s, err := c.LockState(ctx, "l")
+			return err == nil && s.Waiting == n
+		})
+	}
+	leaving, leave := context.WithCancel(ctx)
+	second := waits(leaving, client.LockOptions{})
+	queued(1)
+	places := make(chan int, 10)
+	third := waits(ctx, client.LockOptions{Waiting: func(before int) { places <- before }})
+	queued(2)
+	place := func(want int) {
+		t.Helper()
+		select {
+		case got := <-places:
+			if got != want {
+				t.Errorf("%d are before it, want %d", got, want)
+			}
+		case <-ctx.Done():
+			t.Fatalf("never told that %d are before it", want)
+		}
+	}
+	place(1)
+	leave()
+	if err := <-second; !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	place(0)
+	noError(t, first.Release(ctx))
+	noError(t, <-third)
+	if len(places) > 0 {
+		t.Errorf("told %d more", len(places))
+	}
+}
+
+// A turnNode answers claims as it is told, one step each, and takes all else that a
+// session needs.
+type turnNode struct {
+	url string
+
+	mu     sync.Mutex
+	steps  []step
+	claims []received
+}
+
+func newTurnNode(t *testing.T, steps ...step) *turnNode {
+	t.Helper()
+	n := &turnNode{steps: steps}
+	server := httptest.NewServer(n)
+	t.Cleanup(server.Close)
+	t.Cleanup(server.CloseClientConnections)
+	n.url = server.URL
+	return n
+}
+
+func (n *turnNode) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, _ := io.ReadAll(r.Body)
+	next := answers(`{"id":"01KB0000000000000000000000","number":"1","ttl_seconds":10,"deleted":0,"revision":2}`)
+	if strings.HasPrefix(r.URL.Path, "/v1/locks/") {
+		n.mu.Lock()
+		n.claims = append(n.claims, received{method: r.Method, target: r.Header.Get("Accept"), body: string(body)})
+		if next = breaks; len(n.steps) > 0 {
+			next, n.steps = n.steps[0], n.steps[1:]
+		}
+		n.mu.Unlock()
+	}
+	next(w, r)
+}
+
+func (n *turnNode) asked() []received {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Clone(n.claims)
+}
+
+const granted = `{"name":"l","token":7,"fence":"l:7","lease":"01KB0000000000000000000000"}`
+
+// events is a stream that breaks off, or stays silent until the client leaves.
+func events(text string, silent bool) step {
+	return func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		_, _ = io.WriteString(w, text)
+		_ = http.NewResponseController(w).Flush()
+		if silent {
+			<-r.Context().Done()
+		}
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// mute says nothing at all, as a process does that is stopped.
+func mute(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
+
+// A wait goes on, with its lease, wherever it breaks off.
+func TestLockWaitGoesOn(t *testing.T) {
+	waiting, acquired := "event: waiting\ndata: {\"before\":3}\n\n", "event: acquired\nid: 7\ndata: "+granted+"\n\n"
+	draining := "event: error\ndata: {\"type\":\"urn:cairn:problem:shutting-down\",\"title\":\"x\",\"status\":503,\"code\":\"shutting-down\"}\n\n"
+	for _, c := range []struct {
+		name  string
+		first step
+		told  []int
+	}{
+		{"the connection breaks", events(waiting, false), []int{3, 1}},
+		{"the node stops", events(waiting+draining, false), []int{3, 1}},
+		{"the stream falls silent", events(waiting, true), []int{3, 1}},
+		{"the process is stopped", mute, []int{1}},
+		{"the node is not there", breaks, []int{1}},
+		{"the node has no leader", refuses(api.CodeNoLeader), []int{1}},
+		{"the wait is over", refuses(api.CodeLockHeld), []int{1}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			a := newTurnNode(t, c.first)
+			b := newTurnNode(t, events("event: waiting\ndata: {\"before\":1}\n\n: still here\n\nevent: later\ndata: {}\n\n"+acquired, false))
+			cl := newClient(t, a.url, b.url)
+			cl.SetSilence(200 * time.Millisecond)
+			var told []int
+			l, err := cl.Lock(patient(t), "l", client.LockOptions{Waiting: func(before int) { told = append(told, before) }})
+			noError(t, err)
+			if l.Token != 7 || l.Fence != "l:7" || !slices.Equal(told, c.told) {
+				t.Errorf("got %+v, told %v, want %v", l.Lock, told, c.told)
+			}
+			claims := append(a.asked(), b.asked()...)
+			for _, claim := range claims {
+				if claim.body != claims[0].body || !strings.HasPrefix(claim.target, "text/event-stream") {
+					t.Errorf("claimed %+v, first %+v", claim, claims[0])
+				}
+			}
+			if len(a.asked()) != 1 || len(b.asked()) != 1 {
+				t.Errorf("%d and %d claims", len(a.asked()), len(b.asked()))
+			}
+			noError(t, l.Release(patient(t)))
+		})
+	}
+}
+
+// A node that has no events for claims answers once; a refusal ends the wait.
+func TestLockWaitWithoutEvents(t *testing.T) {
+	n := newTurnNode(t, answers(granted), refuses(api.CodeInvalidArgument),
+		events("event: error\ndata: {\"status\":404,\"code\":\"lease-not-found\"}\n\n", false), events("event: acquired\ndata: {\n\n", false))
+	c := newClient(t, n.url)
+	l, err := c.Lock(patient(t), "l", client.LockOptions{})
+	noError(t, err)
+	if l.Token != 7 {
+		t.Errorf("got %+v", l.Lock)
+	}
+	noError(t, l.Release(patient(t)))
+	for _, want := range []error{client.ErrInvalid, client.ErrLeaseNotFound} {
+		if _, err := c.Lock(patient(t), "l", client.LockOptions{}); !errors.Is(err, want) {
+			t.Errorf("got %v, want %v", err, want)
+		}
+	}
+	if _, err := c.Lock(patient(t), "l", client.LockOptions{}); err == nil {
+		t.Error("what can't be read is a lock")
+	}
+}
+
+// The node that serves a wait stops; the place in the queue stays.
+func TestLockWaitOverANodeThatStops(t *testing.T) {
+	nodes := newCluster(t)
+	ctx := patient(t)
+	holder := newClient(t, nodes[1].URL())
+	held, err := holder.Lock(ctx, "l", client.LockOptions{})
+	noError(t, err)
+	queued := func(c *client.Client, n int) {
+		awaitTrue(ctx, t, fmt.Sprint(n, " wait"), func() bool {
+			s, err := c.LockState(ctx, "l")
+			return err == nil && s.Waiting == n
+		})
+	}
+	got := make(chan string, 2)
+	var ended sync.WaitGroup
+	defer ended.Wait()
+	wait := func(name string, c *client.Client) {
+		l, err := c.Lock(ctx, "l", client.LockOptions{Owner: name})
+		if err != nil {
+			got <- err.Error()
+			return
+		}
+		got <- name
+		if err := l.Release(ctx); err != nil {
+			t.Error(err)
+		}
+	}
+	first, second := newClient(t, nodes[0].URL(), nodes[1].URL(), nodes[2].URL()), newClient(t, nodes[1].URL())
+	ended.Go(func() { wait("first", first) })
+	queued(holder, 1)
+	ended.Go(func() { wait("second", second) })
+	queued(holder, 2)
+	noError(t, nodes[0].Shutdown(ctx))
+	queued(holder, 2)
+	noError(t, held.Release(ctx))
+	for _, want := range []string{"first", "second"} {
+		if name := <-got; name != want {
+			t.Errorf("got %s, want %s", name, want)
+		}
+	}
+}
