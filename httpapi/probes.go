@@ -134,7 +134,8 @@ func (x *exchange) root() {
 	x.sendValue(200, current, api.Root{
 		Name: "cairn", Version: x.s.cfg.Version, Member: x.s.cfg.MemberID, Cluster: x.s.cfg.ClusterID,
 		Links: map[string]string{
-			"keys": "/v1/kv", "transactions": "/v1/txn", "history": "/v1/history", "status": "/v1/status",
+			"keys": "/v1/kv", "transactions": "/v1/txn", "history": "/v1/history", "watch": "/v1/watch",
+			"leases": "/v1/leases", "services": "/v1/services", "cluster": "/v1/cluster", "status": "/v1/status",
 			"contract": "/openapi.yaml", "metrics": "/metrics", "ready": "/readyz",
 		},
 	})

@@ -420,6 +420,9 @@ func (c *Config) complete() error {
 			return err
 		}
 	}
+	if _, port, _ := net.SplitHostPort(cmp.Or(c.peerAddress(), c.peerListen())); port == "0" {
+		return errors.New("the peer address needs a port of its own, not 0: the other members must find it, and it can't change later")
+	}
 	if err := c.PeerTLS.check(); err != nil {
 		return err
 	}
@@ -470,14 +473,13 @@ func checkAddress(what, address string) error {
 	if address == "" {
 		return nil
 	}
-	host, port, err := net.SplitHostPort(address)
+	_, port, err := net.SplitHostPort(address)
 	if err != nil {
 		return fmt.Errorf("the %s address %q is not host:port", what, address)
 	}
 	if _, err := net.LookupPort("tcp", port); err != nil {
 		return fmt.Errorf("the %s address %q has no valid port", what, address)
 	}
-	_ = host
 	return nil
 }
 
