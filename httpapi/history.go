@@ -26,9 +26,6 @@ func (x *exchange) history(key []byte) {
 			before = binary.BigEndian.Uint64(c.after)
 		}
 	}
-	if x.refused() {
-		return
-	}
 	v := x.view(&mode)
 	if v == nil {
 		return

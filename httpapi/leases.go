@@ -165,9 +165,6 @@ func (x *exchange) listLeases() {
 			after = kv.LeaseID(c.after)
 		}
 	}
-	if x.refused() {
-		return
-	}
 	v := x.view(&mode)
 	if v == nil {
 		return
@@ -206,9 +203,6 @@ func (x *exchange) getLease() {
 	c, continued := x.placeParam(asked, &mode)
 	if !withKeys && (continued || x.q.present.has(pLimit)) {
 		x.fail(api.CodeInvalidArgument, "limit and cursor are of keys=true")
-	}
-	if x.refused() {
-		return
 	}
 	v := x.view(&mode)
 	if v == nil {

@@ -84,9 +84,6 @@ func (x *exchange) sendCompacted(revision, compacted uint64) {
 // hash answers GET /v1/hash.
 func (x *exchange) hash() {
 	mode := x.readMode()
-	if x.refused() {
-		return
-	}
 	v := x.view(&mode)
 	if v == nil {
 		return

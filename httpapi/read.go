@@ -114,9 +114,9 @@ func (x *exchange) awaitRevision(m *readMode) error {
 }
 
 // view waits as await does and pins the state then. It returns nil when it has
-// answered why not.
+// answered why not, as it does if a fault was reported.
 func (x *exchange) view(m *readMode) View {
-	if !x.await(m) {
+	if x.refused() || !x.await(m) {
 		return nil
 	}
 	v, err := x.s.cfg.Store.View()

@@ -100,9 +100,6 @@ func (x *exchange) shortText(what string, s []byte) string {
 func (x *exchange) getInstance() {
 	names := x.names(servicesPath, "")
 	mode := x.readMode()
-	if x.refused() {
-		return
-	}
 	v := x.view(&mode)
 	if v == nil {
 		return
@@ -146,9 +143,6 @@ func (x *exchange) listInstances() {
 	if x.q.present.has(pTag) && tag == "" {
 		x.fail(api.CodeInvalidArgument, "tag is empty; leave it out to see all")
 	}
-	if x.refused() {
-		return
-	}
 	v := x.view(&mode)
 	if v == nil {
 		return
@@ -170,9 +164,6 @@ func (x *exchange) listInstances() {
 func (x *exchange) listServices() {
 	mode := x.readMode()
 	limit, after := x.limitParam(), x.afterParam()
-	if x.refused() {
-		return
-	}
 	v := x.view(&mode)
 	if v == nil {
 		return
