@@ -143,6 +143,10 @@ func (c *Client) observe(ctx context.Context, name string, give func(*api.Leader
 					return unreadable("", err)
 				}
 				left = !give(&l)
+			case api.EventDoubtful:
+				if len(c.endpoints) > 1 {
+					return nil // another one may be in touch with the cluster
+				}
 			}
 		}
 		return nil

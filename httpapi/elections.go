@@ -3,6 +3,7 @@ package httpapi
 import (
 	"errors"
 	"strconv"
+	"time"
 	"unicode/utf8"
 
 	"github.com/cairnkv/cairn/api"
@@ -112,6 +113,10 @@ func (x *exchange) proclaim() {
 // resign answers DELETE /v1/elections/{name}.
 func (x *exchange) resign() { x.endHolder(electionsPath, x.s.recipes.Resign) }
 
+// observeTick is how often a stream that tells nothing looks whether it should say
+// that it is there, or that its node is out of touch.
+const observeTick = 5 * time.Second
+
 // observe answers GET /v1/elections/{name}/observe: who leads, at first and after
 // each change. A client that comes back with Last-Event-ID is not told again what
 // it knows.
@@ -127,9 +132,12 @@ func (x *exchange) observe() {
 	ctx, stop := x.waiting(maxWaitMillis)
 	defer stop()
 	s := x.openRecipe()
-	err := x.s.recipes.Observe(ctx, name, pulse, func(revision uint64, leader *coordination.Holder, changed bool) error {
+	err := x.s.recipes.Observe(ctx, name, min(observeTick, x.s.doubtAfter/2), func(revision uint64, leader *coordination.Holder, changed bool) error {
 		switch {
 		case !changed, leader != nil && leader.ModRevision <= known:
+			if event := s.touch.look(x.s.cfg.Store.Ready() == nil, x.s.doubtAfter); event != "" {
+				s.tell("", event, api.Vacancy{Name: name})
+			}
 			s.quiet()
 		case leader == nil:
 			s.tell(strconv.FormatUint(revision, 10), api.EventVacant, api.Vacancy{Name: name})

@@ -258,8 +258,9 @@ func holderOf(h *coordination.Holder) api.Holder {
 type recipeStream struct {
 	*stream
 	// told is when something was written last, err why nothing more is.
-	told time.Time
-	err  error
+	told  time.Time
+	touch touch
+	err   error
 }
 
 func (x *exchange) openRecipe() *recipeStream {
@@ -280,7 +281,7 @@ func (s *recipeStream) tell(id, event string, v any) {
 
 // quiet writes a comment if nothing was written for a while.
 func (s *recipeStream) quiet() {
-	if s.err == nil && time.Since(s.told) >= pulse-time.Second {
+	if s.err == nil && time.Since(s.told) >= pulse-observeTick {
 		s.told, s.err = time.Now(), s.comment("still here")
 	}
 }

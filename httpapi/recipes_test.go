@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cairnkv/cairn/api"
 	"github.com/cairnkv/cairn/internal/sse"
@@ -188,6 +189,38 @@ func TestWaitCutOff(t *testing.T) {
 
 // An observer is told who leads, at first and after each change, and not again
 // after a reconnect.
+// Who observes an election on a node that is out of touch is told so.
+func TestObserveDoubtful(t *testing.T) {
+	m := newMember(t)
+	k := newKitOn(t, m)
+	k.server.doubtAfter = 20 * time.Millisecond
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+k.addr+"/v1/elections/e/observe", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	transport := &http.Transport{}
+	defer transport.CloseIdleConnections()
+	resp, err := transport.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	events := sse.NewReader(resp.Body, 1<<20)
+	want := func(event string) {
+		t.Helper()
+		if e, err := events.Next(); err != nil || e.Type != event {
+			t.Fatalf("got %+v, %v; want %s", e, err, event)
+		}
+	}
+	want("vacant")
+	m.notReady.Store(true)
+	want("doubtful")
+	m.notReady.Store(false)
+	want("certain")
+}
+
 func TestObserve(t *testing.T) {
 	k := newKit(t)
 	first := k.background("GET", "/v1/elections/e/observe", "")

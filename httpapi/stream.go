@@ -11,11 +11,6 @@ import (
 // which nothing moves for dead.
 const pulse = 15 * time.Second
 
-// doubtAfter is for how long a node must have been out of touch with its cluster
-// before a watch says so: elections are over by then, and a client that moves to
-// another node then moves for a reason.
-const doubtAfter = 10 * time.Second
-
 var (
 	valueEventStream = []string{sse.ContentType}
 	// valueStreamed also keeps proxies from compressing, which would collect.

@@ -43,10 +43,7 @@ type watchStream struct {
 	placed   bool
 	// spoke is when something was last written, told when a message was.
 	spoke, told time.Time
-	// alone is since when no look found the node in touch with the cluster, looked
-	// when the last look was. doubted says that the client was told.
-	alone, looked time.Time
-	doubted       bool
+	touch       touch
 }
 
 // streamWatch serves a watch as a stream.
@@ -233,33 +230,20 @@ func (s *watchStream) pause() time.Duration {
 	if s.w.bookmark > 0 {
 		left = min(left, time.Until(s.told.Add(s.w.bookmark)))
 	}
-	if !s.alone.IsZero() {
-		left = min(left, time.Until(s.looked.Add(s.s.doubtAfter/4)))
+	if at, soon := s.touch.next(s.s.doubtAfter); soon {
+		left = min(left, time.Until(at))
 	}
 	return max(left, 0)
 }
 
 // look tells the client when this node has lost touch with the cluster, and when
-// it has it again. A stream on which changes come has no need to look; one that is
-// quiet can't tell a cluster in which nothing happens from one it hears nothing of.
+// it has it again.
 func (s *watchStream) look() error {
-	s.looked = time.Now()
-	switch ready := s.s.cfg.Store.Ready() == nil; {
-	case ready && !s.doubted:
-		s.alone = time.Time{}
+	event := s.touch.look(s.s.cfg.Store.Ready() == nil, s.s.doubtAfter)
+	if event == "" {
 		return nil
-	case ready:
-		s.alone, s.doubted = time.Time{}, false
-		s.out = s.enc.note(s.out, "", api.EventCertain, appendUint(nil, `"resume_from":`, max(s.resumeFrom(), 1)))
-	case s.alone.IsZero():
-		s.alone = s.looked
-		return nil
-	case s.doubted || s.looked.Sub(s.alone) < s.s.doubtAfter:
-		return nil
-	default:
-		s.doubted = true
-		s.out = s.enc.note(s.out, "", api.EventDoubtful, appendUint(nil, `"resume_from":`, max(s.resumeFrom(), 1)))
 	}
+	s.out = s.enc.note(s.out, "", event, appendUint(nil, `"resume_from":`, max(s.resumeFrom(), 1)))
 	return s.flush()
 }
 
