@@ -26,6 +26,13 @@ import (
 // slash and the number of the transaction.
 const bulkKeyBytes = kv.MaxIdempotencyKeyBytes - 1 - 20
 
+const (
+	// bulkPatience is how long a bulk write waits for the disk, and bulkLook how
+	// often it looks.
+	bulkPatience = time.Minute
+	bulkLook     = 20 * time.Millisecond
+)
+
 // reportEvery is how often a running bulk write says how far it is.
 const reportEvery = time.Second
 
@@ -83,6 +90,10 @@ func (b *bulkWrite) run() {
 		}
 		inFlight = nil
 		if len(chunk.ops) > 0 {
+			if !b.await() {
+				b.finish(0)
+				return
+			}
 			inFlight = chunk
 			b.propose(chunk)
 		}
@@ -164,6 +175,41 @@ func (b *bulkWrite) parse(line []byte) (op lineOp, ok bool) {
 	return op, false
 }
 
+// await returns when the node's disk has caught up with the writes: a bulk load is
+// as fast as that, and does not make all other writes wait for it. It returns false
+// after a long time, or when the client is gone.
+func (b *bulkWrite) await() bool {
+	x := b.x
+	if !x.s.cfg.Store.Behind() {
+		return true
+	}
+	over := time.NewTimer(x.s.bulkPatience)
+	defer over.Stop()
+	again := time.NewTicker(bulkLook)
+	defer again.Stop()
+	for x.s.cfg.Store.Behind() {
+		select {
+		case <-again.C:
+			b.tell()
+		case <-over.C:
+			x.fail(api.CodeBusy, "the lines from %d on: the disk of this node has been behind for %s; send them again later, and more slowly", b.applied+1, x.s.bulkPatience)
+			return false
+		case <-x.r.Context().Done():
+			x.fail(api.CodeUnavailable, "the request has ended")
+			return false
+		}
+	}
+	return true
+}
+
+// tell says how far the write is, if that was not said of late.
+func (b *bulkWrite) tell() {
+	if now := b.x.s.cfg.Now(); b.applied > 0 && now.Sub(b.report) >= reportEvery {
+		b.report = now
+		b.write(appendReport(b.x.out[:0], b.applied, b.revision))
+	}
+}
+
 // propose sends a transaction on its way. Its outcome arrives at b.answers; the
 // goroutine ends with Propose, which ends with the request.
 func (b *bulkWrite) propose(chunk *bulkChunk) {
@@ -195,10 +241,7 @@ func (b *bulkWrite) settle(chunk *bulkChunk) bool {
 		x.fault = staleFault()
 	default:
 		b.applied, b.revision = last, answer.result.Revision
-		if now := x.s.cfg.Now(); now.Sub(b.report) >= reportEvery {
-			b.report = now
-			b.write(appendReport(x.out[:0], b.applied, b.revision))
-		}
+		b.tell()
 		return true
 	}
 	where := "line " + strconv.FormatUint(first, 10)

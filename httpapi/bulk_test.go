@@ -14,6 +14,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/cairnkv/cairn/api"
+	"github.com/cairnkv/cairn/internal/testkit"
 	"github.com/cairnkv/cairn/kv"
 )
 
@@ -38,6 +39,32 @@ func (k *kit) bulk(body []byte, headers ...string) (reports []api.BulkReport) {
 }
 
 func final(reports []api.BulkReport) api.BulkReport { return reports[len(reports)-1] }
+
+// A bulk write waits while the disk is behind, and other writes don't. If that
+// lasts, it says what was not applied.
+func TestBulkWaitsForTheDisk(t *testing.T) {
+	m := newMember(t)
+	k := newKitOn(t, m)
+	line := []byte(`{"put":{"key":"many","value":"1"}}`)
+	m.behind.Store(true)
+	answer := make(chan api.BulkReport)
+	go func() { answer <- final(k.bulk(line)) }()
+	testkit.Eventually(t, "the bulk write waits", func() bool { return m.asked.Load() > 2 })
+	k.put("one", "1")
+	k.do("GET", "/v1/kv/many", nil).want(t, 404, api.CodeKeyNotFound)
+	m.behind.Store(false)
+	if r := <-answer; r.Applied != 1 || !*r.Done {
+		t.Errorf("got %+v", r)
+	}
+
+	m.behind.Store(true)
+	k.server.bulkPatience = time.Millisecond
+	r := final(k.bulk([]byte(`{"put":{"key":"never","value":"1"}}`)))
+	if r.Applied != 0 || *r.Done || r.Error == nil || r.Error.Code != api.CodeBusy {
+		t.Errorf("got %+v", r)
+	}
+	k.do("GET", "/v1/kv/never", nil).want(t, 404, api.CodeKeyNotFound)
+}
 
 // Lines are applied in their order, also those that write a key again, and the
 // same body under the same key is applied once.

@@ -33,6 +33,9 @@ type member struct {
 	afterwards bool
 	waiting    func(kv.Consistency) error
 	notReady   atomic.Bool
+	// behind is what Behind says, asked how often it was called.
+	behind atomic.Bool
+	asked  atomic.Int64
 	// unserved, if set, is why the store's content is not for clients.
 	unserved kv.Code
 	status   kv.Status
@@ -270,6 +273,11 @@ func (m *member) Ready() error {
 		return kv.Errorf(kv.NoLeader, "no leader is known")
 	}
 	return nil
+}
+
+func (m *member) Behind() bool {
+	m.asked.Add(1)
+	return m.behind.Load()
 }
 
 func (m *member) Serving() error {

@@ -40,9 +40,11 @@ type Server struct {
 	draining  chan struct{}
 	drainOnce sync.Once
 
-	// silence is peerSilence, and doubtAfter the constant, but for tests.
-	silence    func(net.Conn) (time.Duration, bool)
-	doubtAfter time.Duration
+	// silence is peerSilence, doubtAfter and bulkPatience are the constants, but for
+	// tests.
+	silence      func(net.Conn) (time.Duration, bool)
+	doubtAfter   time.Duration
+	bulkPatience time.Duration
 }
 
 // New makes a server. It starts nothing.
@@ -57,7 +59,8 @@ func New(cfg Config) *Server {
 		draining: make(chan struct{}),
 		silence:  peerSilence,
 
-		doubtAfter: doubtAfter,
+		doubtAfter:   doubtAfter,
+		bulkPatience: bulkPatience,
 	}
 	s.recipes = coordination.New(recipeStore{s.cfg.Store}, s.cfg.Now)
 	s.valueMember = []string{s.cfg.MemberID}

@@ -45,6 +45,9 @@ type Store interface {
 	// from a backup, or CorruptContent while what it holds can't be trusted. It is
 	// cheap.
 	Serving() error
+	// Behind reports that the node's disk is behind the writes, so that who has many
+	// more waits.
+	Behind() bool
 	// Backup pins this node's state for a backup.
 	Backup() (Backup, error)
 }

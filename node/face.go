@@ -95,6 +95,8 @@ func (f face) Ready() error { return f.n.Ready() }
 
 func (f face) Serving() error { return f.n.serving() }
 
+func (f face) Behind() bool { return f.n.shard.Store().Behind() }
+
 func (f face) Backup() (httpapi.Backup, error) {
 	v, err := f.n.shard.Store().View()
 	if err != nil {

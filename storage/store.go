@@ -231,13 +231,15 @@ func pebbleOptions(opts *Options, room *room) *pebble.Options {
 		// Writes look at few tables, since applying remembers recent versions, and
 		// reads ask each table's filter first. So L0 may have some, and each
 		// compaction takes more of them down at once.
-		L0CompactionThreshold: 8,
-		L0StopWritesThreshold: 24,
+		L0CompactionThreshold: sublevelsCompacted,
+		L0StopWritesThreshold: sublevelsMost,
 		LBaseMaxBytes:         64 << 20,
-		BytesPerSync:          1 << 20,
-		FormatMajorVersion:    pebble.FormatTableFormatV6,
-		Logger:                pebbleLogger{opts},
-		EventListener:         eventListener(opts, room),
+		// A second compaction at a time where one falls behind.
+		CompactionConcurrencyRange: func() (lower, upper int) { return 1, 2 },
+		BytesPerSync:               1 << 20,
+		FormatMajorVersion:         pebble.FormatTableFormatV6,
+		Logger:                     pebbleLogger{opts},
+		EventListener:              eventListener(opts, room),
 	}
 	o.EnsureDefaults()
 	for i := range o.Levels {
@@ -251,6 +253,11 @@ func pebbleOptions(opts *Options, room *room) *pebble.Options {
 }
 
 const (
+	// How many layers of flushed tables there are when compactions begin, when bulk
+	// writes wait for them, and when all writes do.
+	sublevelsCompacted = 8
+	sublevelsBehind    = 14
+	sublevelsMost      = 24
 	// blockBytes is the size of a block before compression: larger ones are written
 	// and merged with less work, smaller ones take less of the cache for a record.
 	blockBytes = 8 << 10
@@ -476,6 +483,14 @@ func (s *Store) Metrics() (*pebble.Metrics, error) {
 	}
 	defer h.release()
 	return h.db.Metrics(), nil
+}
+
+// Behind reports that compactions are behind the writes, so far that who has many
+// more should wait. Without that the layers of flushed tables pile up until no write
+// at all is taken, for as long as one compaction lasts. It takes some microseconds.
+func (s *Store) Behind() bool {
+	m, err := s.Metrics()
+	return err == nil && m.Levels[0].Sublevels >= sublevelsBehind
 }
 
 // format names the layout that doc.go describes.
