@@ -194,18 +194,31 @@ func (l *limit) Release() error {
 	return errors.Join(append(errs, os.Remove(l.dir))...)
 }
 
-// Starve leaves a node a tenth of a processor (F-25).
+// Starve leaves a node a tenth of a processor (F-25), of which it must feel
+// something.
 func Starve(c *Cluster, random *rand.Rand, _ int) error {
+	felt, err := starve(c, random)
+	if err == nil && !felt {
+		err = errors.New("the node was never out of processor time")
+	}
+	return err
+}
+
+// StarveIdle is Starve for a node that may have little to do meanwhile, since
+// another fault keeps it from its peers or its clients.
+func StarveIdle(c *Cluster, random *rand.Rand, _ int) error {
+	_, err := starve(c, random)
+	return err
+}
+
+func starve(c *Cluster, random *rand.Rand) (felt bool, err error) {
 	l, err := Confine(c, c.Nodes[random.IntN(len(c.Nodes))], "cpu", "cpu.cfs_quota_us", "10000")
 	if err != nil {
-		return err
+		return false, err
 	}
 	moment(random, 3*time.Second, 8*time.Second)
 	stat, err := os.ReadFile(filepath.Join(l.dir, "cpu.stat"))
-	if err == nil && strings.Contains(string(stat), "nr_throttled 0\n") {
-		err = errors.New("the node was never out of processor time")
-	}
-	return errors.Join(err, l.Release())
+	return !strings.Contains(string(stat), "nr_throttled 0\n"), errors.Join(err, l.Release())
 }
 
 // memoryLimit is what a node of the tests must do with: its caches, its memtables
