@@ -487,7 +487,8 @@ func (s *Store) Metrics() (*pebble.Metrics, error) {
 
 // Behind reports that compactions are behind the writes, so far that who has many
 // more should wait. Without that the layers of flushed tables pile up until no write
-// at all is taken, for as long as one compaction lasts. It takes some microseconds.
+// at all is taken, for as long as one compaction lasts. It gathers all metrics of the
+// database, so it is for who is about to write much.
 func (s *Store) Behind() bool {
 	m, err := s.Metrics()
 	return err == nil && m.Levels[0].Sublevels >= sublevelsBehind
