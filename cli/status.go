@@ -18,7 +18,8 @@ const statusHelp = `Print what each endpoint knows of itself and of its cluster,
 ready: it can serve linearizable reads and writes.
 
 An endpoint that does not answer or is not ready is exit status 5. --wait waits
-for all of them to be ready, as a script wants that has just started a node.`
+for all of them to be ready and to know their leader, as a script wants that has
+just started a node.`
 
 const statusExample = `  cairn status
   cairn status --wait 10s
@@ -67,9 +68,28 @@ func (a *app) status() *cobra.Command {
 	return cmd
 }
 
+// statusOf asks a node until it is ready and knows its leader, at most for the time
+// of wait. A node that has just been ready may know none: it misses the leader for
+// an election timeout before its last round is too old.
 func statusOf(ctx context.Context, c *client.Client, endpoint string, wait time.Duration) nodeStatus {
+	const pause = 50 * time.Millisecond
+	deadline := time.Now().Add(wait)
+	for {
+		n := statusNow(ctx, c, endpoint)
+		if n.Ready && n.Status != nil && n.Status.Leader != "" || time.Until(deadline) < pause {
+			return n
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return n
+		}
+	}
+}
+
+func statusNow(ctx context.Context, c *client.Client, endpoint string) nodeStatus {
 	n := nodeStatus{Endpoint: endpoint}
-	if n.err = untilReady(ctx, c, wait); n.err == nil {
+	if n.err = c.Ready(ctx); n.err == nil {
 		n.Ready = true
 	}
 	// A node that is not ready still knows something, if it answers at all.
@@ -84,23 +104,6 @@ func statusOf(ctx context.Context, c *client.Client, endpoint string, wait time.
 		n.Error = oneLine(n.err.Error())
 	}
 	return n
-}
-
-// untilReady asks until the node is ready, at most for the time of wait.
-func untilReady(ctx context.Context, c *client.Client, wait time.Duration) error {
-	const pause = 50 * time.Millisecond
-	deadline := time.Now().Add(wait)
-	for {
-		err := c.Ready(ctx)
-		if err == nil || time.Until(deadline) < pause {
-			return err
-		}
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-			return err
-		}
-	}
 }
 
 func (a *app) printStatus(nodes []nodeStatus) error {
