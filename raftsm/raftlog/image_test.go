@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"testing"
@@ -98,7 +99,7 @@ func (s *logStore) read() (entries []pb.Entry, state pb.State, err error) {
 		return nil, pb.State{}, err
 	}
 	end := rs.FirstIndex + rs.EntryCount
-	entries, _, err = s.IterateEntries(nil, 0, shard, replica, rs.FirstIndex, end, 1<<40)
+	entries, _, err = s.IterateEntries(nil, 0, shard, replica, rs.FirstIndex, end, math.MaxUint64)
 	return entries, rs.State, err
 }
 

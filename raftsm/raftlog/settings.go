@@ -30,6 +30,17 @@ const (
 // workers, so that it counts sixteenfold.
 const writeBuffer = 512 << 10
 
+// recentBytes bounds the newest entries of a log that are held in memory: at 500
+// small writes a second, which are an entry each, those of about 40 s.
+const recentBytes = 8 << 20
+
+// entriesPerRead is how many older entries of the log are read at once. A replica that
+// catches up is sent entries by the step of its leader, in which nothing else is
+// saved or sent. Each of them costs the store underneath the opening of a file and
+// a block of it, some 20 µs: for the 64 MiB that Dragonboat would take, the whole
+// cluster stands still for up to a second.
+const entriesPerRead = 256
+
 // Apply configures nhc for a small install and makes it keep its log in the
 // Log that is returned. It sets Expert.LogDB, Expert.LogDBFactory and
 // Expert.Engine, and nothing else. A Log serves one NodeHost, once.

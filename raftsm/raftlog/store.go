@@ -2,6 +2,7 @@ package raftlog
 
 import (
 	"errors"
+	"math"
 	"sync"
 
 	"github.com/lni/dragonboat/v4/config"
@@ -20,6 +21,7 @@ type store struct {
 	bad      map[raftio.NodeInfo]error // replicas that inspect found damaged
 	recorder *recorder
 	failure  *failure
+	recent   *recent
 	closed   func() // called first by Close
 
 	// saving is held for reading by SaveRaftState, which runs on one worker a
@@ -72,6 +74,7 @@ func openStore(nhc config.NodeHostConfig, busy config.LogDBCallback, dirs, wals 
 	return &store{
 		ILogDB:   under,
 		failure:  failure,
+		recent:   newRecent(),
 		fsys:     fsys,
 		dir:      dir,
 		bad:      bad,
@@ -123,6 +126,7 @@ func (s *store) saveRaftState(updates []pb.Update, worker uint64) error {
 		return err
 	}
 	for i := range save {
+		s.recent.save(&save[i])
 		if err := s.after(&save[i]); err != nil {
 			return err
 		}
@@ -130,6 +134,28 @@ func (s *store) saveRaftState(updates []pb.Update, worker uint64) error {
 	clear(save) // the entries belong to the caller
 	s.scratch[worker-1] = save
 	return nil
+}
+
+// IterateEntries implements raftio.ILogDB. Of what recent does not hold it appends
+// at most entriesPerRead entries. Where there are more, the size that it returns is
+// above maxSize, which says to the caller that its own limit was the reason: it goes
+// on behind them.
+func (s *store) IterateEntries(entries []pb.Entry, size, shardID, replicaID, low, high, maxSize uint64) ([]pb.Entry, uint64, error) {
+	before := len(entries)
+	if maxSize == 0 {
+		maxSize = math.MaxUint64
+	}
+	if entries, size = s.recent.read(entries, size, shardID, replicaID, low, high, maxSize); len(entries) > before {
+		return entries, size, nil
+	}
+	if high-low <= entriesPerRead || maxSize == math.MaxUint64 {
+		return s.ILogDB.IterateEntries(entries, size, shardID, replicaID, low, high, maxSize)
+	}
+	entries, size, err := s.ILogDB.IterateEntries(entries, size, shardID, replicaID, low, low+entriesPerRead, maxSize)
+	if err == nil && len(entries)-before == entriesPerRead {
+		size = max(size, maxSize+1)
+	}
+	return entries, size, err
 }
 
 func nothingToSave(u *pb.Update) bool {
@@ -190,6 +216,7 @@ func (s *store) RemoveNodeData(shardID, replicaID uint64) error {
 	if err := s.recorder.forget(raftio.NodeInfo{ShardID: shardID, ReplicaID: replicaID}); err != nil {
 		return err
 	}
+	s.recent.forget(shardID, replicaID)
 	return s.ILogDB.RemoveNodeData(shardID, replicaID)
 }
 
@@ -201,6 +228,7 @@ func (s *store) ImportSnapshot(snapshot pb.Snapshot, replicaID uint64) error {
 	if err := s.recorder.forget(id); err != nil {
 		return err
 	}
+	s.recent.forget(snapshot.ShardID, replicaID)
 	if err := s.ILogDB.ImportSnapshot(snapshot, replicaID); err != nil {
 		return err
 	}

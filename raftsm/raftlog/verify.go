@@ -129,7 +129,7 @@ func (s *store) read(shardID, replicaID uint64, depth depth) (mark, error) {
 	}
 	for next := state.FirstIndex; next < end; {
 		const page = 4 << 20
-		read, _, err := s.IterateEntries([]pb.Entry{}, 0, shardID, replicaID, next, end, page)
+		read, _, err := s.ILogDB.IterateEntries([]pb.Entry{}, 0, shardID, replicaID, next, end, page)
 		if err != nil {
 			return mark{}, s.corrupt(err, fmt.Sprintf("entry %d of shard %d, replica %d, or one soon after it, can't be read", next, shardID, replicaID))
 		}
