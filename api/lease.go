@@ -117,6 +117,10 @@ type Renewal struct {
 // Events of the stream that holds a lease. The first is EventHeld, whose data is
 // a [Granted]; the data of the others is a [LeaseEnd]. EventLeaseNotFound and
 // EventDraining end the stream.
+//
+// In the stream that holds several the data is always a [Renewed], of the leases that
+// the event is about, in the first event of all that were asked for. EventLeaseNotFound
+// ends that stream only when no lease is left.
 const (
 	EventHeld = "held"
 	// EventDoubtful: for its whole time to live the node could not renew the lease,

@@ -55,7 +55,7 @@ var leaseCourses = []leaseCourse{
 				whole(float64(s.Holds)), holdTTL)
 		},
 		columns: holdColumns, measure: holdLeases,
-		connections: func(s leaseSettings) int { return s.Holds },
+		connections: func(s settings) int { return (s.Lease.Holds + s.Tuning.CairnHolds - 1) / s.Tuning.CairnHolds },
 	},
 	{
 		name:    "lease-memory",
@@ -76,7 +76,7 @@ type leaseCourse struct {
 	about       func(leaseSettings) string
 	columns     []column
 	measure     func(ctx context.Context, set settings, data *dataset, t target) (sample, error)
-	connections func(leaseSettings) int
+	connections func(settings) int
 }
 
 // leaseNames are the profiles of leases.
@@ -107,7 +107,7 @@ func (b *bench) leases(ctx context.Context, name string) (_ *result, ok bool) {
 		}
 		r := &result{profile: p.name, about: p.about(b.set.Lease), columns: p.columns}
 		if p.connections != nil {
-			if err := enoughFiles(p.connections(b.set.Lease)); err != nil {
+			if err := enoughFiles(p.connections(b.set)); err != nil {
 				r.notes = append(r.notes, fmt.Sprintf("%s: %v", p.name, err))
 				return r, true
 			}

@@ -5,7 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"runtime"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -73,6 +76,14 @@ func (r *watchRun) hold(ctx context.Context, empty usage, n int) (sample, error)
 	if err := r.pause(ctx, holdTTL); err != nil {
 		return sample{}, err
 	}
+	counted := func() (float64, error) { return 0, nil }
+	if r.target.renewals != nil {
+		counted = func() (float64, error) { return r.target.renewals(ctx, r.addr) }
+	}
+	first, err := counted()
+	if err != nil {
+		return sample{}, err
+	}
 	before, err := takeUsage(r.pid())
 	if err != nil {
 		return sample{}, err
@@ -85,11 +96,18 @@ func (r *watchRun) hold(ctx context.Context, empty usage, n int) (sample, error)
 	if err != nil {
 		return sample{}, err
 	}
-	rate := float64(n) / holdEvery.Seconds()
-	renewals := rate * time.Since(began).Seconds()
+	took := time.Since(began).Seconds()
+	last, err := counted()
+	if err != nil {
+		return sample{}, err
+	}
+	renewals := last - first
+	if r.target.renewals == nil { // then it is the client that renews, at its own pace
+		renewals = float64(n) / holdEvery.Seconds() * took
+	}
 	used := after.since(before)
 	return sample{values: []float64{
-		rate,
+		renewals / took,
 		perOperation(used.server, renewals),
 		perOperation(used.client, renewals),
 		kibibytes(after.memory.Resident-empty.memory.Resident) / float64(n),
@@ -122,7 +140,8 @@ type cairnHolding struct {
 	failed  []error
 }
 
-func dialCairnHold(data *dataset) holdDialer {
+// dialCairnHold holds so many leases by each connection.
+func dialCairnHold(data *dataset, together int) holdDialer {
 	return func(ctx context.Context, addr string, n int) (holding, error) {
 		h := &cairnHolding{failed: make([]error, runtime.GOMAXPROCS(0))}
 		for i := range h.failed {
@@ -140,22 +159,73 @@ func dialCairnHold(data *dataset) holdDialer {
 			return nil, errors.Join(err, h.close())
 		}
 		defer c.close()
-		err = shareOut(ctx, c.sessions, n, 1, func(s session, leases []int) error {
-			if err := s.(leaser).grant(leases[0], holdTTL); err != nil {
-				return err
-			}
-			request := fmt.Appendf(nil, "POST /v1/leases/%s/hold HTTP/1.1\r\nHost: %s\r\nContent-Length: 0\r\n\r\n", appendLeaseID(nil, leases[0]), addr)
-			conn, err := rawsse.Open(addr, request, leases[0], h.message)
+		// Few are granted before they are held, so that they live until then.
+		const few = 1000
+		for from := 0; from < n && err == nil; from += max(few, together) {
+			to := min(n, from+max(few, together))
+			err = shareOut(ctx, c.sessions, to-from, 1, func(s session, which []int) error {
+				return s.(leaser).grant(from+which[0], holdTTL)
+			})
 			if err != nil {
-				return err
+				break
 			}
-			return h.pollers[leases[0]%len(h.pollers)].Add(conn)
-		})
+			err = shareOut(ctx, c.sessions, (to-from+together-1)/together, 1, func(_ session, which []int) error {
+				first := from + which[0]*together
+				return h.open(addr, first, min(to, first+together))
+			})
+		}
 		if err != nil {
 			return nil, errors.Join(err, h.close())
 		}
 		return h, nil
 	}
+}
+
+// open holds the leases from one number up to before another.
+func (h *cairnHolding) open(addr string, from, to int) error {
+	path, body := fmt.Sprintf("/v1/leases/%s/hold", appendLeaseID(nil, from)), []byte(nil)
+	if to-from > 1 {
+		path, body = "/v1/leases/hold", []byte(`{"ids":["`)
+		for i := from; i < to; i++ {
+			if i > from {
+				body = append(body, `","`...)
+			}
+			body = appendLeaseID(body, i)
+		}
+		body = append(body, `"]}`...)
+	}
+	request := fmt.Appendf(nil, "POST %s HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n", path, addr, len(body))
+	if body == nil {
+		request = fmt.Appendf(nil, "POST %s HTTP/1.1\r\nHost: %s\r\nContent-Length: 0\r\n\r\n", path, addr)
+	}
+	conn, err := rawsse.Open(addr, append(request, body...), from, h.message)
+	if err != nil {
+		return err
+	}
+	return h.pollers[from/(to-from)%len(h.pollers)].Add(conn)
+}
+
+// renewalsOfCairn is how many leases the server has renewed so far.
+func renewalsOfCairn(ctx context.Context, addr string) (float64, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/metrics", nil)
+	if err != nil {
+		return 0, err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return 0, err
+	}
+	defer response.Body.Close()
+	answer, err := io.ReadAll(response.Body)
+	if err != nil {
+		return 0, err
+	}
+	_, rest, found := bytes.Cut(answer, []byte("\ncairn_lease_renewals_total "))
+	if !found {
+		return 0, errors.New("the server does not count renewals")
+	}
+	line, _, _ := bytes.Cut(rest, []byte("\n"))
+	return strconv.ParseFloat(string(line), 64)
 }
 
 // message takes in what comes over a hold: that it is held, signs of life, or its

@@ -71,7 +71,7 @@ func TestLeaseSessions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tune := tuning{CairnStreams: 1, CairnLines: 1, EtcdTxns: 1, EtcdWriteConnections: 1, EtcdReadConnections: 1}
+	tune := tuning{CairnStreams: 1, CairnLines: 1, CairnHolds: 7, EtcdTxns: 1, EtcdWriteConnections: 1, EtcdReadConnections: 1}
 	for _, target := range []target{cairnTarget(cairn, nil, data, tune), gatewayTarget(self, data, tune), grpcTarget(self, data, tune)} {
 		t.Run(target.name, func(t *testing.T) {
 			srv, err := target.start(t.Context(), t.TempDir())

@@ -209,6 +209,7 @@ func parseOptions(args []string) (options, error) {
 	flags.IntVar(&lease.Leases, "leases", lease.Leases, "leases that renewals choose from")
 	flags.IntVar(&lease.Batch, "lease-batch", lease.Batch, "leases in a request to cairn, or in a burst on a stream to etcd, in lease-renew-bulk")
 	flags.IntVar(&lease.Holds, "holds", lease.Holds, "leases that are held, in lease-hold")
+	flags.IntVar(&opt.set.Tuning.CairnHolds, "hold-together", 1, "leases that each connection to cairn holds, in lease-hold, up to 10,000")
 	flags.IntVar(&lease.Memory, "live-leases", lease.Memory, "leases that live at once, in lease-memory")
 	flags.IntVar(&lease.Ends, "ends", lease.Ends, "leases that end together, in lease-end")
 	flags.DurationVar(&lease.EndsTTL, "ends-ttl", lease.EndsTTL, "their time to live, within which they must have got their keys")
@@ -367,9 +368,9 @@ func (opt options) check(known, allTargets []string) error {
 		return fmt.Errorf("-keys must be a multiple of %d, at most %d", groupSize, keysMax)
 	case s.FootprintKeys < 1 || s.FootprintKeys > keysMax:
 		return fmt.Errorf("-footprint-keys must be from 1 to %d", keysMax)
-	case min(t.CairnStreams, t.CairnLines, t.EtcdTxns, t.EtcdWriteConnections, t.EtcdReadConnections) < 1:
+	case min(t.CairnStreams, t.CairnLines, t.CairnHolds, t.EtcdTxns, t.EtcdWriteConnections, t.EtcdReadConnections) < 1:
 		return errors.New("concurrency, lines and connections must be at least 1")
-	case max(t.CairnStreams, t.EtcdTxns, t.EtcdWriteConnections, t.EtcdReadConnections) > 10_000 || t.CairnLines > keysMax:
+	case max(t.CairnStreams, t.EtcdTxns, t.EtcdWriteConnections, t.EtcdReadConnections) > 10_000 || t.CairnLines > keysMax || t.CairnHolds > 10_000:
 		return errors.New("concurrency, lines or connections are out of all proportion")
 	}
 	return nil

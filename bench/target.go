@@ -35,6 +35,9 @@ type target struct {
 	// dialHold holds leases, dialEnds watches their ends; nil likewise.
 	dialHold holdDialer
 	dialEnds endsDialer
+	// renewals is how many leases the server has renewed so far; nil if it does not
+	// tell.
+	renewals func(ctx context.Context, addr string) (float64, error)
 	// loaders is how many sessions load keys fastest.
 	loaders int
 	// compact gives up all versions but the newest.
@@ -75,6 +78,7 @@ const (
 type tuning struct {
 	CairnStreams int `json:"cairn_streams"` // concurrent bulk requests
 	CairnLines   int `json:"cairn_lines"`   // keys in each of them
+	CairnHolds   int `json:"cairn_holds"`   // leases that a connection holds
 	EtcdTxns     int `json:"etcd_txns"`     // concurrent transactions
 	// The connections that gRPC requests share.
 	EtcdWriteConnections int `json:"etcd_write_connections"`
@@ -104,7 +108,8 @@ func cairnTarget(binary string, extra []string, data *dataset, tune tuning) targ
 		compact:  compactCairn,
 
 		dialWatch: dialCairnWatch,
-		dialHold:  dialCairnHold(data),
+		dialHold:  dialCairnHold(data, tune.CairnHolds),
+		renewals:  renewalsOfCairn,
 		dialEnds:  dialCairnEnds,
 	}
 }

@@ -1,9 +1,12 @@
 package httpapi
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"net"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/cairnkv/cairn/api"
@@ -12,7 +15,7 @@ import (
 	"github.com/cairnkv/cairn/leases"
 )
 
-// A hold keeps a lease while its connection is open. The renewals are made by the
+// A hold keeps a lease, or several, while its connection is open. The renewals are made by the
 // node's leases.Renewer, with those of other holds; this is the stream, which has
 // little to say.
 //
@@ -23,7 +26,7 @@ import (
 // times in its time to live and every 15 s; the client itself has no part in that.
 // One that has acknowledged nothing for the time to live, or for maxHoldSilence, is
 // given up, and nothing is renewed for it from then on. So a client that vanished
-// keeps its lease for at most that time, the time to live, and the 2 s in which a
+// keeps its leases for at most that time, the time to live, and the 2 s in which a
 // lease ends.
 type hold struct {
 	s       *Server
@@ -32,9 +35,11 @@ type hold struct {
 	conn    net.Conn
 	// to is where whole messages go, at once. Its error means that the client is
 	// gone, or takes nothing.
-	to    interface{ write(b []byte) error }
-	lease kv.LeaseResult
+	to interface{ write(b []byte) error }
+	// lives is the time to live, of several leases the shortest.
+	lives time.Duration
 	sent  time.Time // when the renewal that was answered was sent
+	bytes int64     // what several leases are counted with
 	out   []byte
 }
 
@@ -55,66 +60,164 @@ func (x *exchange) holdLease() {
 	if l == nil {
 		return
 	}
-	h := &hold{s: x.s, lease: *l, sent: sent}
+	one := *l
+	x.startHold(&hold{sent: sent, lives: lifetime(&one)}, revision, func(h *hold) error { return h.one(&one) })
+}
+
+// holdLeases answers POST /v1/leases/hold.
+func (x *exchange) holdLeases() {
+	names, body := x.leasesInBody()
+	if x.refused() {
+		return
+	}
+	sent := time.Now()
+	r := x.renewAll(names, body)
+	if r == nil {
+		return
+	}
+	all := slices.DeleteFunc(slices.Clone(r.Leases), func(l kv.LeaseResult) bool { return l.Code != kv.OK })
+	if len(all) == 0 {
+		x.refuse(api.CodeLeaseNotFound, "there is none of these leases")
+		return
+	}
+	// One that was named twice is held once.
+	slices.SortFunc(all, func(a, b kv.LeaseResult) int { return bytes.Compare(a.ID[:], b.ID[:]) })
+	all = slices.CompactFunc(all, func(a, b kv.LeaseResult) bool { return a.ID == b.ID })
+	before := x.held
+	if !x.hold(len(all) * heldLeaseBytes) {
+		x.failMemory()
+		x.refused()
+		return
+	}
+	shortest := slices.MinFunc(all, func(a, b kv.LeaseResult) int { return cmp.Compare(a.TTLMillis, b.TTLMillis) })
+	greeting := appendRenewed(nil, names, r.Leases)
+	x.startHold(&hold{sent: sent, lives: lifetime(&shortest), bytes: x.held - before}, r.Revision, func(h *hold) error { return h.several(all, greeting) })
+}
+
+func lifetime(l *kv.LeaseResult) time.Duration { return time.Duration(l.TTLMillis) * time.Millisecond }
+
+// startHold answers with a stream, which run writes until its end.
+func (x *exchange) startHold(h *hold, revision uint64, run func(*hold) error) {
+	h.s = x.s
 	h.conn, _ = x.r.Context().Value(connKey{}).(net.Conn)
 	if c, ok := x.takeOver(valueEventStream, revision); ok {
 		h.ctx, h.release, h.to = c.ctx, c.cancel, c
-		c.serve(h.run)
+		c.held, x.held = h.bytes, x.held-h.bytes
+		c.serve(func() error { return run(h) })
 		return
 	}
 	h.ctx, h.release = context.WithCancel(x.r.Context())
 	defer h.release()
 	h.to = x.startStream(valueEventStream, revision)
-	if h.run() != nil {
+	if run(h) != nil {
 		// The peer must not take this for an end that was meant.
 		panic(http.ErrAbortHandler)
 	}
 }
 
 // silent is how long the other side may acknowledge nothing.
-func (h *hold) silent() time.Duration {
-	return min(time.Duration(h.lease.TTLMillis)*time.Millisecond, maxHoldSilence)
+func (h *hold) silent() time.Duration { return min(h.lives, maxHoldSilence) }
+
+// one holds a lease until the end of the stream. Its error is nil when that was
+// told.
+func (h *hold) one(l *kv.LeaseResult) error {
+	held := h.s.cfg.Holds.Hold(l.ID, h.lives, h.sent, h.open)
+	defer held.Release()
+	name := append(appendLease([]byte(`{"id":"`), l.ID), '"', '}')
+	return follow(h, held.News(), appendGranted(nil, l), name, func(standing leases.Standing) (ended bool, _ error) {
+		switch standing {
+		case leases.Lost:
+			return true, h.tell(api.EventLeaseNotFound, name)
+		case leases.Refused:
+			return true, h.tell(api.EventDraining, name)
+		case leases.Doubtful:
+			return false, h.tell(api.EventDoubtful, name)
+		}
+		return false, h.tell(api.EventHeld, appendGranted(nil, l))
+	})
 }
 
-// run holds the lease until the end of the stream. Its error is nil when that was
-// told.
-func (h *hold) run() error {
+// several holds leases, which are sorted, until the end of the stream, which comes
+// at the latest when the last of them has ended.
+func (h *hold) several(all []kv.LeaseResult, greeting []byte) error {
+	held := h.s.cfg.Holds.HoldAll(all, h.sent, h.open)
+	defer held.Release()
+	left := len(all)
+	none := []byte(`{"leases":[]}`)
+	return follow(h, held.News(), greeting, none, func(struct{}) (ended bool, _ error) {
+		changes := held.Changes()
+		of := func(standing leases.Standing, event string, b []byte, item func(b []byte, id kv.LeaseID) []byte) (n int, _ error) {
+			list := append(b, `{"leases":[`...)
+			for _, c := range changes {
+				if c.Standing != standing {
+					continue
+				}
+				if n++; n > 1 {
+					list = append(list, ',')
+				}
+				list = item(list, c.Lease)
+			}
+			if n == 0 {
+				return 0, nil
+			}
+			return n, h.tell(event, append(list, ']', '}'))
+		}
+		named := func(b []byte, id kv.LeaseID) []byte {
+			return append(appendLease(append(b, `{"id":"`...), id), '"', '}')
+		}
+		_, err := of(leases.Renewed, api.EventHeld, nil, func(b []byte, id kv.LeaseID) []byte {
+			i, _ := slices.BinarySearchFunc(all, id, func(l kv.LeaseResult, id kv.LeaseID) int { return bytes.Compare(l.ID[:], id[:]) })
+			return appendGranted(b, &all[i])
+		})
+		if err != nil {
+			return false, err
+		}
+		if _, err := of(leases.Doubtful, api.EventDoubtful, nil, named); err != nil {
+			return false, err
+		}
+		lost, err := of(leases.Lost, api.EventLeaseNotFound, nil, func(b []byte, id kv.LeaseID) []byte {
+			return appendNoLease(b, id.String())
+		})
+		if left -= lost; err != nil || left == 0 {
+			return left == 0, err
+		}
+		if slices.ContainsFunc(changes, func(c leases.Change) bool { return c.Standing == leases.Refused }) {
+			return true, h.tell(api.EventDraining, none)
+		}
+		return false, nil
+	})
+}
+
+// follow writes the stream of a hold: the greeting, what take says to the news until
+// it has ended the stream, and the end of this node with the data of draining.
+func follow[News any](h *hold, news <-chan News, greeting, draining []byte, take func(News) (ended bool, err error)) error {
 	pace := pulse
 	if !probePeer(h.conn, h.silent()) {
 		// What TCP can't do, because the time is too short or it isn't TCP, something
 		// that is written does: it must be acknowledged, too.
 		pace = min(pace, h.silent()/holdProbes)
 	}
-	held := h.s.cfg.Holds.Hold(h.lease.ID, time.Duration(h.lease.TTLMillis)*time.Millisecond, h.sent, h.open)
-	defer held.Release()
-	if err := h.tell(sse.AppendComment(h.out[:0], "connected"), api.EventHeld, appendGranted(nil, &h.lease)); err != nil {
+	h.out = sse.AppendEvent(sse.AppendComment(h.out[:0], "connected"), "", api.EventHeld, greeting)
+	if err := h.to.write(h.out); err != nil {
 		return err
 	}
 	timer := time.NewTimer(pace)
 	defer timer.Stop()
 	for {
 		var err error
+		ended := false
 		select {
 		case <-h.ctx.Done():
 			return errPeerGone
 		case <-h.s.draining:
-			return h.tellOf(api.EventDraining)
-		case standing := <-held.News():
-			switch standing {
-			case leases.Lost:
-				return h.tellOf(api.EventLeaseNotFound)
-			case leases.Refused:
-				return h.tellOf(api.EventDraining)
-			case leases.Doubtful:
-				err = h.tellOf(api.EventDoubtful)
-			case leases.Renewed:
-				err = h.tell(h.out[:0], api.EventHeld, appendGranted(nil, &h.lease))
-			}
+			return h.tell(api.EventDraining, draining)
+		case n := <-news:
+			ended, err = take(n)
 		case <-timer.C:
 			err = h.to.write(sse.AppendComment(h.out[:0], ""))
 			timer.Reset(pace)
 		}
-		if err != nil {
+		if ended || err != nil {
 			return err
 		}
 	}
@@ -132,13 +235,8 @@ func (h *hold) open() bool {
 	return true
 }
 
-// tell writes an event behind what is in b.
-func (h *hold) tell(b []byte, event string, data []byte) error {
-	h.out = sse.AppendEvent(b, "", event, data)
+// tell writes an event.
+func (h *hold) tell(event string, data []byte) error {
+	h.out = sse.AppendEvent(h.out[:0], "", event, data)
 	return h.to.write(h.out)
-}
-
-// tellOf writes an event that says no more of the lease than which it is.
-func (h *hold) tellOf(event string) error {
-	return h.tell(h.out[:0], event, append(appendLease([]byte(`{"id":"`), h.lease.ID), '"', '}'))
 }

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -55,14 +56,17 @@ func transports(t *testing.T) map[string]*http.Transport {
 	return map[string]*http.Transport{"HTTP/1.1": one, "HTTP/2.0": two}
 }
 
-// hold opens the stream and reads its first event.
-func (k *kit) hold(transport *http.Transport) *holding {
+// startHold sends the request for a stream.
+func (k *kit) startHold(transport *http.Transport, path, body string) *holding {
 	k.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	k.t.Cleanup(cancel)
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+k.addr+"/v1/leases/5/hold", nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+k.addr+path, strings.NewReader(body))
 	if err != nil {
 		k.t.Fatal(err)
+	}
+	if body != "" {
+		req.Header.Set("Content-Type", api.TypeJSON)
 	}
 	resp, err := transport.RoundTrip(req)
 	if err != nil {
@@ -70,7 +74,14 @@ func (k *kit) hold(transport *http.Transport) *holding {
 	}
 	k.t.Cleanup(func() { _ = resp.Body.Close() })
 	raw := &bytes.Buffer{}
-	h := &holding{k.t, resp, cancel, sse.NewReader(io.TeeReader(resp.Body, raw), 4096), raw}
+	return &holding{k.t, resp, cancel, sse.NewReader(io.TeeReader(resp.Body, raw), 1<<20), raw}
+}
+
+// hold opens the stream and reads its first event.
+func (k *kit) hold(transport *http.Transport) *holding {
+	k.t.Helper()
+	h := k.startHold(transport, "/v1/leases/5/hold", "")
+	raw, resp := h.raw, h.resp
 	var granted api.Granted
 	if e := h.next(); e.Type != api.EventHeld || json.Unmarshal(e.Data, &granted) != nil ||
 		granted != (api.Granted{ID: heldLease.String(), Number: "5", TTLSeconds: 1}) {
@@ -234,6 +245,162 @@ func TestHoldOfAClientThatVanished(t *testing.T) {
 			k.stillServes()
 		})
 	}
+}
+
+// told reads the next event of a stream that holds several leases.
+func (h *holding) told() (event string, about []api.Renewal) {
+	h.t.Helper()
+	e := h.next()
+	var data api.Renewed
+	if err := json.Unmarshal(e.Data, &data); err != nil {
+		h.t.Fatalf("%q: %v", e.Data, err)
+	}
+	return e.Type, data.Leases
+}
+
+// Many leases are held by one stream, which says what was found, goes on while one
+// of them lives, and tells of each that has ended.
+func TestHoldSeveral(t *testing.T) {
+	for proto, transport := range transports(t) {
+		t.Run(proto, func(t *testing.T) {
+			k, _ := holdKit(t)
+			other, none := kv.LeaseID{1, 'o'}, kv.LeaseID{9}
+			k.member.apply(t, &kv.Command{Kind: kv.KindLeaseGrant, Lease: kv.Lease{ID: other, Number: 6, TTLMillis: 1500}})
+			h := k.startHold(transport, "/v1/leases/hold", `{"ids":["`+other.String()+`","`+none.String()+`","5","77","`+heldLease.String()+`"]}`)
+			one := api.Renewal{ID: heldLease.String(), Number: "5", TTLSeconds: 1}
+			two := api.Renewal{ID: other.String(), Number: "6", TTLSeconds: 1.5}
+			lost := func(name string) api.Renewal { return api.Renewal{ID: name, Error: api.CodeLeaseNotFound} }
+			tell := func(event string, about ...api.Renewal) {
+				t.Helper()
+				got, leases := h.told()
+				slices.SortFunc(leases, func(a, b api.Renewal) int { return strings.Compare(a.ID, b.ID) })
+				slices.SortFunc(about, func(a, b api.Renewal) int { return strings.Compare(a.ID, b.ID) })
+				if got != event || !slices.Equal(leases, about) {
+					t.Fatalf("told %s %+v, want %s %+v", got, leases, event, about)
+				}
+			}
+			tell(api.EventHeld, two, lost(none.String()), one, lost("77"), one)
+
+			k.member.mu.Lock()
+			healthy := k.member.proposing
+			k.member.proposing = func(*kv.Command) error { return kv.Errorf(kv.NoLeader, "made to fail") }
+			k.member.mu.Unlock()
+			for doubtful := map[string]bool{}; len(doubtful) < 2; {
+				event, leases := h.told()
+				for _, l := range leases {
+					if event != api.EventDoubtful || doubtful[l.ID] || l.ID != one.ID && l.ID != two.ID {
+						t.Fatalf("told %s %+v", event, leases)
+					}
+					doubtful[l.ID] = true
+				}
+			}
+			k.member.mu.Lock()
+			k.member.proposing = healthy
+			k.member.mu.Unlock()
+			for held := map[string]api.Renewal{}; len(held) < 2; {
+				event, leases := h.told()
+				for _, l := range leases {
+					if event != api.EventHeld || l != one && l != two {
+						t.Fatalf("told %s %+v", event, leases)
+					}
+					held[l.ID] = l
+				}
+			}
+			k.member.apply(t, &kv.Command{Kind: kv.KindLeaseRevoke, Lease: kv.Lease{ID: heldLease}})
+			tell(api.EventLeaseNotFound, lost(heldLease.String()))
+			k.member.apply(t, &kv.Command{Kind: kv.KindLeaseRevoke, Lease: kv.Lease{ID: other}})
+			tell(api.EventLeaseNotFound, lost(other.String()))
+			if e, err := h.events.Next(); !errors.Is(err, io.EOF) {
+				t.Errorf("after the last: %+v %v", e, err)
+			}
+
+			k, renewals := holdKit(t)
+			h = k.startHold(transport, "/v1/leases/hold", `{"ids":["5"]}`)
+			tell(api.EventHeld, one)
+			receive(t, renewals, 3)
+			down := make(chan error, 1)
+			go func() { down <- k.server.Shutdown(context.Background()) }()
+			tell(api.EventDraining)
+			if err := <-down; err != nil {
+				t.Errorf("shutting down: %v", err)
+			}
+		})
+	}
+}
+
+// The memory of the leases that connections hold is bounded, and given back.
+func TestHoldManyIsCounted(t *testing.T) {
+	for proto, transport := range transports(t) {
+		t.Run(proto, func(t *testing.T) {
+			k := newKit(t)
+			ids := []string{}
+			for i := range 500 {
+				id := kv.LeaseID{2, byte(i >> 8), byte(i)}
+				k.member.apply(t, &kv.Command{Kind: kv.KindLeaseGrant, Lease: kv.Lease{ID: id, Number: int64(100 + i), TTLMillis: 60_000}})
+				ids = append(ids, id.String())
+			}
+			body, err := json.Marshal(api.Renew{IDs: ids})
+			if err != nil {
+				t.Fatal(err)
+			}
+			held := func(n int64) {
+				t.Helper()
+				testkit.Eventually(t, "so much memory is counted", func() bool { return k.server.admission.held.Load() == n })
+			}
+			h := k.startHold(transport, "/v1/leases/hold", string(body))
+			if event, leases := h.told(); event != api.EventHeld || len(leases) != 500 {
+				t.Fatalf("%s of %d leases", event, len(leases))
+			}
+			if proto == "HTTP/1.1" { // else the request is held, too
+				held(500 * heldLeaseBytes)
+			}
+			h.cancel()
+			held(0)
+
+			k.server.admission.held.Store(maxHeldBytes - 100_000) // there is room for the body
+			answer := k.do("POST", "/v1/leases/hold", body, "Content-Type: "+api.TypeJSON)
+			if answer.StatusCode != 429 {
+				t.Errorf("without room: %d %s", answer.StatusCode, answer.body)
+			}
+			held(maxHeldBytes - 100_000)
+			k.server.admission.held.Store(0)
+		})
+	}
+}
+
+// What can't be held is refused before there is a stream.
+func TestHoldSeveralRefuses(t *testing.T) {
+	k, _ := holdKit(t)
+	for body, want := range map[string]int{
+		`{"ids":["` + (kv.LeaseID{9}).String() + `","77"]}`: 404,
+		`{"ids":[]}`:              404,
+		`{}`:                      400,
+		`{"ids":["5"],"ttl":1}`:   400,
+		`{"ids":["not a lease"]}`: 400,
+		`["5"]`:                   400,
+		`{"ids":["5"` + strings.Repeat(`,"5"`, kv.MaxRenewals) + `]}`: 400,
+	} {
+		if got := k.do("POST", "/v1/leases/hold", []byte(body), "Content-Type: "+api.TypeJSON); got.StatusCode != want {
+			t.Errorf("%.60s: %d %s, want %d", body, got.StatusCode, got.body, want)
+		}
+	}
+	for header, want := range map[string]int{"Content-Type: text/plain": 415, "Accept: application/json": 406} {
+		if got := k.do("POST", "/v1/leases/hold", []byte(`{"ids":["5"]}`), "Content-Type: "+api.TypeJSON, header); got.StatusCode != want {
+			t.Errorf("%s: %d %s, want %d", header, got.StatusCode, got.body, want)
+		}
+	}
+	for code, want := range map[kv.Code]int{kv.NoLeader: 503, kv.OutcomeUnknown: 504} {
+		k.member.mu.Lock()
+		k.member.proposing = func(*kv.Command) error { return kv.Errorf(code, "made to fail") }
+		k.member.mu.Unlock()
+		if got := k.do("POST", "/v1/leases/hold", []byte(`{"ids":["5"]}`), "Content-Type: "+api.TypeJSON); got.StatusCode != want {
+			t.Errorf("%v: %d %s, want %d", code, got.StatusCode, got.body, want)
+		}
+	}
+	k.member.mu.Lock()
+	k.member.proposing = nil
+	k.member.mu.Unlock()
+	k.stillServes()
 }
 
 // serverConn waits for the server's end of the one connection that there is.

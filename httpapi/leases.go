@@ -307,9 +307,20 @@ func (x *exchange) renew(id kv.LeaseID) (*kv.LeaseResult, uint64) {
 
 // renewLeases answers POST /v1/leases/keepalive.
 func (x *exchange) renewLeases() {
-	var names []leaseName
+	names, body := x.leasesInBody()
+	if x.refused() {
+		return
+	}
+	if r := x.renewAll(names, body); r != nil {
+		x.out = appendRenewed(x.out[:0], names, r.Leases)
+		x.sendJSON(200, r.Revision)
+	}
+}
+
+// leasesInBody reads which leases are to be renewed.
+func (x *exchange) leasesInBody() (names []leaseName, body []byte) {
 	given := false
-	body, _ := x.readBody(maxBodyBytes)
+	body, _ = x.readBody(maxBodyBytes)
 	if !x.bodyFailed {
 		x.parseJSON(body, func(p *jsonParser) {
 			p.object("a renewal", func(name string) bool {
@@ -332,8 +343,14 @@ func (x *exchange) renewLeases() {
 	if len(names) > kv.MaxRenewals {
 		x.failLimit(api.CodeInvalidArgument, kv.MaxRenewals, "one request renews at most %d leases", kv.MaxRenewals)
 	}
-	if x.refused() || !x.findLeases(names) {
-		return
+	return names, body
+}
+
+// renewAll renews leases, and those that are named by number get their ids. It
+// returns nil when it has answered why not.
+func (x *exchange) renewAll(names []leaseName, body []byte) *kv.Result {
+	if !x.findLeases(names) {
+		return nil
 	}
 	ids := x.leases[:0]
 	for i := range names {
@@ -343,29 +360,33 @@ func (x *exchange) renewLeases() {
 	}
 	x.leases = ids
 	x.command.Kind, x.command.Renew = kv.KindLeaseRenew, ids
-	r := x.propose(body)
-	if r == nil {
-		return
-	}
-	x.out = append(x.out[:0], `{"leases":[`...)
-	results := r.Leases
+	return x.propose(body)
+}
+
+// appendRenewed appends what became of each renewal. There is a result for each of
+// the names that has an id.
+func appendRenewed(b []byte, names []leaseName, results []kv.LeaseResult) []byte {
+	b = append(b, `{"leases":[`...)
 	for i := range names {
 		if i > 0 {
-			x.out = append(x.out, ',')
+			b = append(b, ',')
 		}
 		var l *kv.LeaseResult
 		if names[i].id != (kv.LeaseID{}) && len(results) > 0 {
 			l, results = &results[0], results[1:]
 		}
 		if l == nil || l.Code != kv.OK {
-			x.out = appendQuoted(append(x.out, `{"id":`...), names[i].text)
-			x.out = append(x.out, `,"error":"`+string(api.CodeLeaseNotFound)+`"}`...)
+			b = appendNoLease(b, names[i].text)
 			continue
 		}
-		x.out = appendGranted(x.out, l)
+		b = appendGranted(b, l)
 	}
-	x.out = append(x.out, ']', '}')
-	x.sendJSON(200, r.Revision)
+	return append(b, ']', '}')
+}
+
+func appendNoLease(b []byte, name string) []byte {
+	b = appendQuoted(append(b, `{"id":`...), name)
+	return append(b, `,"error":"`+string(api.CodeLeaseNotFound)+`"}`...)
 }
 
 // appendGranted appends a lease that was granted or renewed just now. It has no

@@ -48,6 +48,9 @@ const (
 	// asked within that, so that a lost packet or two end no hold.
 	maxHoldSilence = 45 * time.Second
 	holdProbes     = 3
+	// heldLeaseBytes is what each of several leases takes that a connection holds; it
+	// counts towards maxHeldBytes.
+	heldLeaseBytes = 256
 	// maxWaiterSilence is the same for a client that waits for its turn: as long as
 	// its place in the queue would outlive a node that was killed.
 	maxWaiterSilence = 10 * time.Second

@@ -125,6 +125,7 @@ func routes() []route {
 		renewal(leasesPath+"{id}/keepalive", noBody, typesJSON, (*exchange).renewLease),
 		long(renewal(leasesPath+"{id}/hold", noBody, typesStream, (*exchange).holdLease)),
 		renewal(leasesPath+"keepalive", jsonBody, typesJSON, (*exchange).renewLeases),
+		long(renewal(leasesPath+"hold", jsonBody, typesStream, (*exchange).holdLeases)),
 
 		long(recipe("POST", locksPath+"{name}", 0, jsonBody, typesClaim, (*exchange).acquireLock)),
 		read("GET", locksPath+"{name}", readModeParams, typesJSON, (*exchange).getLock),

@@ -50,6 +50,7 @@ var sample = map[string]struct {
 	"POST /v1/leases/{id}/keepalive": {target: "/v1/leases/1/keepalive"},
 	"POST /v1/leases/{id}/hold":      {target: "/v1/leases/3/hold"},
 	"POST /v1/leases/keepalive":      {target: "/v1/leases/keepalive", body: `{"ids":["1"]}`, headers: []string{"Content-Type: application/json"}},
+	"POST /v1/leases/hold":           {target: "/v1/leases/hold", body: `{"ids":["4"]}`, headers: []string{"Content-Type: application/json"}},
 
 	"POST /v1/locks/{name}":                    {target: "/v1/locks/l", body: `{"ttl_seconds":60}`, headers: []string{"Content-Type: application/json"}},
 	"GET /v1/locks/{name}":                     {target: "/v1/locks/l"},
@@ -86,7 +87,7 @@ var tokenPattern = regexp.MustCompile(`"token":(\d+)`)
 func (k *kit) each(fn func(rt *route, a *answer), headers ...string) {
 	k.t.Helper()
 	k.put("a", "1")
-	for n := range int64(3) {
+	for n := range int64(4) {
 		k.member.apply(k.t, &kv.Command{Kind: kv.KindLeaseGrant, Lease: kv.Lease{ID: kv.LeaseID{1, byte(n + 1)}, Number: n + 1, TTLMillis: 1_000}})
 	}
 	token := ""
@@ -102,6 +103,9 @@ func (k *kit) each(fn func(rt *route, a *answer), headers ...string) {
 		}
 		if strings.HasSuffix(rt.pattern, "/hold") {
 			k.revokeAfterRenewal(kv.LeaseID{1, 3})
+			if rt.pattern == "/v1/leases/hold" {
+				k.revokeAfterRenewal(kv.LeaseID{1, 4})
+			}
 		}
 		// Streams end with their server.
 		k.member.changing = nil

@@ -27,7 +27,8 @@
 // room for other writes, however many end together; it waits for the expiries
 // that it starts. Close ends both.
 //
-// A Renewer, on every member, owns the leases that connections to it hold. One
+// A Renewer, on every member, owns the leases that connections to it hold, each by
+// itself (Hold) or many together (Group). One
 // goroutine looks for those that are due and starts a goroutine for each of a few
 // renewals of many; the connection is asked before each whether it is still there.
 // What becomes of the connection, and what its client is told, is its owner's.

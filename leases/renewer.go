@@ -88,11 +88,12 @@ type Renewer struct {
 
 // A Hold is a lease in the hands of a Renewer.
 type Hold struct {
-	r    *Renewer
-	id   kv.LeaseID
-	ttl  time.Duration
-	open func() bool
-	news chan Standing
+	r     *Renewer
+	id    kv.LeaseID
+	ttl   time.Duration
+	open  func() bool   // nil of a lease of a group
+	news  chan Standing // likewise
+	group *Group        // nil of a lease that is held by itself
 
 	// Guarded by the mutex of r.
 	sent     time.Time // when the last renewal that was answered was sent
@@ -136,16 +137,21 @@ func (r *Renewer) Hold(id kv.LeaseID, ttl time.Duration, sent time.Time, open fu
 	h := &Hold{r: r, id: id, ttl: ttl, open: open, news: make(chan Standing, 1), place: -1}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.begin(h, sent)
+	return h
+}
+
+// begin takes a lease into the queue. The mutex is held.
+func (r *Renewer) begin(h *Hold, sent time.Time) {
 	if r.closed {
 		h.end(Refused)
-		return h
+		return
 	}
 	r.holds[h] = struct{}{}
 	h.renewed(sent, true)
 	if h.place == 0 {
 		r.rouse()
 	}
-	return h
 }
 
 // News says how it stands with the lease whenever that changes. Of several changes
@@ -175,6 +181,10 @@ func (h *Hold) end(last Standing) {
 }
 
 func (h *Hold) tell(s Standing) {
+	if h.group != nil {
+		h.group.note(h, s)
+		return
+	}
 	select {
 	case <-h.news: // it is out of date
 	default:
@@ -283,11 +293,7 @@ func (r *Renewer) take(now time.Time) (batch []*Hold) {
 // was applied did. Whether one whose outcome is unknown was applied is of no
 // matter: it is made again, and what counts as answered is only that one.
 func (r *Renewer) renew(ctx context.Context, batch []*Hold) {
-	for _, h := range batch {
-		if !h.open() {
-			h.Release()
-		}
-	}
+	letGo(batch)
 	r.mu.Lock()
 	renewing := slices.DeleteFunc(batch, func(h *Hold) bool { return h.released })
 	if len(renewing) == 0 {
@@ -320,6 +326,28 @@ func (r *Renewer) renew(ctx context.Context, batch []*Hold) {
 	}
 	if r.behind {
 		r.rouse()
+	}
+}
+
+// letGo releases what nobody holds any more. Each holder is asked once.
+func letGo(batch []*Hold) {
+	var groups map[*Group]bool // whether it is there
+	for _, h := range batch {
+		if h.group == nil {
+			if !h.open() {
+				h.Release()
+			}
+			continue
+		}
+		if _, asked := groups[h.group]; asked {
+			continue
+		}
+		if groups == nil {
+			groups = map[*Group]bool{}
+		}
+		if groups[h.group] = h.group.open(); !groups[h.group] {
+			h.group.Release()
+		}
 	}
 }
 
