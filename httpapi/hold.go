@@ -137,47 +137,30 @@ func (h *hold) one(l *kv.LeaseResult) error {
 	})
 }
 
-// several holds leases, which are sorted, until the end of the stream, which comes
-// at the latest when the last of them has ended.
+// several holds leases, which are sorted by id, until the end of the stream, which
+// comes at the latest when the last of them has ended.
 func (h *hold) several(all []kv.LeaseResult, greeting []byte) error {
 	held := h.s.cfg.Holds.HoldAll(all, h.sent, h.open)
 	defer held.Release()
 	left := len(all)
+	granted := func(b []byte, id kv.LeaseID) []byte {
+		i, _ := slices.BinarySearchFunc(all, id, func(l kv.LeaseResult, id kv.LeaseID) int { return bytes.Compare(l.ID[:], id[:]) })
+		return appendGranted(b, &all[i])
+	}
+	named := func(b []byte, id kv.LeaseID) []byte {
+		return append(appendLease(append(b, `{"id":"`...), id), '"', '}')
+	}
+	gone := func(b []byte, id kv.LeaseID) []byte { return appendNoLease(b, id.String()) }
 	none := []byte(`{"leases":[]}`)
 	return follow(h, held.News(), greeting, none, func(struct{}) (ended bool, _ error) {
 		changes := held.Changes()
-		of := func(standing leases.Standing, event string, b []byte, item func(b []byte, id kv.LeaseID) []byte) (n int, _ error) {
-			list := append(b, `{"leases":[`...)
-			for _, c := range changes {
-				if c.Standing != standing {
-					continue
-				}
-				if n++; n > 1 {
-					list = append(list, ',')
-				}
-				list = item(list, c.Lease)
-			}
-			if n == 0 {
-				return 0, nil
-			}
-			return n, h.tell(event, append(list, ']', '}'))
-		}
-		named := func(b []byte, id kv.LeaseID) []byte {
-			return append(appendLease(append(b, `{"id":"`...), id), '"', '}')
-		}
-		_, err := of(leases.Renewed, api.EventHeld, nil, func(b []byte, id kv.LeaseID) []byte {
-			i, _ := slices.BinarySearchFunc(all, id, func(l kv.LeaseResult, id kv.LeaseID) int { return bytes.Compare(l.ID[:], id[:]) })
-			return appendGranted(b, &all[i])
-		})
-		if err != nil {
+		if _, err := h.tellOf(changes, leases.Renewed, api.EventHeld, granted); err != nil {
 			return false, err
 		}
-		if _, err := of(leases.Doubtful, api.EventDoubtful, nil, named); err != nil {
+		if _, err := h.tellOf(changes, leases.Doubtful, api.EventDoubtful, named); err != nil {
 			return false, err
 		}
-		lost, err := of(leases.Lost, api.EventLeaseNotFound, nil, func(b []byte, id kv.LeaseID) []byte {
-			return appendNoLease(b, id.String())
-		})
+		lost, err := h.tellOf(changes, leases.Lost, api.EventLeaseNotFound, gone)
 		if left -= lost; err != nil || left == 0 {
 			return left == 0, err
 		}
@@ -186,6 +169,25 @@ func (h *hold) several(all []kv.LeaseResult, greeting []byte) error {
 		}
 		return false, nil
 	})
+}
+
+// tellOf writes an event about those of the changes that are of a kind, if there are
+// any, and returns how many.
+func (h *hold) tellOf(changes []leases.Change, standing leases.Standing, event string, item func(b []byte, id kv.LeaseID) []byte) (n int, _ error) {
+	list := []byte(`{"leases":[`)
+	for _, c := range changes {
+		if c.Standing != standing {
+			continue
+		}
+		if n++; n > 1 {
+			list = append(list, ',')
+		}
+		list = item(list, c.Lease)
+	}
+	if n == 0 {
+		return 0, nil
+	}
+	return n, h.tell(event, append(list, ']', '}'))
 }
 
 // follow writes the stream of a hold: the greeting, what take says to the news until
