@@ -203,9 +203,10 @@ func TestHandshakeRefusals(t *testing.T) {
 			if c.reason == 0 {
 				return
 			}
-			if !a.logged.has("reason="+c.reason.String()) || !a.logged.has(c.detail) {
-				t.Errorf("the one who refuses does not say %s and %q", c.reason, c.detail)
-			}
+			// It answers before it logs.
+			eventually(t, fmt.Sprintf("the one who refuses says %s and %q", c.reason, c.detail), func() bool {
+				return a.logged.has("reason="+c.reason.String()) && a.logged.has(c.detail)
+			})
 			if len(told) == 0 || !strings.Contains(told[0], a.cfg.Self.Address) {
 				t.Errorf("the one who is refused heard %q", told)
 			}
