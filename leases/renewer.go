@@ -1,8 +1,8 @@
 package leases
 
 import (
+	"bytes"
 	"cmp"
-	"container/heap"
 	"context"
 	"errors"
 	"fmt"
@@ -75,10 +75,11 @@ type Renewer struct {
 
 	mu     sync.Mutex
 	closed bool
-	holds  map[*Hold]struct{} // all that were not released
-	queue  dueQueue           // those of them without a renewal under way
-	flying int                // renewals under way
-	behind bool               // more is due, and waits for one of them to end
+	holds  int                   // that were not released
+	wheel  dueWheel              // those of them without a renewal under way
+	flying map[*renewal]struct{} // renewals under way
+	behind bool                  // more is due, and waits for one of them to end
+	looks  time.Time             // when run looks next
 	// pause is how long nothing was started after the last failure, 0 after a
 	// success; resume is when that is over.
 	pause   time.Duration
@@ -98,7 +99,8 @@ type Hold struct {
 	// Guarded by the mutex of r.
 	sent     time.Time // when the last renewal that was answered was sent
 	due      time.Time
-	place    int // in the queue, or -1
+	slot     int64 // of the wheel
+	place    int   // in the slot, or -1
 	released bool
 	doubtful bool
 }
@@ -106,7 +108,8 @@ type Hold struct {
 // StartRenewer starts a renewer. Close ends it.
 func StartRenewer(log Proposer, logger *slog.Logger) *Renewer {
 	ctx, cancel := context.WithCancel(context.Background())
-	r := &Renewer{log: log, logger: logger, cancel: cancel, wake: make(chan struct{}, 1), holds: map[*Hold]struct{}{}}
+	r := &Renewer{log: log, logger: logger, cancel: cancel, wake: make(chan struct{}, 1), flying: map[*renewal]struct{}{}}
+	r.wheel.began = time.Now()
 	r.wg.Go(func() { r.run(ctx) })
 	return r
 }
@@ -125,7 +128,7 @@ func (r *Renewer) Close() {
 func (r *Renewer) Held() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return len(r.holds)
+	return r.holds
 }
 
 // Hold keeps a lease alive whose last renewal, or grant, was sent at a moment and
@@ -143,13 +146,13 @@ func (r *Renewer) Hold(id kv.LeaseID, ttl time.Duration, sent time.Time, open fu
 
 // begin takes a lease into the queue. The mutex is held.
 func (r *Renewer) begin(h *Hold, sent time.Time) {
+	r.holds++
 	if r.closed {
 		h.end(Refused)
 		return
 	}
-	r.holds[h] = struct{}{}
 	h.renewed(sent, true)
-	if h.place == 0 {
+	if h.due.Before(r.looks) {
 		r.rouse()
 	}
 }
@@ -167,10 +170,13 @@ func (h *Hold) Release() {
 }
 
 func (h *Hold) release() {
+	if h.released {
+		return
+	}
 	h.released = true
-	delete(h.r.holds, h)
+	h.r.holds--
 	if h.place >= 0 {
-		heap.Remove(&h.r.queue, h.place)
+		h.r.wheel.remove(h)
 	}
 }
 
@@ -202,7 +208,7 @@ func (h *Hold) renewed(sent time.Time, together bool) {
 		spread = rest
 	}
 	h.sent, h.due = sent, sent.Add(rest-rand.N(spread))
-	heap.Push(&h.r.queue, h)
+	h.r.wheel.add(h)
 	if h.doubtful {
 		h.doubtful = false
 		h.tell(Renewed)
@@ -240,51 +246,58 @@ func (r *Renewer) look(ctx context.Context) (rest time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := time.Now()
-	if r.flying > 0 || r.pause > 0 {
+	if len(r.flying) > 0 || r.pause > 0 {
 		r.doubt(now)
 	}
-	for r.flying < renewalsAtOnce && !now.Before(r.resume) {
-		batch := r.take(now)
+	for len(r.flying) < renewalsAtOnce && !now.Before(r.resume) {
+		batch := r.wheel.take(now, renewalsPerCommand)
 		if len(batch) == 0 {
 			break
 		}
-		r.flying++
-		r.wg.Go(func() { r.renew(ctx, batch) })
+		renewal := &renewal{batch}
+		r.flying[renewal] = struct{}{}
+		r.wg.Go(func() { r.renew(ctx, renewal) })
 	}
-	r.behind = r.flying == renewalsAtOnce && len(r.queue) > 0 && !r.queue[0].due.After(now)
-	if len(r.holds) == 0 {
+	if r.holds == 0 {
 		r.pause = 0 // nothing that failed is left
 	}
 	rest = time.Hour
-	if len(r.queue) > 0 {
-		rest = max(r.queue[0].due.Sub(now), r.resume.Sub(now), gather)
+	first, waiting := r.wheel.first()
+	if waiting {
+		rest = max(first.Sub(now), r.resume.Sub(now), gather)
 	}
-	if r.flying > 0 || r.pause > 0 {
+	r.behind = len(r.flying) == renewalsAtOnce && waiting && !first.After(now)
+	if len(r.flying) > 0 || r.pause > 0 {
 		rest = min(rest, doubtEvery)
 	}
+	r.looks = now.Add(rest)
 	return rest
 }
 
-// doubt finds the leases of which nobody can say any more that they live.
+// doubt finds the leases of which nobody can say any more that they live: among
+// those that are due, for no other has been left alone for so long.
 func (r *Renewer) doubt(now time.Time) {
 	if now.Sub(r.doubted) < doubtEvery {
 		return
 	}
 	r.doubted = now
-	for h := range r.holds {
-		if !h.doubtful && now.Sub(h.sent) >= h.ttl {
+	look := func(h *Hold) {
+		if !h.released && !h.doubtful && now.Sub(h.sent) >= h.ttl {
 			h.doubtful = true
 			h.tell(Doubtful)
 		}
 	}
+	r.wheel.due(now, look)
+	for renewal := range r.flying {
+		for _, h := range renewal.batch {
+			look(h)
+		}
+	}
 }
 
-// take takes what is due out of the queue, up to what one command renews.
-func (r *Renewer) take(now time.Time) (batch []*Hold) {
-	for len(r.queue) > 0 && len(batch) < renewalsPerCommand && !r.queue[0].due.After(now) {
-		batch = append(batch, heap.Pop(&r.queue).(*Hold))
-	}
-	return batch
+// A renewal is leases that one command renews.
+type renewal struct {
+	batch []*Hold
 }
 
 // renew renews leases with one command.
@@ -292,21 +305,24 @@ func (r *Renewer) take(now time.Time) (batch []*Hold) {
 // A crash, of this node or the leader, leaves the leases as the last renewal that
 // was applied did. Whether one whose outcome is unknown was applied is of no
 // matter: it is made again, and what counts as answered is only that one.
-func (r *Renewer) renew(ctx context.Context, batch []*Hold) {
-	letGo(batch)
+func (r *Renewer) renew(ctx context.Context, own *renewal) {
+	letGo(own.batch)
 	r.mu.Lock()
-	renewing := slices.DeleteFunc(batch, func(h *Hold) bool { return h.released })
-	if len(renewing) == 0 {
-		r.flying--
+	own.batch = slices.DeleteFunc(own.batch, func(h *Hold) bool { return h.released })
+	if len(own.batch) == 0 {
+		delete(r.flying, own)
 		r.mu.Unlock()
 		return
 	}
 	r.mu.Unlock()
+	renewing := slices.Clone(own.batch) // which doubt looks at
+	// Applying wants them in the order of their ids, and others wait for it.
+	slices.SortFunc(renewing, func(a, b *Hold) int { return bytes.Compare(a.id[:], b.id[:]) })
 	sent := time.Now()
 	result, err := r.propose(ctx, renewing, sent)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.flying--
+	delete(r.flying, own)
 	now := time.Now()
 	if err != nil {
 		r.failed(renewing, now, err)
@@ -317,7 +333,7 @@ func (r *Renewer) renew(ctx context.Context, batch []*Hold) {
 		switch {
 		case h.released:
 		case err != nil:
-			heap.Push(&r.queue, h) // it is due still
+			r.wheel.add(h) // it is due still
 		case result.Leases[i].Code != kv.OK:
 			h.end(Lost)
 		default:
@@ -379,26 +395,4 @@ func (r *Renewer) failed(renewing []*Hold, now time.Time, err error) {
 	r.pause = min(cmp.Or(2*r.pause, shortPause), longPause)
 	r.resume = now.Add(r.pause)
 	r.logger.Debug("renewing the leases that are held", "leases", len(renewing), "err", err)
-}
-
-// dueQueue is a heap of holds, the one that is due first at its top.
-type dueQueue []*Hold
-
-func (q dueQueue) Len() int           { return len(q) }
-func (q dueQueue) Less(i, j int) bool { return q[i].due.Before(q[j].due) }
-func (q dueQueue) Swap(i, j int) {
-	q[i], q[j] = q[j], q[i]
-	q[i].place, q[j].place = i, j
-}
-func (q *dueQueue) Push(x any) {
-	h := x.(*Hold)
-	h.place = len(*q)
-	*q = append(*q, h)
-}
-func (q *dueQueue) Pop() any {
-	last := len(*q) - 1
-	h := (*q)[last]
-	(*q)[last], *q = nil, (*q)[:last]
-	h.place = -1
-	return h
 }

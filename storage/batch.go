@@ -28,12 +28,12 @@ import (
 type Batch struct {
 	h  *handle
 	wb *pebble.Batch
-	// newest, versions and changes are the records of keys, each kind by itself
-	// until they are committed: inserted into a memtable one behind the other, the
-	// log of changes, and what comes in the order of the keys, costs next to no
-	// search.
-	newest, versions, changes *pebble.Batch
-	st                        state
+	// newest, versions and changes are the records of keys, queue the places of
+	// leases, each kind by itself until they are committed: inserted into a memtable
+	// one behind the other, the log of changes, and what comes in the order of the
+	// keys, costs next to no search.
+	newest, versions, changes, queue *pebble.Batch
+	st                               state
 
 	// What the batch changed and has not committed, under its newest state.
 	keys        map[string]*version
@@ -71,7 +71,7 @@ func (s *Store) NewBatch() (*Batch, error) {
 	}
 	b := &Batch{
 		h: h, wb: h.db.NewBatch(),
-		newest: h.db.NewBatch(), versions: h.db.NewBatch(), changes: h.db.NewBatch(),
+		newest: h.db.NewBatch(), versions: h.db.NewBatch(), changes: h.db.NewBatch(), queue: h.db.NewBatch(),
 		st:          *h.published.Load(),
 		keys:        map[string]*version{},
 		leases:      map[kv.LeaseID]*lease{},
@@ -89,12 +89,18 @@ func (b *Batch) Close() {
 		return
 	}
 	// Closing a batch that was not committed only frees memory.
-	for _, wb := range []*pebble.Batch{b.wb, b.newest, b.versions, b.changes} {
+	_ = b.wb.Close()
+	for _, wb := range b.kinds() {
 		_ = wb.Close()
 	}
 	b.dropScrub()
 	b.h.release()
 	b.h = nil
+}
+
+// kinds are the batches that flush adds to wb.
+func (b *Batch) kinds() [4]*pebble.Batch {
+	return [...]*pebble.Batch{b.newest, b.versions, b.changes, b.queue}
 }
 
 // BeginEntry starts a Raft entry. It returns false when the proposer's entry
@@ -171,7 +177,11 @@ func (b *Batch) Apply(c *kv.Command) (*kv.Result, error) {
 
 // size is what the batch holds back, in bytes.
 func (b *Batch) size() int {
-	return b.wb.Len() + b.newest.Len() + b.versions.Len() + b.changes.Len()
+	size := b.wb.Len()
+	for _, wb := range b.kinds() {
+		size += wb.Len()
+	}
+	return size
 }
 
 // needsCommitted reports whether applying c reads something that only the
@@ -239,7 +249,7 @@ func (b *Batch) flush() error {
 		b.window = nil
 	}
 	must(b.wb.Set(keyState, appendState(b.val[:0], &b.st), nil))
-	for _, wb := range []*pebble.Batch{b.newest, b.versions, b.changes} {
+	for _, wb := range b.kinds() {
 		if !wb.Empty() {
 			must(b.wb.Apply(wb, nil))
 			wb.Reset()

@@ -224,7 +224,7 @@ func TestCostOfAPut(t *testing.T) {
 			t.Fatal(r, err)
 		}
 		delete(b.h.windows, kv.LeaseID{9})
-		return int(b.wb.Count() + b.newest.Count() + b.versions.Count() + b.changes.Count())
+		return int(b.wb.Count() + b.newest.Count() + b.versions.Count() + b.changes.Count() + b.queue.Count())
 	}
 	leased := put("new", "v")
 	leased.Lease = leaseName("L")

@@ -16,7 +16,7 @@ func (b *Batch) setLease(id kv.LeaseID, old, now *lease) {
 		// A place in the queue is set once before it is deleted, always. So the two
 		// may annihilate each other as soon as they meet, and no tombstone travels
 		// to the bottom of the store for each lease that moved.
-		must(b.wb.SingleDelete(queueKey(old.queued, id), nil))
+		must(b.queue.SingleDelete(queueKey(old.queued, id), nil))
 	}
 	switch {
 	case now == nil:
@@ -32,7 +32,7 @@ func (b *Batch) setLease(id kv.LeaseID, old, now *lease) {
 			b.st.leases++
 		}
 		if old == nil || now.queued != old.queued {
-			must(b.wb.Set(queueKey(now.queued, id), nil, nil))
+			must(b.queue.Set(queueKey(now.queued, id), nil, nil))
 		}
 		must(b.wb.Set(leaseKey(id), appendLease(b.val[:0], now), nil))
 	}
@@ -102,7 +102,10 @@ func (b *Batch) applyRenew(ids []kv.LeaseID) (_ *kv.Result, err error) {
 		order = append(order, i)
 	}
 	b.order = order
-	slices.SortStableFunc(order, func(i, j int) int { return bytes.Compare(ids[i][:], ids[j][:]) })
+	byID := func(i, j int) int { return bytes.Compare(ids[i][:], ids[j][:]) }
+	if !slices.IsSortedFunc(order, byID) {
+		slices.SortStableFunc(order, byID)
+	}
 	find, done := b.leaseFinder(len(ids))
 	defer func() { err = errors.Join(err, done()) }()
 	for _, i := range order {
