@@ -2,6 +2,7 @@ package storage
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -414,6 +415,28 @@ func (s *Store) Sync() error {
 	}
 	defer h.release()
 	return h.db.LogData(nil, pebble.Sync)
+}
+
+// Flush makes tables of what is in memtables. It is for an orderly end: the next start
+// has nothing to replay then before it can serve. It returns when that is done, or ctx
+// ends, as it must where the disk is full and a flush never succeeds. Nothing depends
+// on it, for the log of the database has it all.
+func (s *Store) Flush(ctx context.Context) error {
+	h, err := s.acquire()
+	if err != nil {
+		return err
+	}
+	defer h.release()
+	flushed, err := h.db.AsyncFlush()
+	if err != nil {
+		return fmt.Errorf("storage: flush: %w", err)
+	}
+	select {
+	case <-flushed:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // Stats are figures of a store. Taking them costs no input or output.

@@ -1,0 +1,62 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"syscall"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+)
+
+// TestFlush: after a flush, tables have everything that was applied, and where the disk
+// is full it ends with its context, as the store does after it, and nothing is lost.
+func TestFlush(t *testing.T) {
+	faults, mem := &faultyTables{}, vfs.NewMem()
+	s, err := Open("store", Options{FS: errorfs.Wrap(mem, faults), RetryPause: func() {}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := &applier{store: s}
+	if err := a.apply(putsFrom(1, 20)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b, err := s.NewBatch()
+	if err != nil {
+		t.Fatal(err)
+	}
+	revision, _ := s.Revisions()
+	if flushed, err := b.flushed(); err != nil || flushed != revision {
+		t.Errorf("tables have everything up to revision %d of %d, %v", flushed, revision, err)
+	}
+	b.Close()
+
+	if err := a.apply(putsFrom(21, 20)); err != nil {
+		t.Fatal(err)
+	}
+	want := mustHash(t, s)
+	faults.set(syscall.ENOSPC)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- s.Flush(ctx) }()
+	eventually(t, "the flush fails", s.WantsRoom)
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Errorf("a flush without room ended with %v", err)
+	}
+	closeStore(t, s)
+	if err := s.Flush(t.Context()); !errors.Is(err, ErrClosed) {
+		t.Errorf("a flush of a closed store: %v", err)
+	}
+	if s, err = Open("store", Options{FS: mem}); err != nil {
+		t.Fatal(err)
+	}
+	if mustHash(t, s) != want {
+		t.Error("something was lost")
+	}
+	closeStore(t, s)
+}
