@@ -38,11 +38,11 @@ func (a *app) elect() *cobra.Command {
 	cmd.Flags().StringVar(&value, "value", "", "what the leader proclaims (default host and process)")
 	cmd.RunE = a.runGuarded(&hold, guard{
 		what: "the lead of",
-		take: func(ctx context.Context, c *client.Client, name string, _ func(int)) (*held, error) {
+		take: func(ctx context.Context, c *client.Client, name string, before func(int)) (*held, error) {
 			if !cmd.Flags().Changed("value") {
 				value = ownName()
 			}
-			l, err := c.Campaign(ctx, name, []byte(value), hold.ttl)
+			l, err := c.Campaign(ctx, name, []byte(value), client.CampaignOptions{TTL: hold.ttl, Waiting: before})
 			if err != nil {
 				return nil, err
 			}

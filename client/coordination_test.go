@@ -179,14 +179,14 @@ func TestElection(t *testing.T) {
 		}
 	}
 	next("nobody")
-	a, err := c.Campaign(ctx, "e", []byte("a"), time.Second)
+	a, err := c.Campaign(ctx, "e", []byte("a"), client.CampaignOptions{TTL: time.Second})
 	noError(t, err)
 	next("a")
 	noError(t, a.Proclaim(ctx, []byte("a2")))
 	next("a2")
-	elected := make(chan *client.Leadership, 1)
+	elected, places := make(chan *client.Leadership, 1), make(chan int, 10)
 	go func() {
-		b, err := newClient(t, url).Campaign(ctx, "e", []byte("b"), 0)
+		b, err := newClient(t, url).Campaign(ctx, "e", []byte("b"), client.CampaignOptions{Waiting: func(before int) { places <- before }})
 		if err != nil {
 			t.Error(err)
 		}
@@ -196,6 +196,9 @@ func TestElection(t *testing.T) {
 		s, err := c.Election(ctx, "e")
 		return err == nil && s.Waiting == 1 && s.Leader != nil && s.Leader.Token == a.Token
 	})
+	if before := <-places; before != 0 {
+		t.Errorf("%d candidates are before the only one", before)
+	}
 	noError(t, a.Resign(ctx))
 	b := <-elected
 	if b.Token <= a.Token || string(b.Value) != "b" {

@@ -20,17 +20,28 @@ type Leadership struct {
 	*session
 }
 
+// CampaignOptions say how a candidate stands.
+type CampaignOptions struct {
+	// TTL is how long the lead outlives a leader that is gone; 10 s if it is 0, a
+	// second at least.
+	TTL time.Duration
+	// Waiting, if it is set, is called while Campaign waits, when the number of
+	// candidates before this one becomes known and when it changes. It runs on the
+	// goroutine of Campaign, which it holds up.
+	Waiting func(before int)
+}
+
 // Campaign stands for election, waiting for its turn until ctx ends, and leads
 // until Resign, or until the lead is lost. That it leads does not depend on ctx.
-// value is what it proclaims; ttl is how long the lead outlives a leader that is
-// gone, 10 s if it is 0.
+// value is what it proclaims.
 //
 // As with a [Lock], give [Fenced] with the Fence to what a leader alone may write.
-func (c *Client) Campaign(ctx context.Context, name string, value []byte, ttl time.Duration) (*Leadership, error) {
-	s, err := c.newSession(ctx, ttl)
+func (c *Client) Campaign(ctx context.Context, name string, value []byte, o CampaignOptions) (*Leadership, error) {
+	s, err := c.newSession(ctx, o.TTL)
 	if err != nil {
 		return nil, err
 	}
+	s.waiting = o.Waiting
 	l := &Leadership{session: s}
 	ask := api.Campaign{Lease: s.lease, WaitSeconds: waitForTurn.Seconds(), Value: value}
 	if err := s.claim(ctx, electionTarget(name), ask, true, ErrNotElected, &l.Leader); err != nil {

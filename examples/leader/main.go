@@ -54,7 +54,7 @@ func follow(ctx context.Context, c *client.Client) {
 
 // lead waits until it is elected and then works until it ends or loses the lead.
 func lead(ctx context.Context, c *client.Client, name string) error {
-	l, err := c.Campaign(ctx, "scheduler", []byte(name), 3*time.Second)
+	l, err := c.Campaign(ctx, "scheduler", []byte(name), client.CampaignOptions{TTL: 3 * time.Second})
 	if err != nil {
 		return err
 	}
