@@ -151,6 +151,7 @@ func checkSettings(cfg *node.Config) error {
 }
 
 func (a *app) runServe(cmd *cobra.Command, cfg node.Config, profiles string) error {
+	spareProcessor()
 	defer runtime.KeepAlive(reserveHeap())
 	ctx, stop := untilSignal(cmd)
 	defer stop()
