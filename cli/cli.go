@@ -120,7 +120,7 @@ func (a *app) root() *cobra.Command {
 	add(groupNodes, a.serve(), a.dev(), a.certs(), a.doctor())
 	add(groupKeys, a.put(), a.get(), a.del(), a.ls(), a.tree(), a.list(), a.txn(), a.bulk(), a.history(), a.watch(), a.lease())
 	add(groupTogether, a.lock(), a.elect(), a.service())
-	add(groupCluster, a.status(), a.member(), a.hash(), a.compact(), a.snapshot(), a.version())
+	add(groupCluster, a.status(), a.member(), a.hash(), a.compact(), a.snapshot(), a.bench(), a.version())
 	return root
 }
 
@@ -177,6 +177,11 @@ func untilSignal(cmd *cobra.Command) (ctx context.Context, stop func()) {
 func (a *app) client() (*client.Client, error) { return a.clientFor(a.endpoints) }
 
 func (a *app) clientFor(endpoints []string) (*client.Client, error) {
+	return a.clientWith(client.Config{Endpoints: endpoints})
+}
+
+// clientWith makes a client whose timeout and name are those of the command line.
+func (a *app) clientWith(cfg client.Config) (*client.Client, error) {
 	timeout := a.timeout
 	switch {
 	case timeout < 0:
@@ -184,11 +189,8 @@ func (a *app) clientFor(endpoints []string) (*client.Client, error) {
 	case timeout == 0:
 		timeout = -1 // no limit, as the client has it
 	}
-	c, err := client.New(client.Config{
-		Endpoints: endpoints,
-		Timeout:   timeout,
-		UserAgent: "cairn-cli/" + a.build.Version,
-	})
+	cfg.Timeout, cfg.UserAgent = timeout, "cairn-cli/"+a.build.Version
+	c, err := client.New(cfg)
 	if err != nil {
 		return nil, &usageError{errors.New(strings.TrimPrefix(err.Error(), "client: "))}
 	}
