@@ -20,8 +20,9 @@ type admission struct {
 	requests, streams atomic.Int64
 	maxRequests       int64
 	maxStreams        int64
-	// held is the bytes of bodies and answers that are in memory.
-	held atomic.Int64
+	// held is the bytes of answers, and of leases that connections hold, that are in
+	// memory, bodies those of bodies.
+	held, bodies atomic.Int64
 	// pages has a token for each page that is being read.
 	pages        chan struct{}
 	pagesWaiting atomic.Int64
@@ -68,7 +69,7 @@ func newAdmission(maxConnections int, registerer prometheus.Registerer) *admissi
 			prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 				Name: "cairn_http_held_bytes",
 				Help: "Bytes of large bodies and answers in memory.",
-			}, func() float64 { return float64(a.held.Load()) }))
+			}, func() float64 { return float64(a.held.Load() + a.bodies.Load()) }))
 	}
 	return a
 }
@@ -100,8 +101,8 @@ func (x *exchange) admitStream() bool {
 	return true
 }
 
-// leave gives back what admit and hold took.
-func (a *admission) leave(admitted, streaming bool, held int64) {
+// leave gives back what admit, hold and holdBody took.
+func (a *admission) leave(admitted, streaming bool, held, body int64) {
 	if admitted {
 		a.requests.Add(-1)
 	}
@@ -110,6 +111,9 @@ func (a *admission) leave(admitted, streaming bool, held int64) {
 	}
 	if held != 0 {
 		a.held.Add(-held)
+	}
+	if body != 0 {
+		a.bodies.Add(-body)
 	}
 }
 
@@ -124,9 +128,22 @@ func (x *exchange) hold(n int) bool {
 	return x.s.admission.held.Add(int64(n)) <= maxHeldBytes
 }
 
-// failMemory reports that there is no room.
-func (x *exchange) failMemory() {
-	x.failLimit(api.CodeBusy, maxHeldBytes, "large requests and answers take all the memory that there is for them on this node")
+// holdBody is hold for the buffer of the request's body, which has n bytes now.
+func (x *exchange) holdBody(n int) bool {
+	if n <= freeBytes {
+		return true
+	}
+	more := int64(n) - x.heldBody
+	x.heldBody = int64(n)
+	return x.s.admission.bodies.Add(more) <= maxHeldBodyBytes
+}
+
+// failMemory reports that there is no room for an answer, failBodies for a body.
+func (x *exchange) failMemory() { x.noMemory("answers", maxHeldBytes) }
+func (x *exchange) failBodies() { x.noMemory("requests", maxHeldBodyBytes) }
+
+func (x *exchange) noMemory(what string, limit int64) {
+	x.failLimit(api.CodeBusy, limit, "large %s take all the memory that there is for them on this node", what)
 	if x.fault.code == api.CodeBusy {
 		x.fault.shed = shedMemory
 	}

@@ -58,7 +58,7 @@ func (k *kit) idle(t *testing.T) {
 	t.Helper()
 	a := k.server.admission
 	testkit.Eventually(t, "all that was taken on is given back", func() bool {
-		return a.requests.Load() == 0 && a.streams.Load() == 0 && a.held.Load() == 0 && len(a.pages) == 0
+		return a.requests.Load() == 0 && a.streams.Load() == 0 && a.held.Load() == 0 && a.bodies.Load() == 0 && len(a.pages) == 0
 	})
 }
 
@@ -157,11 +157,18 @@ func TestMemoryIsBounded(t *testing.T) {
 	a.held.Store(maxHeldBytes)
 	k.wantShed(shedMemory, "GET", "/v1/kv/large", nil)
 	k.wantShed(shedMemory, "GET", "/v1/kv?prefix=large", nil)
-	k.wantShed(shedMemory, "PUT", "/v1/kv/new", []byte(large))
-	k.do("GET", "/v1/kv/new", nil).want(t, 404, api.CodeKeyNotFound)
 	k.put("small", "v")
 	k.do("DELETE", "/v1/kv/large?prev=true", nil).want(t, 200, "")
 	a.held.Add(-maxHeldBytes)
+
+	for name, left := range map[string]int64{"what is announced has no room": 1, "what is announced has, its buffer not": int64(len(large))} {
+		a.bodies.Store(maxHeldBodyBytes - left)
+		k.wantShed(shedMemory, "PUT", "/v1/kv/new", []byte(large))
+		testkit.Eventually(t, name+": what was counted is given back", func() bool { return a.bodies.Load() == maxHeldBodyBytes-left })
+		k.do("GET", "/v1/kv/new", nil).want(t, 404, api.CodeKeyNotFound)
+		k.put("small", "w")
+	}
+	a.bodies.Store(0)
 	k.put("new", large)
 	k.idle(t)
 }

@@ -95,13 +95,21 @@ func isForm(contentType string) bool {
 	return strings.EqualFold(name, "application/x-www-form-urlencoded") || strings.EqualFold(name, "multipart/form-data")
 }
 
+// earnestBytes is how much of a body must have arrived before its buffer gets the size
+// that was announced: until then it grows with what arrives.
+const earnestBytes = 64 << 10
+
 // readBody reads the whole body into the exchange's buffer, or reports why not. A
-// request whose head is at fault has its answer without its body. The buffer grows
-// with what arrives, never with what was announced.
+// request whose head is at fault has its answer without its body, and so has one for
+// whose body there is no room: to read it first would leave less time for those that
+// there is room for.
 func (x *exchange) readBody(limit int64) ([]byte, bool) {
 	r := x.r
 	if r.ContentLength > limit {
 		x.failLimit(api.CodeRequestTooLarge, limit, "a body has at most %d bytes, this one announces %d", limit, r.ContentLength)
+	}
+	if r.ContentLength > freeBytes && x.s.admission.bodies.Load()+r.ContentLength > maxHeldBodyBytes {
+		x.failBodies()
 	}
 	if x.fault.code != "" {
 		x.bodyFailed = true
@@ -133,15 +141,25 @@ func (x *exchange) readBody(limit int64) ([]byte, bool) {
 			x.readDeadline(0)
 			return b, true
 		}
-		if before := cap(b); len(b) == before {
-			b = append(b, 0)[:len(b)]
-			if !x.hold(cap(b) - before) {
-				x.body, x.bodyFailed = b, true
-				x.failMemory()
-				return nil, false
-			}
+		if len(b) == cap(b) && !x.moreBody(&b) {
+			x.body, x.bodyFailed = b, true
+			x.failBodies()
+			return nil, false
 		}
 	}
+}
+
+// moreBody gives the buffer of a body more room, or reports that there is none.
+func (x *exchange) moreBody(b *[]byte) bool {
+	n := 2 * cap(*b)
+	if len(*b) >= earnestBytes {
+		n = max(n, int(x.r.ContentLength)+1) // and one, to read the end
+	}
+	if !x.holdBody(n) {
+		return false
+	}
+	*b = append(x.s.buffer(n), *b...)
+	return true
 }
 
 // failBody reports why a body couldn't be read.
@@ -192,8 +210,18 @@ func (x *exchange) hearOut() {
 		return
 	}
 	x.readDeadline(linger)
-	_, _ = io.Copy(io.Discard, x.r.Body)
+	// In large pieces, for under overload this is most of what there is to do.
+	b := x.s.buffer(heardAtOnce)
+	defer x.s.keepPage(b)
+	for {
+		if _, err := x.r.Body.Read(b[:cap(b)]); err != nil {
+			return
+		}
+	}
 }
+
+// heardAtOnce is how much of a body is read at a time that is not wanted.
+const heardAtOnce = 256 << 10
 
 // readDeadline bounds the reading of the body from now on; 0 lifts the bound.
 func (x *exchange) readDeadline(d time.Duration) {

@@ -32,9 +32,10 @@ type exchange struct {
 	// taken says that a stream has taken over the connection, and counts the
 	// request when it ends.
 	taken bool
-	// admitted, streaming and held are what finish gives back to the admission.
+	// admitted, streaming, held and heldBody are what finish gives back to the
+	// admission.
 	admitted, streaming bool
-	held                int64
+	held, heldBody      int64
 	// idempotency is the Idempotency-Key of a write, or empty.
 	idempotency string
 	// fences are those of the Cairn-Fencing header of a write.
@@ -95,6 +96,7 @@ func (x *exchange) end() {
 		x.out, x.unsent = nil, false
 	}
 	s.keepPage(x.out)
+	s.keepPage(x.body)
 	x.text, x.lines = keep(x.text), x.lines[:0]
 	x.body, x.out, x.keyBuf, x.single = keep(x.body), keep(x.out), keep(x.keyBuf), keep(x.single)
 	x.command, x.txn, x.query, x.entry = kv.Command{}, kv.Txn{}, kv.Query{}, kv.Entry{}
@@ -114,22 +116,25 @@ func keep(b []byte) []byte {
 	return b[:0]
 }
 
-// keepPageBytes bounds the buffers that are kept for the next large answer.
-const keepPageBytes = 1 << 20
+// keepPageBytes bounds the buffers that are kept for the next large answer or body.
+const keepPageBytes = 2 << 20
 
 // room makes x.out ready for an answer of about n bytes. Large ones share buffers
 // of their own: to let one grow for each takes as long as to fill it.
 func (x *exchange) room(n int) {
-	if n <= cap(x.out) {
-		return
+	if n > cap(x.out) {
+		x.out = x.s.buffer(n)
 	}
+}
+
+// buffer is an empty buffer for n bytes.
+func (s *Server) buffer(n int) []byte {
 	if n > keepBytes && n <= keepPageBytes {
-		if p, ok := x.s.pages.Get().(*[]byte); ok && cap(*p) >= n {
-			x.out = *p
-			return
+		if p, ok := s.pages.Get().(*[]byte); ok && cap(*p) >= n {
+			return *p
 		}
 	}
-	x.out = slices.Grow(x.out[:0], n)
+	return make([]byte, 0, n)
 }
 
 // keepPage keeps a buffer that is too large for an exchange.

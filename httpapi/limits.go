@@ -83,8 +83,11 @@ const (
 	// read.
 	maxPagesWaiting = 256
 	pageWait        = time.Second
-	// maxHeldBytes bounds the bodies and the answers that are in memory, at large
-	// those above freeBytes: clients that are slow hold them for long.
-	maxHeldBytes = 256 << 20
-	freeBytes    = 16 << 10
+	// maxHeldBytes bounds the answers that are in memory, at large those above
+	// freeBytes: clients that are slow hold them for long. maxHeldBodyBytes is the same
+	// for bodies; all of them fit into the queue of what waits for the cluster, so
+	// that none is received in vain.
+	maxHeldBytes     = 256 << 20
+	maxHeldBodyBytes = 96 << 20
+	freeBytes        = 16 << 10
 )

@@ -122,7 +122,7 @@ func routes() []route {
 		read("GET", "/v1/leases", readModeParams|params(pLimit, pCursor), typesJSON, (*exchange).listLeases),
 		read("GET", leasesPath+"{id}", readModeParams|params(pKeys, pLimit, pCursor, pEncoding), typesJSON, (*exchange).getLease),
 		write("DELETE", leasesPath+"{id}", 0, noBody, typesJSON, (*exchange).revokeLease),
-		renewal(leasesPath+"{id}/keepalive", noBody, typesJSON, (*exchange).renewLease),
+		renewal(renewalPattern, noBody, typesJSON, (*exchange).renewLease),
 		long(renewal(leasesPath+"{id}/hold", noBody, typesStream, (*exchange).holdLease)),
 		renewal(leasesPath+"keepalive", jsonBody, typesJSON, (*exchange).renewLeases),
 		long(renewal(leasesPath+"hold", jsonBody, typesStream, (*exchange).holdLeases)),
@@ -188,8 +188,8 @@ func (s *Server) tree() *chi.Mux {
 		if strings.HasPrefix(rt.pattern, keyPath) {
 			s.direct[rt.method] = rt
 		}
-		if !strings.ContainsAny(rt.pattern, "{*") {
-			s.fixed[rt.method+" "+rt.pattern] = rt
+		if !strings.ContainsAny(rt.pattern, "{*") || rt.pattern == renewalPattern {
+			s.fixed[target{rt.method, rt.pattern}] = rt
 		}
 	}
 	mux.NotFound(func(w http.ResponseWriter, r *http.Request) {
@@ -201,9 +201,24 @@ func (s *Server) tree() *chi.Mux {
 	return mux
 }
 
-// dispatch finds the route of a request and runs it. The routes of a key and those
-// of one path are found without chi, which copies the request for each one that it
-// matches.
+// A target is what chooses a route without a parameter.
+type target struct{ method, path string }
+
+// renewalPattern is the route of what is asked for most among those with one.
+const renewalPattern = leasesPath + "{id}/keepalive"
+
+// pattern is the pattern of a path as far as it is known without chi: the path.
+func pattern(path string) string {
+	rest, _ := strings.CutPrefix(path, leasesPath)
+	if id, found := strings.CutSuffix(rest, "/keepalive"); found && id != "" && len(rest) < len(path) && strings.IndexByte(id, '/') < 0 {
+		return renewalPattern
+	}
+	return path
+}
+
+// dispatch finds the route of a request and runs it. The routes of a key, of one path
+// and of renewals are found without chi, which copies the request for each one that
+// it matches.
 func (x *exchange) dispatch() {
 	u := x.r.URL
 	if _, ok := pathKey(u, keyPath); ok {
@@ -212,7 +227,7 @@ func (x *exchange) dispatch() {
 			return
 		}
 	} else if u.RawPath == "" {
-		if rt := x.s.fixed[x.r.Method+" "+u.Path]; rt != nil {
+		if rt := x.s.fixed[target{x.r.Method, pattern(u.Path)}]; rt != nil {
 			x.run(rt)
 			return
 		}

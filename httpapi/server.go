@@ -22,14 +22,14 @@ type Server struct {
 	mux         *chi.Mux
 	routes      []route
 	direct      map[string]*route // by method: the routes of a key in the path
-	fixed       map[string]*route // by method, space and path: those whose path has no parameter
+	fixed       map[target]*route // those whose path has no parameter, and renewals
 	hosts       map[string]struct{}
 	valueMember []string
 	date        dateHeader
 	meters      *meters
 	exchanges   sync.Pool
 	buffers     sync.Pool // of *streamBuffers
-	pages       sync.Pool // of *[]byte, for large answers
+	pages       sync.Pool // of *[]byte, for large answers and bodies
 	taken       takenConns
 	snapshots   atomic.Int32 // backups that are being streamed
 	admission   *admission
@@ -53,7 +53,7 @@ func New(cfg Config) *Server {
 		cfg:    cfg.withDefaults(),
 		routes: routes(),
 		direct: map[string]*route{},
-		fixed:  map[string]*route{},
+		fixed:  map[target]*route{},
 		hosts:  allowedHosts(cfg.AllowedHosts),
 
 		draining: make(chan struct{}),
@@ -155,8 +155,8 @@ func (x *exchange) finish() {
 			failure = http.ErrAbortHandler
 		}
 	}
-	x.s.admission.leave(x.admitted, x.streaming, x.held)
-	x.admitted, x.streaming, x.held = false, false, 0
+	x.s.admission.leave(x.admitted, x.streaming, x.held, x.heldBody)
+	x.admitted, x.streaming, x.held, x.heldBody = false, false, 0, 0
 	if !x.taken {
 		x.s.meters.observe(x.route, x.sent, x.s.cfg.Now().Sub(x.began))
 	}

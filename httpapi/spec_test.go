@@ -93,7 +93,7 @@ func TestParametersAreTheContract(t *testing.T) {
 		if path == "/v1/kv/{key}" && s.direct[rt.method] != rt {
 			t.Errorf("%s %s is not found directly", rt.method, path)
 		}
-		if !strings.Contains(path, "{") && s.fixed[rt.method+" "+path] != rt {
+		if !strings.Contains(path, "{") && s.fixed[target{rt.method, path}] != rt {
 			t.Errorf("%s %s is not found by its path", rt.method, path)
 		}
 	}

@@ -88,7 +88,7 @@ func (c *takenConn) serve(run func() error) {
 	if !c.s.taken.add(c) {
 		c.cancel()
 		_ = c.conn.Close()
-		c.s.admission.leave(c.admitted, c.streaming, c.held)
+		c.s.admission.leave(c.admitted, c.streaming, c.held, 0)
 		return
 	}
 	go c.listen()
@@ -165,7 +165,7 @@ func (c *takenConn) finish() {
 
 func (c *takenConn) release() {
 	_ = c.conn.Close() // ends listen
-	c.s.admission.leave(c.admitted, c.streaming, c.held)
+	c.s.admission.leave(c.admitted, c.streaming, c.held, 0)
 	c.s.meters.observe(c.route, http.StatusOK, c.s.cfg.Now().Sub(c.began))
 	c.s.taken.remove(c)
 }

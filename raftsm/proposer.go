@@ -24,7 +24,7 @@ const (
 	// flights can take, a fraction of a second: as many clients as that may write
 	// at the same moment, and a longer queue would only make everything late.
 	maxQueueWrites = 4 * flights * maxEntryCommands
-	maxQueueBytes  = 64 << 20
+	maxQueueBytes  = 128 << 20
 	// maxQueueCommands is the bound of what keeps leases and the cluster alive,
 	// for which there must be room when writes have filled theirs.
 	maxQueueCommands = 16_384
@@ -302,7 +302,9 @@ func (p *proposer) replicate(f *flight) {
 				// The results were delivered before this. If they were not, the
 				// entry was applied inside a snapshot that took the state's
 				// place, and nobody here knows what it gave.
-				p.land(f, kv.Errorf(kv.OutcomeUnknown, "the write was applied, but its result is not known on this node; read to see"))
+				if left := p.end(f); len(left) > 0 {
+					fail(left, kv.Errorf(kv.OutcomeUnknown, "the write was applied, but its result is not known on this node; read to see"))
+				}
 				return
 			case outcome.Dropped():
 				last = dragonboat.ErrShardNotReady
@@ -375,12 +377,19 @@ func (p *proposer) deliver(seq uint64, results []*kv.Result) {
 }
 
 // land ends a flight. Commands whose results didn't come get err.
-func (p *proposer) land(f *flight, err error) {
+func (p *proposer) land(f *flight, err error) { fail(p.end(f), err) }
+
+// end ends a flight and returns the commands whose results didn't come.
+func (p *proposer) end(f *flight) []*pending {
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	delete(p.mu.flying, f.seq)
 	commands := f.commands
 	f.commands, f.landed = nil, true
-	p.mu.Unlock()
+	return commands
+}
+
+func fail(commands []*pending, err error) {
 	for _, w := range commands {
 		w.err = err
 		w.done <- struct{}{}
