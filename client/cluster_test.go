@@ -3,7 +3,6 @@ package client_test
 import (
 	"context"
 	"fmt"
-	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -11,6 +10,7 @@ import (
 	"time"
 
 	"github.com/cairnkv/cairn/client"
+	"github.com/cairnkv/cairn/internal/testkit"
 	"github.com/cairnkv/cairn/node"
 )
 
@@ -19,19 +19,10 @@ func newCluster(t testing.TB) []*node.Node {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	var peers, members []string
-	var held []net.Listener // until all are found, so that they differ
-	for i := range 3 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		held = append(held, l)
-		peers = append(peers, l.Addr().String())
-		members = append(members, fmt.Sprintf("n%d=%s", i+1, peers[i]))
-	}
-	for _, l := range held {
-		_ = l.Close()
+	var members []string
+	peers := testkit.FreeAddresses(t, 3)
+	for i, peer := range peers {
+		members = append(members, fmt.Sprintf("n%d=%s", i+1, peer))
 	}
 	var nodes []*node.Node
 	for i := range 3 {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/cairnkv/cairn/api"
 	"github.com/cairnkv/cairn/client"
+	"github.com/cairnkv/cairn/internal/testkit"
 	"github.com/cairnkv/cairn/node"
 )
 
@@ -104,12 +104,7 @@ func says(status int, text string) step {
 // deadEndpoint is an address at which nothing listens.
 func deadEndpoint(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return "http://" + l.Addr().String()
+	return "http://" + testkit.FreeAddress(t)
 }
 
 func newClient(t testing.TB, endpoints ...string) *client.Client {

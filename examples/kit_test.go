@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -285,18 +284,8 @@ func (p *program) awaitEnd() {
 // await waits until something holds.
 var await = testkit.Eventually
 
-// freeAddresses finds addresses at which nothing listens, each held until all are
-// found, so that none is found twice.
-func freeAddresses(t *testing.T, n int) (all []string) {
-	t.Helper()
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		must(t, err)
-		defer l.Close()
-		all = append(all, l.Addr().String())
-	}
-	return all
-}
+// freeAddresses finds addresses at which nothing listens.
+var freeAddresses = testkit.FreeAddresses
 
 func must(t *testing.T, err error) {
 	t.Helper()

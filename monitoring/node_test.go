@@ -3,7 +3,6 @@ package monitoring
 import (
 	"context"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -13,6 +12,7 @@ import (
 	"time"
 
 	"github.com/cairnkv/cairn/internal/authority"
+	"github.com/cairnkv/cairn/internal/testkit"
 	"github.com/cairnkv/cairn/node"
 )
 
@@ -48,11 +48,8 @@ func startNode(t testing.TB) *node.Node {
 	must(t, err)
 	cert, key, err := a.Issue("n1", []string{"127.0.0.1"}, 24*time.Hour)
 	must(t, err)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	l.Close()
 	n, err := node.Open(context.Background(), node.Config{
-		DataDir: filepath.Join(t.TempDir(), "data"), Listen: "127.0.0.1:0", PeerListen: l.Addr().String(),
+		DataDir: filepath.Join(t.TempDir(), "data"), Listen: "127.0.0.1:0", PeerListen: testkit.FreeAddress(t),
 		PeerTLS: node.PeerTLS{CA: a.File(), Cert: cert, Key: key},
 		Backup:  node.Backup{To: t.TempDir()},
 		Version: "test",

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/cairnkv/cairn/internal/testkit"
 )
 
 // A Cluster is one or three nodes, on the loopback or in namespaces.
@@ -48,7 +49,7 @@ func NewCluster(t testing.TB, evidence *Evidence, random *rand.Rand, l Layout) *
 		l.Binary = Binary(t)
 	}
 	c := &Cluster{Evidence: evidence, began: time.Now()}
-	ports := freePorts(t, random, 3*l.Size)
+	ports := testkit.FreePorts(t, 3*l.Size)
 	var addresses, members, announced, peers []string
 	for i := range l.Size {
 		addresses = append(addresses, fmt.Sprintf("127.0.0.1:%d", ports[i]))
@@ -139,44 +140,6 @@ func (c *Cluster) Note(format string, args ...any) {
 	}
 	defer f.Close()
 	fmt.Fprintf(f, "%9.3f %s\n", time.Since(c.began).Seconds(), fmt.Sprintf(format, args...))
-}
-
-// given are the ports that freePorts gave to somebody, who may not listen on them
-// at the moment.
-var given struct {
-	sync.Mutex
-	ports map[int]bool
-}
-
-// freePorts finds ports that nobody listens on, and gives none twice. They are below
-// the range from which the kernel takes the ports of outgoing connections: a node
-// that is down for a while must find its port free when it comes back.
-func freePorts(t testing.TB, random *rand.Rand, n int) []int {
-	t.Helper()
-	const lowest, highest = 20_000, 32_000
-	given.Lock()
-	defer given.Unlock()
-	if given.ports == nil {
-		given.ports = map[int]bool{}
-	}
-	var ports []int
-	for tries := 0; len(ports) < n; tries++ {
-		if tries > 1000 {
-			t.Fatal("no free ports")
-		}
-		port := lowest + random.IntN(highest-lowest)
-		if given.ports[port] {
-			continue
-		}
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err != nil {
-			continue
-		}
-		defer l.Close() // held until all are found, so that none is found twice
-		ports = append(ports, port)
-		given.ports[port] = true
-	}
-	return ports
 }
 
 var built struct {

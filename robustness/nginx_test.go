@@ -15,11 +15,13 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/cairnkv/cairn/internal/testkit"
 )
 
 // startNginx starts nginx in front of a node, with nothing set but where it
 // listens, where it sends requests, and where it may write, and returns its URL.
-func startNginx(t testing.TB, c *Cluster, random *rand.Rand) string {
+func startNginx(t testing.TB, c *Cluster) string {
 	t.Helper()
 	nginx, err := exec.LookPath("nginx")
 	if err != nil {
@@ -30,7 +32,7 @@ func startNginx(t testing.TB, c *Cluster, random *rand.Rand) string {
 	}
 	dir := c.Evidence.Path("nginx")
 	must(t, os.Mkdir(dir, 0o755))
-	address := fmt.Sprintf("127.0.0.1:%d", freePorts(t, random, 1)[0])
+	address := testkit.FreeAddress(t)
 	config := filepath.Join(dir, "nginx.conf")
 	must(t, os.WriteFile(config, []byte(strings.NewReplacer("DIR", dir, "ADDRESS", address, "NODE", c.Nodes[0].Address).Replace(`
 daemon off;
@@ -118,7 +120,7 @@ func TestNginx(t *testing.T) {
 	}
 	random := rand.New(rand.NewPCG(Seed(t), 0))
 	c := NewCluster(t, NewEvidence(t), random, Layout{Size: 1})
-	nginx := startNginx(t, c, random) // a test that is skipped starts no node
+	nginx := startNginx(t, c) // a test that is skipped starts no node
 	must(t, c.Start())
 	n := c.Nodes[0]
 	h := NewHTTP()

@@ -37,13 +37,13 @@ var ours = map[string]rule{
 	"raftsm":           {may: []string{"kv", "storage", "raftsm/raftlog", "raftsm/transport"}, tests: []string{"internal/testkit"}},
 	// The tests of the HTTP face speak to a store that is real, and to a node.
 	"httpapi":    {may: []string{"api", "kv", "coordination", "leases", "watchers", "internal/sse"}, tests: []string{"internal/testkit", "storage", "node", "backup"}},
-	"client":     {may: []string{"api", "internal/sse"}, tests: []string{"kv", "httpapi", "node", "storage", "backup"}},
+	"client":     {may: []string{"api", "internal/sse"}, tests: []string{"internal/testkit", "kv", "httpapi", "node", "storage", "backup"}},
 	"node":       {may: []string{"kv", "api", "backup", "backup/s3", "storage", "leases", "watchers", "raftsm", "httpapi"}, tests: []string{"internal/testkit", "client", "internal/authority"}},
 	"cli":        {may: []string{"api", "backup", "client", "node", "internal/authority"}, tests: anything},
 	".":          {may: []string{"cli"}, tests: []string{"internal/testkit"}},
 	"robustness": {may: anything, tests: anything},
 	// What is there for Prometheus and Grafana is tested on a node.
-	"monitoring": {tests: []string{"node", "internal/authority"}},
+	"monitoring": {tests: []string{"node", "internal/authority", "internal/testkit"}},
 	// What an example imports is what its reader has.
 	"examples":           {tests: []string{"internal/testkit", "client"}},
 	"examples/cache":     {may: []string{"api", "client"}},

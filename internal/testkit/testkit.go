@@ -3,7 +3,10 @@
 package testkit
 
 import (
+	"fmt"
+	"math/rand/v2"
 	"net"
+	"sync"
 	"testing"
 	"time"
 )
@@ -23,14 +26,59 @@ func Eventually(t testing.TB, what string, holds func() bool) {
 	}
 }
 
-// FreeAddress finds an address of the loopback at which nothing listens. Somebody
-// else may take it before it is used.
+// The ports that are given to tests are below those from which the kernel takes the
+// ports of outgoing connections: who stops to listen for a while must find its port
+// free when it comes back.
+const lowestPort, highestPort = 10_000, 32_000
+
+// given are the ports that this process has given to its tests.
+var given struct {
+	sync.Mutex
+	ports map[int]bool
+}
+
+// FreePorts finds ports of the loopback at which nothing listens, and gives none twice
+// to one process. Another may take one before it is used, which is one in very many.
+func FreePorts(t testing.TB, n int) []int {
+	t.Helper()
+	given.Lock()
+	defer given.Unlock()
+	if given.ports == nil {
+		given.ports = map[int]bool{}
+	}
+	var ports []int
+	for tries := 0; len(ports) < n; tries++ {
+		if tries > 1000*n {
+			t.Fatal("no free ports")
+		}
+		port := lowestPort + rand.IntN(highestPort-lowestPort)
+		if given.ports[port] {
+			continue
+		}
+		l, err := net.Listen("tcp", address(port))
+		if err != nil {
+			continue
+		}
+		defer l.Close() // held until all are found
+		ports = append(ports, port)
+		given.ports[port] = true
+	}
+	return ports
+}
+
+// FreeAddresses are the addresses of FreePorts.
+func FreeAddresses(t testing.TB, n int) (all []string) {
+	t.Helper()
+	for _, port := range FreePorts(t, n) {
+		all = append(all, address(port))
+	}
+	return all
+}
+
+// FreeAddress is one of FreeAddresses.
 func FreeAddress(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
+	return FreeAddresses(t, 1)[0]
 }
+
+func address(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
