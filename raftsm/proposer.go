@@ -44,12 +44,17 @@ const (
 	tryFor = 1500 * time.Millisecond
 	// retryPause is the pause before another try, while there is no leader.
 	retryPause = 20 * time.Millisecond
+	// patrolEvery is how often is looked for commands that wait in vain.
+	patrolEvery = 250 * time.Millisecond
+	// answerGrace is how long after the deadline of a command its answer may come.
+	answerGrace = time.Second
 )
 
 // pending is a command that waits for its result.
 type pending struct {
 	encoded  []byte
 	deadline time.Time
+	ctx      context.Context // of the caller
 	result   *kv.Result
 	err      error
 	done     chan struct{} // one token when result or err is set
@@ -88,8 +93,11 @@ type proposer struct {
 // flight is one Raft entry on its way.
 type flight struct {
 	seq      uint64
+	deadline time.Time // of the oldest command
+	// commands are those that wait, nil where the patrol has let one go.
 	commands []*pending
-	entry    []byte
+	entry    []byte // has the commands once encoded is set
+	encoded  bool
 	// landed says that the machine delivered the results. Guarded by the
 	// proposer's mutex.
 	landed bool
@@ -106,8 +114,9 @@ func newProposer(incarnation kv.LeaseID, timeout time.Duration) *proposer {
 // never is the elections of a log that has none.
 func never() <-chan struct{} { return nil }
 
-// start starts the flights; close ends them.
+// start starts the flights and the patrol; close ends them.
 func (p *proposer) start() {
+	p.wg.Go(p.patrol)
 	for range flights {
 		p.wg.Add(1)
 		go func() {
@@ -129,7 +138,7 @@ func (p *proposer) Propose(ctx context.Context, c *kv.Command) (*kv.Result, erro
 	if err := kv.CheckEncoded(w.encoded); err != nil {
 		return nil, err // the buffer is too large to be kept
 	}
-	w.deadline = time.Now().Add(p.timeout)
+	w.deadline, w.ctx = time.Now().Add(p.timeout), ctx
 	w.result, w.err = nil, nil
 
 	p.mu.Lock()
@@ -143,15 +152,9 @@ func (p *proposer) Propose(ctx context.Context, c *kv.Command) (*kv.Result, erro
 	p.mu.work.Signal()
 	p.mu.Unlock()
 
-	select {
-	case <-w.done:
-	case <-ctx.Done():
-		// The caller is gone. The command isn't taken back: it may be in the
-		// log. Its pending is left to the flight and the garbage collector.
-		return nil, kv.Errorf(kv.OutcomeUnknown, "the request ended before the write did")
-	}
+	<-w.done // the patrol sees to it that it comes
 	result, err := w.result, w.err
-	w.result = nil
+	w.result, w.ctx = nil, nil
 	if cap(w.encoded) <= maxPooledBytes {
 		pendingPool.Put(w)
 	}
@@ -199,6 +202,9 @@ func (p *proposer) fly() {
 		if cap(f.entry) <= 2*maxEntryBytes {
 			entry = f.entry
 		}
+		p.mu.Lock()
+		f.encoded = true
+		p.mu.Unlock()
 		p.replicate(f)
 	}
 }
@@ -223,7 +229,7 @@ func (p *proposer) take() *flight {
 		}
 		n++
 	}
-	f := &flight{commands: append(make([]*pending, 0, n), p.mu.queue[:n]...)}
+	f := &flight{commands: append(make([]*pending, 0, n), p.mu.queue[:n]...), deadline: p.mu.queue[0].deadline}
 	p.unqueue(n, size)
 	if len(p.mu.queue) > 0 {
 		p.mu.work.Signal()
@@ -265,12 +271,11 @@ func (p *proposer) unqueue(n, size int) {
 // replicate proposes an entry until its results are here or its deadline is
 // over. Proposing again is safe, since the machine applies each number once.
 func (p *proposer) replicate(f *flight) {
-	deadline := f.commands[0].deadline // the oldest command's
 	unknown := false
 	var last error
 	try := tryFor
 	for {
-		left := time.Until(deadline)
+		left := time.Until(f.deadline)
 		if left <= 0 {
 			break
 		}
@@ -371,8 +376,10 @@ func (p *proposer) deliver(seq uint64, results []*kv.Result) {
 	f.commands = nil // theirs again, as soon as they are told
 	p.mu.Unlock()
 	for i, w := range commands {
-		w.result = results[i]
-		w.done <- struct{}{}
+		if w != nil {
+			w.result = results[i]
+			w.done <- struct{}{}
+		}
 	}
 }
 
@@ -391,9 +398,71 @@ func (p *proposer) end(f *flight) []*pending {
 
 func fail(commands []*pending, err error) {
 	for _, w := range commands {
-		w.err = err
+		if w != nil {
+			w.err = err
+			w.done <- struct{}{}
+		}
+	}
+}
+
+// patrol lets those go who wait in vain. It is one goroutine that looks now and then,
+// so that a command that is applied within milliseconds, as nearly all are, waits for
+// its result alone.
+func (p *proposer) patrol() {
+	tick := time.NewTicker(patrolEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-p.quit:
+			return
+		case <-tick.C:
+			p.letGo(time.Now())
+		}
+	}
+}
+
+// letGo answers commands whose callers are gone, and those whose time is over where
+// nothing else does: while the disk of the log hangs, Dragonboat counts no time and no
+// flight comes back.
+//
+// A command that was taken from the queue was never proposed. One in a flight isn't
+// taken back, for it may be in the log; its result goes nowhere.
+func (p *proposer) letGo(now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.dropLate()
+	waiting := p.mu.queue[:0]
+	for _, w := range p.mu.queue {
+		if w.ctx.Err() == nil {
+			waiting = append(waiting, w)
+			continue
+		}
+		p.mu.bytes -= len(w.encoded)
+		w.err = callerGone()
 		w.done <- struct{}{}
 	}
+	clear(p.mu.queue[len(waiting):])
+	p.mu.queue = waiting
+	for _, f := range p.mu.flying {
+		for i, w := range f.commands {
+			switch {
+			case w == nil || !f.encoded:
+				continue
+			case w.ctx.Err() != nil:
+				w.err = callerGone()
+			case now.Sub(w.deadline) > answerGrace:
+				w.err = p.unanswered(true, nil)
+			default:
+				continue
+			}
+			f.commands[i] = nil
+			w.done <- struct{}{}
+		}
+	}
+}
+
+func callerGone() error {
+	return kv.Errorf(kv.OutcomeUnknown, "the request ended before the write did")
 }
 
 // close fails what waits and returns when the flights have ended. Entries in

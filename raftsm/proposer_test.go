@@ -411,3 +411,49 @@ func TestCallerLeaves(t *testing.T) {
 		t.Errorf("got the result for %s", result.Detail)
 	}
 }
+
+// TestHungLog: while the log answers nothing and refuses nothing, as when its disk
+// hangs, each command has an answer in time all the same, and one whose caller has left
+// the queue is never proposed.
+func TestHungLog(t *testing.T) {
+	answer, wake := asleep(t)
+	l := startProposer(t, time.Second, answer)
+	away := make(chan error, flights)
+	for i := range flights {
+		go func() {
+			_, err := l.Propose(context.Background(), put("lone", ""))
+			away <- err
+		}()
+		eventually(t, "a lone command leaves at once", func() bool { return l.proposals() == i+1 })
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	left := make(chan error, 1)
+	go func() {
+		_, err := l.Propose(ctx, put("left", ""))
+		left <- err
+	}()
+	_, queued, wait := l.proposeAll([]*kv.Command{put("queued", ""), put("queued", "")})
+	cancel()
+	wantCode(t, <-left, kv.OutcomeUnknown)
+	wait()
+	for _, err := range queued {
+		wantCode(t, err, kv.Busy)
+	}
+	for range flights {
+		wantCode(t, <-away, kv.OutcomeUnknown)
+	}
+	wake()
+	result, err := l.Propose(context.Background(), put("after", ""))
+	must(t, err)
+	if result.Detail != "after" {
+		t.Errorf("got the result for %s", result.Detail)
+	}
+	eventually(t, "the log has what the flights took", func() bool {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return len(l.entries) == flights+1
+	})
+	if n := l.proposals(); n != flights+1 {
+		t.Errorf("%d entries were proposed, want those of the %d flights and the one after them", n, flights)
+	}
+}
