@@ -23,6 +23,8 @@ type admission struct {
 	// held is the bytes of answers, and of leases that connections hold, that are in
 	// memory, bodies those of bodies.
 	held, bodies atomic.Int64
+	// hearing are the clients whose bodies are read although they are not wanted.
+	hearing atomic.Int64
 	// pages has a token for each page that is being read.
 	pages        chan struct{}
 	pagesWaiting atomic.Int64

@@ -210,6 +210,12 @@ func (x *exchange) hearOut() {
 		return
 	}
 	x.readDeadline(linger)
+	hearing := &x.s.admission.hearing
+	defer hearing.Add(-1)
+	if hearing.Add(1) > maxHearing {
+		_, _ = io.Copy(io.Discard, x.r.Body)
+		return
+	}
 	// In large pieces, for under overload this is most of what there is to do.
 	b := x.s.buffer(heardAtOnce)
 	defer x.s.keepPage(b)
@@ -219,9 +225,6 @@ func (x *exchange) hearOut() {
 		}
 	}
 }
-
-// heardAtOnce is how much of a body is read at a time that is not wanted.
-const heardAtOnce = 256 << 10
 
 // readDeadline bounds the reading of the body from now on; 0 lifts the bound.
 func (x *exchange) readDeadline(d time.Duration) {

@@ -90,4 +90,9 @@ const (
 	maxHeldBytes     = 256 << 20
 	maxHeldBodyBytes = 96 << 20
 	freeBytes        = 16 << 10
+	// heardAtOnce is how much is read at a time of a body that is not wanted, from as
+	// many clients as maxHearing; from others in pieces of 8 KiB, as they can be very
+	// many.
+	heardAtOnce = 256 << 10
+	maxHearing  = 64
 )

@@ -138,7 +138,7 @@ func (p *proposer) Propose(ctx context.Context, c *kv.Command) (*kv.Result, erro
 	if err := kv.CheckEncoded(w.encoded); err != nil {
 		return nil, err // the buffer is too large to be kept
 	}
-	w.deadline, w.ctx = time.Now().Add(p.timeout), ctx
+	w.deadline = time.Now().Add(p.timeout)
 	w.result, w.err = nil, nil
 
 	p.mu.Lock()
@@ -147,6 +147,7 @@ func (p *proposer) Propose(ctx context.Context, c *kv.Command) (*kv.Result, erro
 		pendingPool.Put(w)
 		return nil, err
 	}
+	w.ctx = ctx
 	p.mu.queue = append(p.mu.queue, w)
 	p.mu.bytes += len(w.encoded)
 	p.mu.work.Signal()
