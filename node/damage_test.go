@@ -40,11 +40,14 @@ func startDamaged(env string) (code int) {
 	_ = l.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
+	var first sync.Mutex // several may find the damage, and the process ends with the first
 	refuse := func(err error) {
+		first.Lock()
+		line := strings.Join(strings.Fields(err.Error()), " ") // as the command line has it
 		if Hopeless(err) {
-			fmt.Println("refused:", err)
+			fmt.Println("refused:", line)
 		} else {
-			fmt.Println("refused, and a supervisor would try again:", err)
+			fmt.Println("refused, and a supervisor would try again:", line)
 		}
 		os.Exit(0)
 	}
