@@ -47,6 +47,8 @@ const (
 	// maxBenchKeys is what one lease holds.
 	maxBenchKeys = 100_000
 	benchTTL     = time.Minute
+	// maxBenchRate is beyond what one machine can ask for.
+	maxBenchRate = 10_000_000
 )
 
 type benchFlags struct {
@@ -65,8 +67,8 @@ func (f *benchFlags) check() error {
 		return usagef("--size is %d, want 0 to %d", f.size, valueLimit)
 	case f.duration <= 0:
 		return usagef("--duration is %v, want more than 0", f.duration)
-	case f.rate < 0:
-		return usagef("--rate is %v, want more than 0, or 0 for as fast as answers come", f.rate)
+	case !(f.rate >= 0) || f.rate > maxBenchRate: // nor is NaN a rate
+		return usagef("--rate is %v, want up to %d, or 0 for as fast as answers come", f.rate, maxBenchRate)
 	}
 	return nil
 }

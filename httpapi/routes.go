@@ -209,8 +209,7 @@ const renewalPattern = leasesPath + "{id}/keepalive"
 
 // pattern is the pattern of a path as far as it is known without chi: the path.
 func pattern(path string) string {
-	rest, _ := strings.CutPrefix(path, leasesPath)
-	if id, found := strings.CutSuffix(rest, "/keepalive"); found && id != "" && len(rest) < len(path) && strings.IndexByte(id, '/') < 0 {
+	if strings.HasSuffix(path, "/keepalive") && matches(renewalPattern, path) {
 		return renewalPattern
 	}
 	return path

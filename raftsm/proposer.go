@@ -126,8 +126,9 @@ func (p *proposer) start() {
 	}
 }
 
-// Propose replicates a command and waits for its result. It keeps nothing of
-// the command. A command that the members could not decode, or that is too
+// Propose replicates a command and waits for its result. When ctx ends it returns
+// soon, within patrolEvery, and the command may be applied. It keeps nothing of the
+// command. A command that the members could not decode, or that is too
 // large, is refused.
 func (p *proposer) Propose(ctx context.Context, c *kv.Command) (*kv.Result, error) {
 	if err := c.Check(); err != nil {
