@@ -14,7 +14,8 @@
 //   - After a clean stop, any loss at the end of the log is found.
 //   - After a crash, a loss is found if it reaches below what was durable
 //     [RecordInterval] before the crash, below what the state machine had
-//     applied, or below two later records that are still whole.
+//     applied, or below two later records that are still whole; and if it is
+//     a bit that is flipped, in a record that has no sector of zeros.
 //   - A lost term or vote counts as a loss, too.
 //   - A log that is whole is never refused, whenever the power went.
 //

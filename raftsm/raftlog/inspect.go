@@ -33,7 +33,8 @@ const tanDir = "tandb"
 // inspect tells the two apart, as far as the file itself shows it. A record is
 // written only after the one before it was synced, if that held entries. So
 // damage before a record with entries that is itself followed by another
-// record can't come from a crash; it is given as a *CorruptError. Otherwise
+// record can't come from a crash, and neither can a single bit that is flipped;
+// both are given as a *CorruptError. Otherwise
 // the file is cut after its last whole record, and the store finds a clean
 // end. What was cut off there, and had been durable, is for the record file to
 // tell.
@@ -194,6 +195,13 @@ func inspectFile(fsys vfs.FS, name string, visit func([]byte), later func([]byte
 			proof, err := laterRecords(r, stop, buf, later)
 			if err == nil && proof {
 				err = &CorruptError{File: name, Offset: scan.end, Reason: "a record is damaged, and later ones are whole"}
+			}
+			if err != nil {
+				return scan, err
+			}
+			flipped, err := r.flipped(stop)
+			if err == nil && flipped {
+				err = &CorruptError{File: name, Offset: stop, Reason: "a bit of a record is flipped"}
 			}
 			return scan, err
 		}

@@ -1,9 +1,11 @@
 package raftlog
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"io"
+	"slices"
 
 	"github.com/cespare/xxhash/v2"
 	"github.com/lni/vfs"
@@ -60,30 +62,93 @@ func (r *recordReader) load(offset int64) error {
 	return nil
 }
 
-// chunk gives the type and the payload of the whole chunk at offset, and where
-// the next one begins. A type of 0 means that there is none. The payload is
-// valid until the next call.
-func (r *recordReader) chunk(offset int64) (typ byte, payload []byte, next int64, err error) {
+// at gives what the block holds of the chunk at offset, and where that begins.
+// It is nil at the end of the file.
+func (r *recordReader) at(offset int64) (b []byte, start int64, err error) {
 	if blockSize-offset%blockSize < chunkHeader {
 		offset += blockSize - offset%blockSize
 	}
 	if offset >= r.size {
-		return 0, nil, offset, nil
+		return nil, offset, nil
 	}
 	if err := r.load(offset); err != nil {
+		return nil, 0, err
+	}
+	return r.block[offset-r.start:], offset, nil
+}
+
+// chunk gives the type and the payload of the whole chunk at offset, and where
+// the next one begins. A type of 0 means that there is none. The payload is
+// valid until the next call.
+func (r *recordReader) chunk(offset int64) (typ byte, payload []byte, next int64, err error) {
+	b, offset, err := r.at(offset)
+	if err != nil {
 		return 0, nil, 0, err
 	}
-	b := r.block[offset-r.start:]
+	end, whole := wholeChunk(b)
+	if !whole {
+		return 0, nil, offset, nil
+	}
+	return b[6], b[chunkHeader:end], offset + int64(end), nil
+}
+
+// wholeChunk reports whether b begins with a whole chunk, and where it ends.
+func wholeChunk(b []byte) (end int, whole bool) {
 	if len(b) < chunkHeader {
-		return 0, nil, offset, nil
+		return 0, false
 	}
-	end := chunkHeader + int(binary.LittleEndian.Uint16(b[4:]))
-	typ = b[6]
-	if typ < chunkFull || typ > chunkLast || end > len(b) ||
-		uint32(xxhash.Sum64(b[6:end])) != binary.LittleEndian.Uint32(b) {
-		return 0, nil, offset, nil
+	end = chunkHeader + int(binary.LittleEndian.Uint16(b[4:]))
+	typ := b[6]
+	return end, typ >= chunkFull && typ <= chunkLast && end <= len(b) &&
+		uint32(xxhash.Sum64(b[6:end])) == binary.LittleEndian.Uint32(b)
+}
+
+// flipped reports whether the chunk at offset would be whole if one of its bits
+// were the other way round. No torn write looks like that: it lacks a sector, or
+// all from some place on, which was zeros before.
+func (r *recordReader) flipped(offset int64) (bool, error) {
+	b, offset, err := r.at(offset)
+	if err != nil || len(b) < chunkHeader {
+		return false, err
 	}
-	return typ, b[chunkHeader:end], offset + int64(end), nil
+	b = bytes.Clone(b)
+	try := func(from, to int) bool {
+		for i := from; i < to; i++ {
+			for bit := byte(1); bit != 0; bit <<= 1 {
+				b[i] ^= bit
+				_, whole := wholeChunk(b)
+				b[i] ^= bit
+				if whole {
+					return true
+				}
+			}
+		}
+		return false
+	}
+	if try(0, chunkHeader) {
+		return true, nil
+	}
+	end, _ := wholeChunk(b)
+	if end > len(b) || lacksSector(b[:end], offset) {
+		return false, nil
+	}
+	return try(chunkHeader, end), nil // 32 KiB at the most, in a second at the most
+}
+
+// sectorSize is what a disk writes whole or not at all, in bytes.
+const sectorSize = 512
+
+// lacksSector reports whether what b holds of some sector is nothing but zeros.
+// b begins at offset in its file.
+func lacksSector(b []byte, offset int64) bool {
+	for len(b) > 0 {
+		n := min(len(b), int(sectorSize-offset%sectorSize))
+		if !slices.ContainsFunc(b[:n], func(c byte) bool { return c != 0 }) {
+			return true
+		}
+		b, offset = b[n:], offset+int64(n)
+	}
+	return false
 }
 
 // record appends to buf the payload of the record that begins at offset, and
