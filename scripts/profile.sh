@@ -5,11 +5,11 @@
 #
 #   scripts/profile.sh
 #
-# Needs Go and curl; takes about two minutes.
+# Needs Go and curl; takes about three minutes.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-readonly loads='put-256 get-256 bulk list lease-renew-64 lease-grant-256 watch-fan-out'
+readonly loads='put-64 put-256 get-256 bulk list lease-renew-64 lease-grant-256 watch-fan-out'
 readonly address=127.0.0.1:7490
 
 work=$(mktemp -d)
@@ -20,7 +20,7 @@ CGO_ENABLED=0 go build -trimpath -pgo=off -o "$work/cairn" .
 for load in $loads; do
 	"$work/bench" -cairn "$work/cairn" -cairn-args "--profile-listen $address" \
 		-targets cairn -rounds 1 -duration 12s "$load" >"$work/$load.txt" 2>&1 &
-	# The load itself begins when its keys are there; what loads them is like bulk.
+	sleep 5 # until the keys are there, or the leases
 	curl -sf --retry 50 --retry-connrefused --retry-delay 1 -o "$work/$load.pprof" \
 		"http://$address/debug/pprof/profile?seconds=8"
 	wait $!
