@@ -9,7 +9,7 @@ import (
 )
 
 // diskFS is the file system that Pebble sees. It differs from the one underneath
-// in two ways.
+// in three ways.
 //
 // A log that can't be made, written or synced is fatal here, once the database
 // is open, and so is a directory that can't be synced, at any time. Pebble
@@ -47,8 +47,15 @@ func (fs *diskFS) Create(name string, category vfs.DiskWriteCategory) (vfs.File,
 	case strings.HasSuffix(name, ".log"):
 		file, err := fs.FS.Create(name, category)
 		return fs.log(name, file, err)
-	case strings.HasSuffix(name, ".sst") && fs.room.wanted.Load() != 0:
-		fs.opts.RetryPause()
+	case strings.HasSuffix(name, ".sst"):
+		if fs.room.wanted.Load() != 0 {
+			fs.opts.RetryPause()
+		}
+		file, err := fs.FS.Create(name, category)
+		if err != nil {
+			return nil, err
+		}
+		return newTableFile(file), nil
 	}
 	return fs.FS.Create(name, category)
 }

@@ -301,7 +301,7 @@ func (b *builder) add(key, value []byte) error {
 		b.tables = append(b.tables, path)
 		// Written as it comes: a sync of a whole table would hold up all others on the
 		// disk.
-		f = vfs.NewSyncingFile(f, vfs.SyncingFileOptions{BytesPerSync: b.bytesPerSync})
+		f = vfs.NewSyncingFile(newTableFile(f), vfs.SyncingFileOptions{BytesPerSync: b.bytesPerSync})
 		b.w = sstable.NewWriter(objstorageprovider.NewFileWritable(f), b.opts)
 	}
 	if err := b.w.Set(key, value); err != nil {
