@@ -115,7 +115,7 @@ func (b *bulkWrite) run() {
 // that can't be applied, which is then reported to the exchange.
 func (b *bulkWrite) read() (chunk *bulkChunk, failed bool) {
 	chunk = &bulkChunk{keys: map[string]struct{}{}}
-	hash := sha256.New()
+	hash := sha256.New() // by which a repetition is known
 	for len(chunk.ops) < kv.MaxBulkOps {
 		line, ok := b.lines.next()
 		if !ok {
@@ -137,8 +137,10 @@ func (b *bulkWrite) read() (chunk *bulkChunk, failed bool) {
 		}
 		chunk.ops = append(chunk.ops, op.Op)
 		chunk.bytes += len(line)
-		_, _ = hash.Write(line)
-		_, _ = hash.Write([]byte{'\n'})
+		if b.x.idempotency != "" {
+			_, _ = hash.Write(line)
+			_, _ = hash.Write([]byte{'\n'})
+		}
 	}
 	hash.Sum(chunk.digest[:0])
 	return chunk, failed

@@ -29,7 +29,7 @@ type jsonParser struct {
 // parseJSON reads doc with read and reports what is wrong with it.
 func (x *exchange) parseJSON(doc []byte, read func(p *jsonParser)) {
 	p := &jsonParser{x: x, doc: doc}
-	if depth := jsonDepth(doc); depth > maxJSONDepth {
+	if tooDeep(doc) {
 		x.failLimit(api.CodeTooDeep, maxJSONDepth, "the JSON is nested more than %d levels deep", maxJSONDepth)
 		return
 	}
@@ -43,11 +43,14 @@ func (x *exchange) parseJSON(doc []byte, read func(p *jsonParser)) {
 	}
 }
 
-// jsonDepth is how deep a document nests, looked at before it is parsed so that
-// depth is refused whatever else is wrong. Of something that isn't JSON it is
-// just a number.
-func jsonDepth(doc []byte) int {
-	depth, deepest := 0, 0
+// tooDeep reports whether a document nests deeper than maxJSONDepth, looked at
+// before it is parsed so that depth is refused whatever else is wrong. Of something
+// that isn't JSON it is just an answer.
+func tooDeep(doc []byte) bool {
+	if bytes.Count(doc, []byte{'{'})+bytes.Count(doc, []byte{'['}) <= maxJSONDepth {
+		return false // as nearly all
+	}
+	depth := 0
 	inString := false
 	for i := 0; i < len(doc); i++ {
 		switch c := doc[i]; {
@@ -60,13 +63,14 @@ func jsonDepth(doc []byte) int {
 		case c == '"':
 			inString = true
 		case c == '{' || c == '[':
-			depth++
-			deepest = max(deepest, depth)
+			if depth++; depth > maxJSONDepth {
+				return true
+			}
 		case c == '}' || c == ']':
 			depth--
 		}
 	}
-	return deepest
+	return false
 }
 
 // bad reports that the document is not the JSON that was wanted at this place.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 )
 
 // ErrMalformed is what every decoder returns, wrapped, for bytes that the
@@ -199,6 +200,15 @@ func (d *decoder) command() *Command {
 	return c
 }
 
+// roughly is how many bytes operations take, so that there is room for them at once.
+func roughly(ops []Op) (size int) {
+	const around = 16
+	for i := range ops {
+		size += around + len(ops[i].Key) + len(ops[i].Value)
+	}
+	return size
+}
+
 func appendTxn(b []byte, t *Txn) []byte {
 	b = binary.AppendUvarint(b, uint64(len(t.If)))
 	for i := range t.If {
@@ -215,6 +225,7 @@ func appendTxn(b []byte, t *Txn) []byte {
 		}
 	}
 	for _, branch := range [2][]Op{t.Then, t.Else} {
+		b = slices.Grow(b, roughly(branch))
 		b = binary.AppendUvarint(b, uint64(len(branch)))
 		for i := range branch {
 			b = appendOp(b, &branch[i])

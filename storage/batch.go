@@ -372,11 +372,16 @@ func (b *Batch) Fetch(commands []*kv.Command) error {
 		return err
 	}
 	ahead := lookAhead{it: it}
-	for _, key := range keys {
+	if len(b.keys) == 0 {
+		b.keys = make(map[string]*version, len(keys))
+	}
+	found := make([]version, len(keys))
+	for i, key := range keys {
 		if _, known := b.keys[string(key)]; known {
 			continue
 		}
-		v := &version{fetched: true}
+		v := &found[i]
+		v.fetched = true
 		b.key = appendNewestKey(b.key[:0], key)
 		if err := ahead.find(b.key, v); err != nil {
 			return errors.Join(err, it.Close())

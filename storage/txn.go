@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"math"
+	"slices"
 	"strconv"
 
 	"github.com/cairnkv/cairn/kv"
@@ -95,6 +96,7 @@ func (t *txnRun) run(txn *kv.Txn, result *kv.Result) error {
 		return nil
 	}
 	result.Ops = make([]kv.OpResult, len(branch))
+	t.changes, t.undos = slices.Grow(t.changes, len(branch)), slices.Grow(t.undos, len(branch))
 	for i := range branch {
 		op, r := &branch[i], &result.Ops[i]
 		r.Type = op.Type
