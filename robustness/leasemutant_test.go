@@ -62,7 +62,7 @@ var leaseMutants = []leaseMutant{
 		edits: []Edit{
 			{"leases/keeper.go", "advance := min(now.Sub(k.since), kv.MaxClockAdvanceMillis*time.Millisecond)", "advance := now.Sub(k.since)"},
 			{"storage/apply.go", "min(max(c.AdvanceMillis, 0), kv.MaxClockAdvanceMillis)", "max(c.AdvanceMillis, 0)"},
-			{"storage/apply.go", "if c.Prev != b.st.clockIndex {", "if c.Prev > b.st.clockIndex {"},
+			{"storage/apply.go", "if c.Prev != b.st.clockIndex ||", "if c.Prev > b.st.clockIndex ||"},
 		},
 		run: leases(3, false, PauseLeader),
 	},
@@ -82,7 +82,8 @@ var leaseMutants = []leaseMutant{
 	{
 		name: "a lease is renewed for a connection that has closed", want: "LATE",
 		edits: []Edit{
-			{"httpapi/hold.go", "\tdefer held.Release()\n", ""},
+			{"httpapi/hold.go", "\tdefer held.Release()\n\tname", "\tname"},
+			{"httpapi/hold.go", "\tdefer held.Release()\n\tleft", "\tleft"},
 			{"httpapi/hold.go", "\tif h.ctx.Err() != nil {", "\tif h.ctx == nil {"},
 			{"httpapi/hold.go", "known && silence > h.silent()", "known && silence < 0"},
 		},

@@ -28,8 +28,8 @@ var mutants = []mutant{
 	{
 		name: "a write of unknown outcome is called refused",
 		file: "raftsm/proposer.go",
-		old:  "unknown = true\n",
-		new:  "unknown = false\n",
+		old:  "\tcase unknown:\n",
+		new:  "\tcase false:\n",
 		scenario: func(*testing.T) Scenario {
 			return Scenario{Layout: Layout{Size: 3}, Rounds: 4, Fault: Pause}
 		},

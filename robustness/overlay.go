@@ -18,27 +18,9 @@ type Edit struct{ File, Old, New string }
 // The source of the checkout stays as it is: the compiler is told to take
 // another text for some files.
 func BuildEdited(dir string, edits ...Edit) (string, error) {
-	texts := map[string]string{}
-	for _, e := range edits {
-		path := e.File
-		if !filepath.IsAbs(path) {
-			var err error
-			if path, err = filepath.Abs(filepath.Join("..", path)); err != nil {
-				return "", err
-			}
-		}
-		text, ok := texts[path]
-		if !ok {
-			source, err := os.ReadFile(path)
-			if err != nil {
-				return "", err
-			}
-			text = string(source)
-		}
-		if n := strings.Count(text, e.Old); n != 1 {
-			return "", fmt.Errorf("%s has the text %q %d times, want once", e.File, e.Old, n)
-		}
-		texts[path] = strings.Replace(text, e.Old, e.New, 1)
+	texts, err := edited(edits)
+	if err != nil {
+		return "", err
 	}
 	replace := map[string]string{}
 	for path, text := range texts {
@@ -58,6 +40,33 @@ func BuildEdited(dir string, edits ...Edit) (string, error) {
 	}
 	binary := filepath.Join(dir, "cairn")
 	return binary, Build(binary, "-overlay", list)
+}
+
+// edited gives the files that edits change, by path, each as it is then.
+func edited(edits []Edit) (map[string]string, error) {
+	texts := map[string]string{}
+	for _, e := range edits {
+		path := e.File
+		if !filepath.IsAbs(path) {
+			var err error
+			if path, err = filepath.Abs(filepath.Join("..", path)); err != nil {
+				return nil, err
+			}
+		}
+		text, ok := texts[path]
+		if !ok {
+			source, err := os.ReadFile(path)
+			if err != nil {
+				return nil, err
+			}
+			text = string(source)
+		}
+		if n := strings.Count(text, e.Old); n != 1 {
+			return nil, fmt.Errorf("%s has the text %q %d times, want once", e.File, e.Old, n)
+		}
+		texts[path] = strings.Replace(text, e.Old, e.New, 1)
+	}
+	return texts, nil
 }
 
 // shortLogEntries is after how many entries a server with shortLog cuts its log.
