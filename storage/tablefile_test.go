@@ -29,10 +29,10 @@ func (f *countedFile) Write(p []byte) (int, error) {
 func TestTableFile(t *testing.T) {
 	fs := vfs.NewCrashableMem()
 	under, err := fs.Create("t.sst", vfs.WriteCategoryUnspecified)
-	mustNot(t, err)
+	noError(t, err)
 	root, err := fs.OpenDir("")
-	mustNot(t, err)
-	mustNot(t, root.Sync())
+	noError(t, err)
+	noError(t, root.Sync())
 	counted := &countedFile{File: under, room: 64 << 20}
 	f := newTableFile(counted)
 	rng := rand.New(rand.NewPCG(1, 1))
@@ -57,19 +57,19 @@ func TestTableFile(t *testing.T) {
 		}
 	}
 	write(3 * tableBuffer)
-	mustNot(t, f.SyncData())
+	noError(t, f.SyncData())
 	if most := len(want)/tableBuffer + 2; counted.writes > most {
 		t.Errorf("%d writes of %d pieces, %d at the most", counted.writes, pieces, most)
 	}
 	write(100)
-	mustNot(t, f.Sync())
+	noError(t, f.Sync())
 	crashed := fs.CrashClone(vfs.CrashCloneCfg{})
 	write(100) // is not synced
-	mustNot(t, f.Close())
+	noError(t, f.Close())
 	check := func(fs vfs.FS, want []byte) {
 		t.Helper()
 		file, err := fs.Open("t.sst")
-		mustNot(t, err)
+		noError(t, err)
 		defer file.Close()
 		have := make([]byte, len(want))
 		if _, err := file.ReadAt(have, 0); err != nil || !bytes.Equal(have, want) {
@@ -88,7 +88,7 @@ func TestTableFile(t *testing.T) {
 func TestTableFileFull(t *testing.T) {
 	for _, end := range []func(*tableFile) error{(*tableFile).Sync, (*tableFile).SyncData, (*tableFile).Close} {
 		under, err := vfs.NewMem().Create("t.sst", vfs.WriteCategoryUnspecified)
-		mustNot(t, err)
+		noError(t, err)
 		f := newTableFile(&countedFile{File: under, room: 1_000})
 		if _, err := f.Write(make([]byte, 2_000)); err != nil {
 			t.Fatal(err)
@@ -104,7 +104,7 @@ func TestTableFileFull(t *testing.T) {
 	}
 }
 
-func mustNot(t *testing.T, err error) {
+func noError(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
