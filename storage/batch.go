@@ -264,8 +264,9 @@ func (b *Batch) flush() error {
 	if compacted {
 		b.h.sweeper.wake()
 	}
-	b.wb.Reset()
 	b.h.recent.commit(st.revision, b.keys)
+	b.h.changed.commit(st.revision, uint64(b.wb.SeqNum()), b.keys)
+	b.wb.Reset()
 	for id, l := range b.leases { // lint:unordered what is remembered decides nothing
 		if l == nil {
 			b.h.recentLeases.forget(id)
@@ -333,10 +334,11 @@ func (b *Batch) lookup(key []byte) (version, error) {
 const fetchAtOnce = 8
 
 // Fetch reads ahead the newest versions of the keys that commands are about to
-// put, as far as they are not remembered. In the order of the keys, one iterator finds them with far less work than
-// a lookup each. It is a matter of speed alone.
+// put, as far as they are not remembered. In the order of the keys, an iterator
+// finds them with far less work than a lookup each. It is a matter of speed alone.
 func (b *Batch) Fetch(commands []*kv.Command) error {
 	keys := b.ahead[:0]
+	unchanged := 0 // so many come first, of which tables of late have nothing
 	for _, c := range commands {
 		if c.Kind != kv.KindTxn {
 			continue
@@ -346,7 +348,12 @@ func (b *Batch) Fetch(commands []*kv.Command) error {
 			if op.Type != kv.OpPut && op.Type != kv.OpIncrement || op.Sequence {
 				continue
 			}
-			if _, known := b.h.recent.get(op.Key); !known {
+			if !b.h.changed.may(op.Key) {
+				keys = append(keys, op.Key)
+				last := len(keys) - 1
+				keys[unchanged], keys[last] = keys[last], keys[unchanged]
+				unchanged++
+			} else if _, known := b.h.recent.get(op.Key); !known {
 				keys = append(keys, op.Key)
 			}
 		}
@@ -355,16 +362,36 @@ func (b *Batch) Fetch(commands []*kv.Command) error {
 	if len(keys) < b.fetchAtOnce {
 		return nil
 	}
-	slices.SortFunc(keys, bytes.Compare)
+	if len(b.keys) == 0 {
+		b.keys = make(map[string]*version, len(keys))
+	}
 	flushed, err := b.flushed()
 	if err != nil {
 		return err
 	}
+	// Of a key that is not remembered, the tables have all there is, unless changes
+	// that are no longer remembered wait in a memtable.
+	known := &b.h.changed.old
+	filters := append(make([]pebble.BlockPropertyFilter, 0, 2), unchangedOnly(known.first)) // Pebble adds one
+	err = errors.Join(
+		b.fetch(keys[:unchanged], known.since <= flushed, filters),
+		b.fetch(keys[unchanged:], b.h.recent.since() <= flushed, nil),
+	)
+	clear(keys)
+	return err
+}
+
+// fetch reads ahead keys of which the database's tables have all there is, or not,
+// from those tables that pass the filters.
+func (b *Batch) fetch(keys [][]byte, inTables bool, filters []pebble.BlockPropertyFilter) error {
+	if len(keys) == 0 {
+		return nil
+	}
+	slices.SortFunc(keys, bytes.Compare)
 	it, err := b.h.db.NewIter(&pebble.IterOptions{
 		LowerBound: appendNewestKey(nil, keys[0]), UpperBound: append(appendNewestKey(nil, keys[len(keys)-1]), 0),
-		// Of a key that is not remembered, the tables have all there is, unless
-		// changes that are no longer remembered wait in a memtable.
-		OnlyReadGuaranteedDurable: b.h.recent.since() <= flushed,
+		OnlyReadGuaranteedDurable: inTables,
+		PointKeyFilters:           filters,
 		// Many are asked for one after the other, and new keys are in no table.
 		UseL6Filters: true,
 	})
@@ -372,9 +399,6 @@ func (b *Batch) Fetch(commands []*kv.Command) error {
 		return err
 	}
 	ahead := lookAhead{it: it}
-	if len(b.keys) == 0 {
-		b.keys = make(map[string]*version, len(keys))
-	}
 	found := make([]version, len(keys))
 	for i, key := range keys {
 		if _, known := b.keys[string(key)]; known {
@@ -388,7 +412,6 @@ func (b *Batch) Fetch(commands []*kv.Command) error {
 		}
 		b.keys[string(key)] = v
 	}
-	clear(keys)
 	return errors.Join(it.Error(), it.Close())
 }
 

@@ -106,6 +106,7 @@ type handle struct {
 	// recent is what the newest versions are, and recentLeases what leases are, as
 	// far as it is remembered. Only the applying goroutine uses them.
 	recent       *recent
+	changed      *changed
 	recentLeases *recentLeases
 	// due is a key that no lease is queued before. Only DueLeases needs
 	// it, and nothing that is applied depends on it.
@@ -178,7 +179,7 @@ func openHandle(fs vfs.FS, dir, name string, fresh bool, opts *Options) (*handle
 	if err := h.load(fresh); err != nil {
 		return nil, errors.Join(fmt.Errorf("storage: open %s: %w", dir, err), db.Close())
 	}
-	h.recent = newRecent(h.published.Load().revision)
+	h.recent, h.changed = newRecent(h.published.Load().revision), newChanged(h.published.Load().revision)
 	h.sweeper = startSweeper(h)
 	h.sweeper.wake()
 	return h, nil
@@ -238,6 +239,7 @@ func pebbleOptions(opts *Options, room *room) *pebble.Options {
 		// A second compaction at a time where one falls behind.
 		CompactionConcurrencyRange: func() (lower, upper int) { return 1, 2 },
 		BytesPerSync:               1 << 20,
+		BlockPropertyCollectors:    []func() pebble.BlockPropertyCollector{collectCommits},
 		FormatMajorVersion:         pebble.FormatTableFormatV6,
 		Logger:                     pebbleLogger{opts},
 		EventListener:              eventListener(opts, room),
