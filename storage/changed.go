@@ -1,10 +1,10 @@
 package storage
 
 import (
-	"hash/maphash"
 	"math"
 	"math/bits"
 
+	"github.com/cespare/xxhash/v2"
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/sstable"
 )
@@ -17,7 +17,6 @@ import (
 // Like recent it has two generations, decides nothing that is applied, and is used
 // by the applying goroutine alone.
 type changed struct {
-	seed       maphash.Seed
 	young, old generation
 	limit      int    // of keys in a generation
 	revision   uint64 // of the last commit
@@ -34,7 +33,7 @@ type generation struct {
 // newChanged begins at the revision of the last commit.
 func newChanged(revision uint64) *changed {
 	c := &changed{
-		seed: maphash.MakeSeed(), limit: filterKeys, revision: revision,
+		limit: filterKeys, revision: revision,
 		young: generation{since: revision, first: math.MaxUint64}, old: generation{since: revision, first: math.MaxUint64},
 	}
 	c.young.empty()
@@ -43,7 +42,7 @@ func newChanged(revision uint64) *changed {
 
 // may reports whether a key may have been changed behind the revision old.since.
 func (c *changed) may(key []byte) bool {
-	h := maphash.Bytes(c.seed, key)
+	h := xxhash.Sum64(key)
 	return c.young.has(h) || c.old.has(h)
 }
 
@@ -60,7 +59,7 @@ func (c *changed) commit(revision, first uint64, keys map[string]*version) {
 	c.revision = revision
 	for key, v := range keys { // lint:unordered bits of a set
 		if !v.fetched {
-			c.young.add(maphash.String(c.seed, key))
+			c.young.add(xxhash.Sum64String(key))
 		}
 	}
 }
