@@ -62,15 +62,15 @@ var processFatal atomic.Pointer[func(error)]
 // invariant. The first ends the process with a reason, the second with a panic,
 // whose stack says more.
 func (l raftLogger) Panicf(format string, args ...any) {
-	l.log(slog.LevelError, format, args)
 	if fatal := processFatal.Load(); fatal != nil {
 		for _, arg := range args {
 			var errno syscall.Errno
 			if err, ok := arg.(error); ok && errors.As(err, &errno) {
-				(*fatal)(err)
+				(*fatal)(fmt.Errorf("%s: %w", l.pkg, err)) // the message alone: these errors show their stack
 			}
 		}
 	}
+	l.log(slog.LevelError, format, args)
 	panic(fmt.Errorf(l.pkg+": "+format, args...)) // an error, or NewNodeHost swallows it
 }
 

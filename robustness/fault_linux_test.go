@@ -92,6 +92,12 @@ func TestWriteFails(t *testing.T) {
 	local(t, Scenario{MayCrash: true}, 1, WriteFails)
 }
 
+func TestSnapshotFails(t *testing.T) {
+	onlyLong(t)
+	needs(t, []string{"strace"}, nil)
+	local(t, Scenario{Layout: Layout{Relayed: true, Binary: ShortLogBinary(t)}, MayCrash: true}, 1, SnapshotFails)
+}
+
 func TestSlowSync(t *testing.T) {
 	onlyLong(t)
 	needs(t, []string{"strace"}, nil)

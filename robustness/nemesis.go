@@ -118,6 +118,12 @@ func Partition(c *Cluster, random *rand.Rand, _ int) error {
 // it has, so that it needs a snapshot, and its state jumps. Meant for servers
 // with a short log.
 func LeaveBehind(c *Cluster, random *rand.Rand, _ int) error {
+	return leaveBehind(c, random, func(*Node) error { return nil })
+}
+
+// leaveBehind is LeaveBehind, and does something to the node just before it may
+// have its snapshot.
+func leaveBehind(c *Cluster, random *rand.Rand, then func(*Node) error) error {
 	i := random.IntN(len(c.Nodes))
 	n, other := c.Nodes[i], c.Nodes[(i+1)%len(c.Nodes)]
 	h := NewHTTP()
@@ -128,6 +134,10 @@ func LeaveBehind(c *Cluster, random *rand.Rand, _ int) error {
 			return err
 		}
 		_, err = retry(func() (struct{}, error) {
+			// Whatever the traffic does, the log grows, by what changes nothing.
+			for range shortLogEntries / 10 {
+				h.Do(other, Request{Method: http.MethodDelete, Path: "/v1/kv/nothing"})
+			}
 			at, err := appliedIndex(h, other)
 			if err == nil && at < from+3*shortLogEntries {
 				err = fmt.Errorf("the others have applied entry %d, and %s entry %d", at, n.Name, from)
@@ -136,7 +146,7 @@ func LeaveBehind(c *Cluster, random *rand.Rand, _ int) error {
 		})
 		// What waited on its way is lost, or the node might catch up from that.
 		c.Network.Isolate(n.Index, Refusing, true)
-		return err
+		return errors.Join(err, then(n))
 	})
 }
 

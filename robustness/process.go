@@ -61,6 +61,14 @@ func (n *Node) serve(name string, how ...string) {
 	n.args = slices.Concat([]string{"serve", "--listen", n.Address, "--data-dir", n.Dir, "--name", name}, how, n.flags)
 }
 
+// clone returns a node with the same command line, but for where it is.
+func (n *Node) clone(address, peer, dir, log string) *Node {
+	return &Node{
+		Index: n.Index, Name: "the copy of " + n.Name, Address: address, Dir: dir, Log: log, binary: n.binary, within: n.within,
+		args: slices.Concat(n.args, []string{"--listen", address, "--peer-listen", peer, "--data-dir", dir}),
+	}
+}
+
 // Start starts the node's process. It does not wait for it to be ready.
 func (n *Node) Start() error {
 	if n.process != nil {

@@ -125,6 +125,30 @@ func WriteFails(c *Cluster, random *rand.Rand, _ int) error {
 	return nil
 }
 
+// snapshotCalls are what a node asks of its file system while a snapshot arrives,
+// and what it can't go on without at other times either.
+var snapshotCalls = []string{"mkdirat", "renameat", "fsync"}
+
+// SnapshotFails leaves a node behind, as LeaveBehind does, and has its file system
+// fail once while the snapshot arrives that it needs then (F-13).
+func SnapshotFails(c *Cluster, random *rand.Rand, round int) error {
+	var n *Node
+	var end func() (string, error)
+	err := leaveBehind(c, random, func(left *Node) (err error) {
+		n = left
+		end, err = Inject(c, n, snapshotCalls[round%len(snapshotCalls)]+":error=EIO:when=1")
+		return err
+	})
+	if end == nil {
+		return err
+	}
+	ended := awaitEnd(n, stopWithin)
+	if _, missed := end(); err != nil || missed != nil || ended != nil {
+		return errors.Join(err, missed, ended)
+	}
+	return restartEnded(c, n)
+}
+
 // SlowSync has each sync of a node take a while longer (F-22).
 func SlowSync(c *Cluster, random *rand.Rand, _ int) error {
 	n := c.Nodes[random.IntN(len(c.Nodes))]

@@ -1,0 +1,44 @@
+package raftsm
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// TestPanicOverDisk: where Dragonboat panics over its disk, the process is told to
+// end with a reason of one line; where it panics over anything else, it panics.
+func TestPanicOverDisk(t *testing.T) {
+	var told error
+	fatal := func(err error) { told = err }
+	before := processFatal.Swap(&fatal)
+	defer processFatal.Store(before)
+	panics := func(args ...any) (what any) {
+		defer func() { what = recover() }()
+		raftLogger{"transport"}.Panicf("%+v", args...)
+		return nil
+	}
+
+	panics(&traced{fmt.Errorf("failed to save chunk 3: %w", syscall.EIO)})
+	if text := fmt.Sprintf("%+v", told); text != "transport: failed to save chunk 3: input/output error" || !errors.Is(told, syscall.EIO) {
+		t.Errorf("told %q", text)
+	}
+	told = nil
+	if what := panics(errors.New("invariant")); told != nil || !strings.Contains(fmt.Sprint(what), "invariant") {
+		t.Errorf("told %v, panicked with %v", told, what)
+	}
+}
+
+// traced shows a stack where it is asked for all it has, as Dragonboat's errors do.
+type traced struct{ error }
+
+func (e *traced) Unwrap() error { return e.error }
+
+func (e *traced) Format(s fmt.State, _ rune) {
+	fmt.Fprint(s, e.Error())
+	if s.Flag('+') {
+		fmt.Fprint(s, "\nstack")
+	}
+}
