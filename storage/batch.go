@@ -326,7 +326,7 @@ func (b *Batch) lookup(key []byte) (version, error) {
 			return version{}, err
 		}
 	}
-	b.h.recent.put(string(key), &v)
+	b.h.recent.put(key, &v)
 	return v, nil
 }
 

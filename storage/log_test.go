@@ -109,7 +109,7 @@ func (a *applier) apply(log []logEntry) (err error) {
 				b.fetchAtOnce = 1
 				// From nothing that is remembered to a few keys.
 				b.h.recentLeases.limit = 1 + int(e.index%4)
-				b.h.recent.limit = int(e.index%5) * 4 * recentVersionBytes
+				b.h.recent.limit = int(e.index%5) * 4
 				b.h.changed.limit = 8 << (e.index % 4)
 				if e.index%128 == 0 {
 					if _, err := b.h.db.AsyncFlush(); err != nil { // not waited for: the disk may be full

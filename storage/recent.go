@@ -1,5 +1,10 @@
 package storage
 
+import (
+	"github.com/cairnkv/cairn/kv"
+	"github.com/cespare/xxhash/v2"
+)
+
 // recent remembers the newest versions of keys that were written or looked up of
 // late, without their payloads, so that applying finds them without a search.
 // It is what the database says, and nothing that is applied depends on whether
@@ -13,34 +18,22 @@ package storage
 // A generation has every key that was changed after it began, so recent also
 // tells which keys were not: see since.
 type recent struct {
-	young, old map[string]recentVersion
-	bytes      int // of young
-	limit      int // of a generation
+	young, old recentTable
+	limit      int // of keys in a generation
 	// revision is that of the last commit. youngSince and oldSince are the ones
 	// at which the generations began.
 	revision, youngSince, oldSince uint64
 }
 
-// recentVersion is a newest version, or that there is none.
-type recentVersion struct {
-	exists bool
-	meta
-}
-
 const (
-	// recentBytes bounds a generation, of which there are two. Together they have
-	// what a few memtables hold.
-	recentBytes = 8 << 20
-	// recentVersionBytes is what a version takes besides its key.
-	recentVersionBytes = 112
+	// recentKeys and recentKeyBytes bound a generation, of which there are two.
+	recentKeys     = 128 << 10
+	recentKeyBytes = 8 << 20
 )
 
 // newRecent begins at the revision of the last commit.
 func newRecent(revision uint64) *recent {
-	return &recent{
-		young: map[string]recentVersion{}, limit: recentBytes,
-		revision: revision, youngSince: revision, oldSince: revision,
-	}
+	return &recent{limit: recentKeys, revision: revision, youngSince: revision, oldSince: revision}
 }
 
 // since returns a revision behind which every key that was changed is
@@ -48,36 +41,124 @@ func newRecent(revision uint64) *recent {
 func (r *recent) since() uint64 { return r.oldSince }
 
 func (r *recent) get(key []byte) (version, bool) {
-	v, ok := r.young[string(key)]
-	if !ok {
-		if v, ok = r.old[string(key)]; !ok {
+	hash := xxhash.Sum64(key)
+	e := findRecent(&r.young, hash, key)
+	if e == nil {
+		if e = findRecent(&r.old, hash, key); e == nil {
 			return version{}, false
 		}
-		r.put(string(key), &version{exists: v.exists, meta: v.meta})
+		v := e.version()
+		putRecent(r, hash, key, &v)
+		return v, true
 	}
-	if !v.exists {
-		return version{}, true
-	}
-	return version{exists: true, meta: v.meta}, true
+	return e.version(), true
 }
+
+// put remembers what the database has.
+func (r *recent) put(key []byte, v *version) { putRecent(r, xxhash.Sum64(key), key, v) }
 
 // commit remembers what a batch changed, or looked up, at a revision. Nothing
 // before counts as remembered in a generation that begins meanwhile.
 func (r *recent) commit(revision uint64, keys map[string]*version) {
 	r.revision = revision
 	for key, v := range keys { // lint:unordered what is remembered decides nothing
-		r.put(key, v)
+		putRecent(r, xxhash.Sum64String(key), key, v)
 	}
 }
 
-func (r *recent) put(key string, v *version) {
-	known := len(r.young)
-	r.young[key] = recentVersion{v.exists, v.meta}
-	if len(r.young) == known {
-		return
+func putRecent[K string | []byte](r *recent, hash uint64, key K, v *version) {
+	e := findRecent(&r.young, hash, key)
+	if e == nil {
+		if t := &r.young; len(t.entries) >= r.limit || len(t.keys) >= recentKeyBytes {
+			r.young, r.old = r.old, r.young
+			r.oldSince, r.youngSince = r.youngSince, r.revision
+			r.young.empty()
+		}
+		e = addRecent(&r.young, hash, key)
 	}
-	if r.bytes += len(key) + recentVersionBytes; r.bytes >= r.limit {
-		r.old, r.oldSince = r.young, r.youngSince
-		r.young, r.youngSince, r.bytes = make(map[string]recentVersion, known), r.revision, 0
+	e.set(v)
+}
+
+// recentTable is a hash table with open addressing and without pointers: many keys
+// cost the collector of garbage nothing.
+type recentTable struct {
+	slots   []uint32 // 1 + the place in entries; a power of two of them, half of which are free
+	entries []recentEntry
+	keys    []byte
+}
+
+// recentEntry is a newest version, or that there is none.
+type recentEntry struct {
+	create, mod, number      uint64
+	modifiedAt               int64
+	lease                    kv.LeaseID
+	contentTypeLen, valueLen uint32
+	keyStart                 uint32 // in keys
+	keyLen                   uint16
+	exists                   bool
+}
+
+func (e *recentEntry) set(v *version) {
+	e.exists = v.exists
+	e.create, e.mod, e.number, e.modifiedAt, e.lease = v.create, v.mod, v.meta.version, v.modifiedAt, v.lease
+	e.contentTypeLen, e.valueLen = uint32(v.contentTypeLen), uint32(v.valueLen)
+}
+
+func (e *recentEntry) version() version {
+	if !e.exists {
+		return version{}
+	}
+	return version{exists: true, meta: meta{
+		create: e.create, mod: e.mod, version: e.number, modifiedAt: e.modifiedAt, lease: e.lease,
+		contentTypeLen: int(e.contentTypeLen), valueLen: int(e.valueLen),
+	}}
+}
+
+// empty forgets all keys and keeps the memory.
+func (t *recentTable) empty() {
+	clear(t.slots)
+	t.entries, t.keys = t.entries[:0], t.keys[:0]
+}
+
+// findRecent returns the entry of a key, which lasts until the next is added, or nil.
+func findRecent[K string | []byte](t *recentTable, hash uint64, key K) *recentEntry {
+	if len(t.entries) == 0 {
+		return nil
+	}
+	mask := uint64(len(t.slots) - 1)
+	for at := hash & mask; t.slots[at] != 0; at = (at + 1) & mask {
+		e := &t.entries[t.slots[at]-1]
+		if string(t.keys[e.keyStart:e.keyStart+uint32(e.keyLen)]) == string(key) {
+			return e
+		}
+	}
+	return nil
+}
+
+// addRecent makes an entry for a key that has none.
+func addRecent[K string | []byte](t *recentTable, hash uint64, key K) *recentEntry {
+	if 2*len(t.entries) >= len(t.slots) {
+		t.grow()
+	}
+	t.entries = append(t.entries, recentEntry{keyStart: uint32(len(t.keys)), keyLen: uint16(len(key))})
+	t.keys = append(t.keys, key...)
+	t.place(hash, uint32(len(t.entries)))
+	return &t.entries[len(t.entries)-1]
+}
+
+func (t *recentTable) place(hash uint64, slot uint32) {
+	mask := uint64(len(t.slots) - 1)
+	at := hash & mask
+	for t.slots[at] != 0 {
+		at = (at + 1) & mask
+	}
+	t.slots[at] = slot
+}
+
+func (t *recentTable) grow() {
+	t.slots = make([]uint32, max(1024, 2*len(t.slots)))
+	for i := range t.entries {
+		e := &t.entries[i]
+		t.place(xxhash.Sum64(t.keys[e.keyStart:e.keyStart+uint32(e.keyLen)]), uint32(i+1))
 	}
 }
