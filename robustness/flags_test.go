@@ -14,8 +14,11 @@ import (
 	"time"
 )
 
-// wild are the keys that random commands work on.
-const wild = 500
+// wild are the keys that random commands work on, and many those of bulk writes.
+const (
+	wild = 500
+	many = 30_000
+)
 
 // randomCommand invents a request that changes something, in one of all the ways
 // that there are.
@@ -25,7 +28,16 @@ func randomCommand(random *rand.Rand, id int) Request {
 	if random.IntN(8) == 0 {
 		q.Header["Idempotency-Key"] = fmt.Sprintf("%d", id)
 	}
-	switch random.IntN(10) {
+	switch random.IntN(11) {
+	case 10:
+		if random.IntN(4) > 0 {
+			break
+		}
+		q.Method, q.Path = http.MethodPost, "/v1/kv"
+		q.Header = map[string]string{"Content-Type": "application/x-ndjson"}
+		for range 1 + random.IntN(300) {
+			q.Body = fmt.Appendf(q.Body, `{"put":{"key":"many/%05d","value":"%d of %s"}}`+"\n", random.IntN(many), id, strings.Repeat("x", random.IntN(1000)))
+		}
 	case 0, 1, 2:
 		q.Body = bytes.Repeat([]byte{byte('a' + id%26)}, random.IntN(300))
 	case 3:
@@ -35,6 +47,9 @@ func randomCommand(random *rand.Rand, id int) Request {
 		q.Method = http.MethodDelete
 	case 5:
 		q.Method, q.Path = http.MethodDelete, fmt.Sprintf("/v1/kv?prefix=w/%02d", random.IntN(wild/10))
+		if random.IntN(4) == 0 {
+			q.Path = fmt.Sprintf("/v1/kv?prefix=many/%03d", random.IntN(many/100))
+		}
 	default:
 		var ops []string
 		for range 1 + random.IntN(5) {
@@ -163,13 +178,13 @@ func awaitSame(t *testing.T, c *Cluster, h *HTTP) {
 // refused as a whole, by every node, with no harm to any.
 func overBudget(t *testing.T, c *Cluster, h *HTTP) {
 	t.Helper()
-	const many, large, values = 101_000, 1 << 20, 5 // of 100,000 keys and 4 MiB
+	const beyond, large, values = 101_000, 1 << 20, 5 // of 100,000 keys and 4 MiB
 	report, err := Load(c.Nodes[0], func(yield func(Pair) bool) {
-		for i := 0; i < many && yield(Pair{fmt.Sprintf("many/%06d", i), "x"}); i++ {
+		for i := 0; i < beyond && yield(Pair{fmt.Sprintf("beyond/%06d", i), "x"}); i++ {
 		}
 	})
 	must(t, err)
-	if report.Applied != many {
+	if report.Applied != beyond {
 		t.Fatalf("loaded %+v", report)
 	}
 	report, err = Load(c.Nodes[0], func(yield func(Pair) bool) {
@@ -188,9 +203,9 @@ func overBudget(t *testing.T, c *Cluster, h *HTTP) {
 	}
 	reads := fmt.Appendf(nil, `{"then":[{"put":{"key":"marker","value":"x"}},%s]}`, strings.Join(gets, ","))
 	for _, n := range slices.Concat(c.Nodes, c.Nodes) {
-		a := h.Do(n, Request{Method: http.MethodDelete, Path: "/v1/kv?prefix=many/"})
+		a := h.Do(n, Request{Method: http.MethodDelete, Path: "/v1/kv?prefix=beyond/"})
 		if a.Status != 413 || a.Problem.Code != "transaction-too-large" {
-			t.Errorf("%s: deleting %d keys at once answers %d %q", n.Name, many, a.Status, a.Problem.Code)
+			t.Errorf("%s: deleting %d keys at once answers %d %q", n.Name, beyond, a.Status, a.Problem.Code)
 		}
 		a = h.Do(n, Request{Method: http.MethodPost, Path: "/v1/txn", Body: reads, Header: map[string]string{"Content-Type": "application/json"}})
 		if a.Status != 413 || a.Problem.Code != "transaction-too-large" {
@@ -204,12 +219,12 @@ func overBudget(t *testing.T, c *Cluster, h *HTTP) {
 		if got, _ := status(h, n, http.MethodGet, "/v1/kv/marker", ""); got != 404 {
 			t.Errorf("%s: a part of a refused transaction was applied (%d)", n.Name, got)
 		}
-		a := h.Do(n, Request{Method: http.MethodGet, Path: "/v1/kv?prefix=many/&count_only=true&limit=1"})
+		a := h.Do(n, Request{Method: http.MethodGet, Path: "/v1/kv?prefix=beyond/&count_only=true&limit=1"})
 		var list struct {
 			Count int `json:"count"`
 		}
-		if err := json.Unmarshal(a.Body, &list); err != nil || list.Count != many {
-			t.Errorf("%s: %d of %d keys are left after a refused delete (%d %s)", n.Name, list.Count, many, a.Status, a.Body)
+		if err := json.Unmarshal(a.Body, &list); err != nil || list.Count != beyond {
+			t.Errorf("%s: %d of %d keys are left after a refused delete (%d %s)", n.Name, list.Count, beyond, a.Status, a.Body)
 		}
 	}
 }

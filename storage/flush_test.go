@@ -60,3 +60,46 @@ func TestFlush(t *testing.T) {
 	}
 	closeStore(t, s)
 }
+
+// TestBehind: a store whose compactions stand still says so before it takes no writes
+// any more, and no longer once they go on.
+func TestBehind(t *testing.T) {
+	fs := &heldCompactions{vfs.NewMem(), make(chan struct{})}
+	s, err := Open("store", Options{FS: fs})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := &applier{store: s}
+	layers := 0
+	for !s.Behind() {
+		if layers++; layers == sublevelsMost {
+			t.Fatalf("%d layers were flushed, and the store is not behind", layers)
+		}
+		// Each layer is above the one before, since both have the same keys.
+		if err := a.apply(putsFrom(layers, 1)); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if layers != sublevelsBehind {
+		t.Errorf("the store is behind with %d layers, want %d", layers, sublevelsBehind)
+	}
+	close(fs.goOn)
+	eventually(t, "the compaction ends", func() bool { return !s.Behind() })
+	closeStore(t, s)
+}
+
+// heldCompactions lets no compaction begin a table before it may go on.
+type heldCompactions struct {
+	vfs.FS
+	goOn chan struct{}
+}
+
+func (fs *heldCompactions) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
+	if category == "pebble-compaction" {
+		<-fs.goOn
+	}
+	return fs.FS.Create(name, category)
+}
