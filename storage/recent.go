@@ -29,6 +29,12 @@ const (
 	// recentKeys and recentKeyBytes bound a generation, of which there are two.
 	recentKeys     = 128 << 10
 	recentKeyBytes = 8 << 20
+	// recentSlots are twice as many, so that half of them are free.
+	recentSlots = 2 * recentKeys
+	// recentProbes is how far from its place an entry may be. None is so far, unless
+	// somebody chooses keys of one hash: then a generation ends early, and a lookup
+	// costs no more than this.
+	recentProbes = 256
 )
 
 // newRecent begins at the revision of the last commit.
@@ -69,11 +75,14 @@ func (r *recent) commit(revision uint64, keys map[string]*version) {
 func putRecent[K string | []byte](r *recent, hash uint64, key K, v *version) {
 	e := findRecent(&r.young, hash, key)
 	if e == nil {
-		if t := &r.young; len(t.entries) >= r.limit || len(t.keys) >= recentKeyBytes {
-			r.young, r.old = r.old, r.young
-			r.oldSince, r.youngSince = r.youngSince, r.revision
-			r.young.empty()
+		if t := &r.young; len(t.entries) < r.limit && len(t.keys) < recentKeyBytes {
+			e = addRecent(t, hash, key)
 		}
+	}
+	if e == nil {
+		r.young, r.old = r.old, r.young
+		r.oldSince, r.youngSince = r.youngSince, r.revision
+		r.young.empty()
 		e = addRecent(&r.young, hash, key)
 	}
 	e.set(v)
@@ -82,7 +91,7 @@ func putRecent[K string | []byte](r *recent, hash uint64, key K, v *version) {
 // recentTable is a hash table with open addressing and without pointers: many keys
 // cost the collector of garbage nothing.
 type recentTable struct {
-	slots   []uint32 // 1 + the place in entries; a power of two of them, half of which are free
+	slots   []uint32 // 1 + the place in entries
 	entries []recentEntry
 	keys    []byte
 }
@@ -125,40 +134,37 @@ func findRecent[K string | []byte](t *recentTable, hash uint64, key K) *recentEn
 	if len(t.entries) == 0 {
 		return nil
 	}
-	mask := uint64(len(t.slots) - 1)
-	for at := hash & mask; t.slots[at] != 0; at = (at + 1) & mask {
-		e := &t.entries[t.slots[at]-1]
-		if string(t.keys[e.keyStart:e.keyStart+uint32(e.keyLen)]) == string(key) {
+	for probe := range uint64(recentProbes) {
+		slot := *t.slot(hash + probe)
+		if slot == 0 {
+			break
+		}
+		if e := &t.entries[slot-1]; string(t.key(e)) == string(key) {
 			return e
 		}
 	}
 	return nil
 }
 
-// addRecent makes an entry for a key that has none.
+// addRecent makes an entry for a key that has none. It returns nil if there is no slot
+// for it, which an empty table always has.
 func addRecent[K string | []byte](t *recentTable, hash uint64, key K) *recentEntry {
-	if 2*len(t.entries) >= len(t.slots) {
-		t.grow()
+	if t.slots == nil {
+		t.slots = make([]uint32, recentSlots)
 	}
-	t.entries = append(t.entries, recentEntry{keyStart: uint32(len(t.keys)), keyLen: uint16(len(key))})
-	t.keys = append(t.keys, key...)
-	t.place(hash, uint32(len(t.entries)))
-	return &t.entries[len(t.entries)-1]
+	for probe := range uint64(recentProbes) {
+		slot := t.slot(hash + probe)
+		if *slot != 0 {
+			continue
+		}
+		t.entries = append(t.entries, recentEntry{keyStart: uint32(len(t.keys)), keyLen: uint16(len(key))})
+		t.keys = append(t.keys, key...)
+		*slot = uint32(len(t.entries))
+		return &t.entries[len(t.entries)-1]
+	}
+	return nil
 }
 
-func (t *recentTable) place(hash uint64, slot uint32) {
-	mask := uint64(len(t.slots) - 1)
-	at := hash & mask
-	for t.slots[at] != 0 {
-		at = (at + 1) & mask
-	}
-	t.slots[at] = slot
-}
+func (t *recentTable) slot(hash uint64) *uint32 { return &t.slots[hash%recentSlots] }
 
-func (t *recentTable) grow() {
-	t.slots = make([]uint32, max(1024, 2*len(t.slots)))
-	for i := range t.entries {
-		e := &t.entries[i]
-		t.place(xxhash.Sum64(t.keys[e.keyStart:e.keyStart+uint32(e.keyLen)]), uint32(i+1))
-	}
-}
+func (t *recentTable) key(e *recentEntry) []byte { return t.keys[e.keyStart:][:e.keyLen] }

@@ -51,3 +51,35 @@ func TestRecent(t *testing.T) {
 		}
 	}
 }
+
+// TestRecentFlooded: keys that were chosen to have one hash, or hashes side by side,
+// cost no more than others, and what is remembered stays right.
+func TestRecentFlooded(t *testing.T) {
+	for _, hashes := range []int{1, 3000} {
+		r := newRecent(0)
+		hash := func(i int) uint64 { return uint64(7 + i%hashes) }
+		const keys = 20_000
+		for i := range keys {
+			r.revision = uint64(i + 1)
+			putRecent(r, hash(i), fmt.Sprint(i), &version{exists: true, meta: meta{mod: uint64(i + 1)}})
+		}
+		known := 0
+		for i := range keys {
+			e := findRecent(&r.young, hash(i), fmt.Sprint(i))
+			if e == nil {
+				e = findRecent(&r.old, hash(i), fmt.Sprint(i))
+			}
+			switch mod := uint64(i + 1); {
+			case e == nil && mod > r.since():
+				t.Fatalf("of %d hashes: key %d was changed behind %d and is not remembered", hashes, i, r.since())
+			case e != nil && e.mod != mod:
+				t.Fatalf("of %d hashes: key %d is remembered as of %d", hashes, i, e.mod)
+			case e != nil:
+				known++
+			}
+		}
+		if known == 0 || hashes == 1 && known > 2*recentProbes {
+			t.Errorf("of %d hashes: %d keys are remembered", hashes, known)
+		}
+	}
+}

@@ -104,7 +104,8 @@ type handle struct {
 	// windows is the content of space q. Only the applying goroutine uses it.
 	windows map[kv.LeaseID]*window
 	// recent is what the newest versions are, and recentLeases what leases are, as
-	// far as it is remembered. Only the applying goroutine uses them.
+	// far as it is remembered; changed has the keys that were changed of late. Only the
+	// applying goroutine uses them.
 	recent       *recent
 	changed      *changed
 	recentLeases *recentLeases
