@@ -330,7 +330,8 @@ func (b *Batch) lookup(key []byte) (version, error) {
 	return v, nil
 }
 
-// fetchAtOnce is how many keys make reading ahead cheaper than looking each up.
+// fetchAtOnce is how many keys that tables of late may have make reading ahead
+// cheaper than looking each up. Of those that they have not, one is enough.
 const fetchAtOnce = 8
 
 // Fetch reads ahead the newest versions of the keys that commands are about to
@@ -359,33 +360,29 @@ func (b *Batch) Fetch(commands []*kv.Command) error {
 		}
 	}
 	b.ahead = keys[:0]
-	if len(keys) < b.fetchAtOnce {
-		return nil
+	defer clear(keys)
+	if unchanged > 0 {
+		known := &b.h.changed.old
+		filters := append(make([]pebble.BlockPropertyFilter, 0, 2), unchangedOnly(known.first)) // Pebble adds one
+		if err := b.fetch(keys[:unchanged], known.since, filters); err != nil {
+			return err
+		}
 	}
-	if len(b.keys) == 0 {
-		b.keys = make(map[string]*version, len(keys))
+	if maybe := keys[unchanged:]; len(maybe) >= b.fetchAtOnce {
+		return b.fetch(maybe, b.h.recent.since(), nil)
 	}
-	flushed, err := b.flushed()
+	return nil
+}
+
+// fetch reads ahead keys that were not changed behind a revision, from those tables
+// that pass the filters. Memtables are asked only if they may have something older.
+func (b *Batch) fetch(keys [][]byte, since uint64, filters []pebble.BlockPropertyFilter) error {
+	inTables, err := b.flushed(since)
 	if err != nil {
 		return err
 	}
-	// Of a key that is not remembered, the tables have all there is, unless changes
-	// that are no longer remembered wait in a memtable.
-	known := &b.h.changed.old
-	filters := append(make([]pebble.BlockPropertyFilter, 0, 2), unchangedOnly(known.first)) // Pebble adds one
-	err = errors.Join(
-		b.fetch(keys[:unchanged], known.since <= flushed, filters),
-		b.fetch(keys[unchanged:], b.h.recent.since() <= flushed, nil),
-	)
-	clear(keys)
-	return err
-}
-
-// fetch reads ahead keys of which the database's tables have all there is, or not,
-// from those tables that pass the filters.
-func (b *Batch) fetch(keys [][]byte, inTables bool, filters []pebble.BlockPropertyFilter) error {
-	if len(keys) == 0 {
-		return nil
+	if len(b.keys) == 0 {
+		b.keys = make(map[string]*version, len(keys))
 	}
 	slices.SortFunc(keys, bytes.Compare)
 	it, err := b.h.db.NewIter(&pebble.IterOptions{
@@ -415,26 +412,38 @@ func (b *Batch) fetch(keys [][]byte, inTables bool, filters []pebble.BlockProper
 	return errors.Join(it.Error(), it.Close())
 }
 
-// flushed returns a revision up to which the database's tables have everything:
-// the one of the state record in them. Tables have commits whole and in their
-// order.
-func (b *Batch) flushed() (revision uint64, err error) {
+// flushed reports whether the database's tables have everything up to a revision.
+// Tables have commits whole and in their order, so the state record in them says
+// up to which. It is read again only where what it said before doesn't suffice.
+func (b *Batch) flushed(revision uint64) (bool, error) {
+	if revision <= b.h.flushed {
+		return true, nil
+	}
+	st, err := b.flushedState()
+	if err != nil {
+		return false, err
+	}
+	b.h.flushed = st.revision
+	return revision <= b.h.flushed, nil
+}
+
+// flushedState returns the state in the database's tables.
+func (b *Batch) flushedState() (st state, err error) {
 	it, err := b.h.db.NewIter(&pebble.IterOptions{
 		LowerBound: keyState, UpperBound: append(bytes.Clone(keyState), 0), OnlyReadGuaranteedDurable: true,
 	})
 	if err != nil {
-		return 0, err
+		return state{}, err
 	}
 	defer func() { err = errors.Join(err, it.Error(), it.Close()) }()
 	if !it.First() {
-		return 0, nil
+		return state{}, nil
 	}
 	value, err := it.ValueAndErr()
 	if err != nil {
-		return 0, err
+		return state{}, err
 	}
-	st, err := decodeState(value)
-	return st.revision, err
+	return decodeState(value)
 }
 
 // lookAhead finds records whose keys come in order. A seek by prefix asks the

@@ -30,8 +30,10 @@ func TestFlush(t *testing.T) {
 		t.Fatal(err)
 	}
 	revision, _ := s.Revisions()
-	if flushed, err := b.flushed(); err != nil || flushed != revision {
-		t.Errorf("tables have everything up to revision %d of %d, %v", flushed, revision, err)
+	for at, want := range map[uint64]bool{revision - 1: true, revision: true, revision + 1: false} {
+		if flushed, err := b.flushed(at); err != nil || flushed != want {
+			t.Errorf("at revision %d: do tables have everything up to %d? %v, %v", revision, at, flushed, err)
+		}
 	}
 	b.Close()
 

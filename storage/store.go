@@ -109,6 +109,9 @@ type handle struct {
 	recent       *recent
 	changed      *changed
 	recentLeases *recentLeases
+	// flushed is a revision up to which the database's tables have everything; there
+	// may be a later one. Only the applying goroutine uses it.
+	flushed uint64
 	// due is a key that no lease is queued before. Only DueLeases needs
 	// it, and nothing that is applied depends on it.
 	due     atomic.Pointer[dueKey]
