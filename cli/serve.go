@@ -61,7 +61,7 @@ func (a *app) serve() *cobra.Command {
 	var (
 		cfg    = node.Config{Version: a.build.Version, OpenAPI: a.build.OpenAPI}
 		quota  = size(node.DefaultQuotaBytes)
-		cache  = size(64 << 20)
+		cache  = size(96 << 20)
 		config string
 		log    logFlags
 
@@ -100,7 +100,7 @@ func (a *app) serve() *cobra.Command {
 	flags.StringSliceVar(&cfg.AllowedHosts, "allowed-host", nil, "further `host` by which clients may call the node; repeat it, or separate with commas")
 	flags.Var(&quota, "quota", "disk space after which the cluster refuses what grows the store")
 	flags.DurationVar(&cfg.AutoCompactionKeep, "auto-compaction-keep", time.Hour, "how much history is kept; 0 keeps all of it")
-	flags.Var(&cache, "cache", "memory for the block cache of the store")
+	flags.Var(&cache, "cache", "memory for the caches of the store: two thirds for blocks and memtables, a third for keys that were read of late")
 	flags.StringVar(&profiles, "profile-listen", "", "loopback `address` for Go's profiles of the process, below /debug/pprof/ (default: none are served)")
 	log.register(cmd, "info")
 	_ = cmd.MarkFlagDirname("data-dir")

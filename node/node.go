@@ -81,7 +81,7 @@ type Config struct {
 	// AutoCompactionKeep is how much history is kept. 0 turns auto-compaction
 	// off.
 	AutoCompactionKeep time.Duration
-	// CacheBytes is the store's block cache. Default 64 MiB.
+	// CacheBytes is for the caches of the store, as storage.Options has it. Default 96 MiB.
 	CacheBytes int64
 
 	// ScrubInterval is the pace of the comparison of the members' contents: a part

@@ -22,10 +22,12 @@ var (
 		nil, nil)
 	storageCache = prometheus.NewDesc("cairn_storage_cache_requests_total", "Blocks that reads looked for in the cache.",
 		[]string{"result"}, nil)
+	storageRows = prometheus.NewDesc("cairn_storage_row_cache_requests_total", "Keys that reads of a single key looked for among those that were read of late.",
+		[]string{"result"}, nil)
 )
 
 func (m storageMetrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{storageCompactions, storageFlushes, storageDebt, storageSublevels, storageMemtables, storageCache} {
+	for _, d := range []*prometheus.Desc{storageCompactions, storageFlushes, storageDebt, storageSublevels, storageMemtables, storageCache, storageRows} {
 		ch <- d
 	}
 }
@@ -48,4 +50,6 @@ func (m storageMetrics) Collect(ch chan<- prometheus.Metric) {
 	gauge(storageMemtables, float64(s.MemTable.Size))
 	count(storageCache, s.BlockCache.Hits, "hit")
 	count(storageCache, s.BlockCache.Misses, "miss")
+	count(storageRows, s.RowHits, "hit")
+	count(storageRows, s.RowMisses, "miss")
 }

@@ -259,6 +259,7 @@ func (b *Batch) flush() error {
 		return fmt.Errorf("storage: commit: %w", err)
 	}
 	compacted := b.h.published.Load().compact != b.st.compact
+	b.h.rows.forget(b.st.revision, b.keys)
 	st := b.st
 	b.h.published.Store(&st)
 	if compacted {

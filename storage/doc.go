@@ -34,9 +34,10 @@
 //	f                      the format of all this
 //
 // Reading the newest version is one seek to v E(key); reading at revision R one
-// seek to v E(key) ^R. Counting and applying look at m alone and touch no
-// value. A watcher that catches up scans r. There is no index in memory, so
-// opening costs the same for ten keys and for ten million.
+// seek to v E(key) ^R. The newest versions that were read of late are in a
+// cache of rows, and need no seek (type rowCache). Counting and applying look at m
+// alone and touch no value. A watcher that catches up scans r. There is no index in
+// memory, so opening costs the same for ten keys and for ten million.
 //
 // # Compaction
 //

@@ -115,6 +115,7 @@ func (b *Batch) applyRestore(r *kv.Restore) (*kv.Result, error) {
 	// What the parts wrote is not remembered, and keys may be remembered as missing
 	// that they wrote. So the store's memory begins anew, behind the restore; all
 	// parts are committed by now, since each step is preceded by a commit.
+	b.h.rows.reset(b.st.revision)
 	b.h.recent, b.h.changed = newRecent(b.st.revision), newChanged(b.st.revision)
 	return b.done(), nil
 }

@@ -26,7 +26,8 @@ var ErrClosed = errors.New("storage: closed")
 type Options struct {
 	// FS is where the store lives; nil means the operating system's files.
 	FS vfs.FS
-	// CacheBytes is the size of the block cache. Default 64 MiB.
+	// CacheBytes is the memory for blocks of the tables, from which Pebble takes what
+	// memtables have, and for rows that were read of late. Default 96 MiB.
 	CacheBytes int64
 	// MemTableBytes is the size of a memtable, of which up to four exist while
 	// flushing lags. Default 16 MiB.
@@ -55,7 +56,7 @@ func (o Options) withDefaults() Options {
 		o.FS = vfs.Default
 	}
 	if o.CacheBytes == 0 {
-		o.CacheBytes = 64 << 20
+		o.CacheBytes = 96 << 20
 	}
 	if o.MemTableBytes == 0 {
 		o.MemTableBytes = 16 << 20
@@ -103,6 +104,8 @@ type handle struct {
 	published atomic.Pointer[state]
 	// windows is the content of space q. Only the applying goroutine uses it.
 	windows map[kv.LeaseID]*window
+	// rows has what was read of late. Anybody uses it.
+	rows *rowCache
 	// recent is what the newest versions are, and recentLeases what leases are, as
 	// far as it is remembered; changed has the keys that were changed of late. Only the
 	// applying goroutine uses them.
@@ -184,6 +187,7 @@ func openHandle(fs vfs.FS, dir, name string, fresh bool, opts *Options) (*handle
 		return nil, errors.Join(fmt.Errorf("storage: open %s: %w", dir, err), db.Close())
 	}
 	h.recent, h.changed = newRecent(h.published.Load().revision), newChanged(h.published.Load().revision)
+	h.rows = newRowCache(opts.CacheBytes/rowShare, h.published.Load().revision)
 	h.sweeper = startSweeper(h)
 	h.sweeper.wake()
 	return h, nil
@@ -230,7 +234,7 @@ func pebbleOptions(opts *Options, room *room) *pebble.Options {
 	o := &pebble.Options{
 		FS:                          opts.FS,
 		Comparer:                    comparer,
-		Cache:                       pebble.NewCache(opts.CacheBytes),
+		Cache:                       pebble.NewCache(opts.CacheBytes - opts.CacheBytes/rowShare),
 		MemTableSize:                opts.MemTableBytes,
 		MemTableStopWritesThreshold: 4,
 		MaxOpenFiles:                opts.MaxOpenFiles,
@@ -260,6 +264,8 @@ func pebbleOptions(opts *Options, room *room) *pebble.Options {
 }
 
 const (
+	// rowShare is the part of the caches' memory that rows take.
+	rowShare = 3
 	// How many layers of flushed tables there are when compactions begin, when bulk
 	// writes wait for them, and when all writes do.
 	sublevelsCompacted = 8
@@ -504,14 +510,23 @@ func (s *Store) IdempotencyRecords() uint64 {
 	return h.published.Load().idempotent
 }
 
-// Metrics returns Pebble's own account of itself, for people.
-func (s *Store) Metrics() (*pebble.Metrics, error) {
+// Metrics are Pebble's own account of itself, and how many reads of a key found it in
+// the cache of rows, since the store was opened or a snapshot took its place.
+type Metrics struct {
+	*pebble.Metrics
+	RowHits, RowMisses int64
+}
+
+// Metrics returns figures for people.
+func (s *Store) Metrics() (Metrics, error) {
 	h, err := s.acquire()
 	if err != nil {
-		return nil, err
+		return Metrics{}, err
 	}
 	defer h.release()
-	return h.db.Metrics(), nil
+	m := Metrics{Metrics: h.db.Metrics()}
+	m.RowHits, m.RowMisses = h.rows.requests()
+	return m, nil
 }
 
 // Behind reports that compactions are behind the writes, so far that who has many

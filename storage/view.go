@@ -21,7 +21,14 @@ func (s *Store) Get(key []byte) (e kv.Entry, found bool, revision uint64, err er
 		// The state comes first: what is read after it is as new or newer, and
 		// says by its own revision how new.
 		st := h.published.Load()
-		e, found, revision, err = h.newest(key)
+		if record := h.rows.get(key); record != nil {
+			var v version
+			if _, err = decodeVersion(key, record, &v); err != nil {
+				return kv.Entry{}, false, 0, err
+			}
+			return v.entry(key), true, max(v.mod, st.revision), nil
+		}
+		e, found, revision, err = h.newest(key, st.revision)
 		if err != nil || revision != 0 || h.published.Load().compact <= st.revision {
 			return e, found, max(revision, st.revision), err
 		}
@@ -31,8 +38,9 @@ func (s *Store) Get(key []byte) (e kv.Entry, found bool, revision uint64, err er
 }
 
 // newest returns the newest version of key and its revision, that of its
-// deletion if it was deleted, and 0 if there is no record of it.
-func (h *handle) newest(key []byte) (e kv.Entry, found bool, revision uint64, err error) {
+// deletion if it was deleted, and 0 if there is no record of it. The caller saw a
+// published revision before.
+func (h *handle) newest(key []byte, seen uint64) (e kv.Entry, found bool, revision uint64, err error) {
 	// The newest version is the first under the key's prefix, and the filter
 	// knows prefixes, so this is one lookup whatever the number of versions.
 	it, err := h.db.NewIter(nil)
@@ -54,6 +62,7 @@ func (h *handle) newest(key []byte) (e kv.Entry, found bool, revision uint64, er
 	}
 	_, revision, _ = splitVersionKey(it.Key())
 	if v.exists {
+		h.rows.put(seen, key, value)
 		v.payload = append(make([]byte, 0, len(v.payload)), v.payload...)
 		e = v.entry(key)
 	}
