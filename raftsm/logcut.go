@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cairnkv/cairn/raftsm/raftlog"
 	"github.com/lni/dragonboat/v4"
 )
 
@@ -45,8 +46,10 @@ type logCut struct {
 	until   time.Time // the log is held
 }
 
-func newLogCut(entries uint64) *logCut {
-	return &logCut{entriesLimit: int64(entries), full: make(chan struct{}, 1)}
+// newLogCut counts from what the log has already: a replica that is started again and
+// again would never cut it otherwise, and read more of it with each start.
+func newLogCut(entries uint64, has raftlog.Length) *logCut {
+	return &logCut{entriesLimit: int64(entries), full: make(chan struct{}, 1), entries: has.Entries, bytes: has.Bytes}
 }
 
 // add counts what was applied.

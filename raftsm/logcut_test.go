@@ -5,6 +5,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/cairnkv/cairn/raftsm/raftlog"
 )
 
 // applied is the number of entries since the last cut.
@@ -24,7 +26,7 @@ func TestLogCut(t *testing.T) {
 			t.Errorf("keep %d, due %v; want %d, %v", c.keep, ok, keep, due)
 		}
 	}
-	l := newLogCut(100)
+	l := newLogCut(100, raftlog.Length{})
 	l.add(99, 1000)
 	want(l, now, 0, false)
 	l.add(1, 0)
@@ -107,5 +109,28 @@ func TestLogIsHeld(t *testing.T) {
 	away.wantValue(t, "k", fmt.Sprint("cut", 4*cut-1))
 	if jumps.Load() != 1 {
 		t.Errorf("%d snapshots took the place of the state, want 1", jumps.Load())
+	}
+}
+
+// TestLogOfShortLives: a replica that ends before it has written as much as its log may
+// hold, again and again, cuts its log all the same.
+func TestLogOfShortLives(t *testing.T) {
+	const cut = 50
+	m := lone(t)
+	m.cfg.SnapshotEntries = cut
+	for life := range 8 {
+		m.open(t)
+		for i := range cut / 2 {
+			m.mustPut(t, "k", fmt.Sprint(life, "/", i))
+		}
+		eventually(t, "the log is cut", func() bool { return m.shard.machine.log.applied() < cut })
+		applied, err := m.shard.store.Applied()
+		must(t, err)
+		length, err := m.shard.host.log.Verify(m.shard.cfg.Shard, m.shard.replica, applied)
+		must(t, err)
+		if length.Entries >= 2*cut || life == 0 && length.Entries < cut/2 || length.Bytes < length.Entries {
+			t.Errorf("after %d lives the log has %d entries and %d bytes", life+1, length.Entries, length.Bytes)
+		}
+		m.close(t)
 	}
 }

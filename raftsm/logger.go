@@ -29,7 +29,7 @@ func adoptLogger(l *slog.Logger) {
 
 // raftLogger passes on what Dragonboat says. What it calls info is detail to an
 // operator, and so is what its core calls a warning: each step of an election,
-// and each proposal that came before its end.
+// each proposal that came before its end, and each piece of the log that it reads.
 type raftLogger struct{ pkg string }
 
 func (l raftLogger) log(level slog.Level, format string, args []any) {
@@ -48,7 +48,8 @@ func (l raftLogger) Errorf(format string, args ...any) { l.log(slog.LevelError, 
 
 func (l raftLogger) Warningf(format string, args ...any) {
 	level := slog.LevelWarn
-	if l.pkg == "raft" || l.pkg == "config" {
+	switch l.pkg {
+	case "raft", "config", "logdb":
 		level = slog.LevelDebug
 	}
 	l.log(level, format, args)

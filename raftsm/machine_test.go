@@ -135,7 +135,7 @@ func (b *machines) open(name, dir string) *driven {
 	must(b.t, err)
 	m := &driven{dir: dir}
 	m.machine = &machine{
-		store: store, incarnation: incarnation(name), revisions: newRevisionWaiters(), log: newLogCut(defaultSnapshotEntries),
+		store: store, incarnation: incarnation(name), revisions: newRevisionWaiters(), log: newLogCut(defaultSnapshotEntries, raftlog.Length{}),
 		fatal:  func(err error) { fmt.Fprintf(&m.said, "fatal: %v\n", err) },
 		closed: make(chan struct{}),
 		alarms: func() {}, scrub: func(part *storage.Scrub) { part.Close() },

@@ -265,7 +265,8 @@ func (s *Shard) start(hasLog bool) error {
 	if err != nil {
 		return err
 	}
-	if err := h.log.Verify(shard, s.replica, applied); err != nil {
+	length, err := h.log.Verify(shard, s.replica, applied)
+	if err != nil {
 		return err
 	}
 	incarnation, err := newIncarnation()
@@ -286,7 +287,7 @@ func (s *Shard) start(hasLog bool) error {
 	s.scrubber = newScrubber(s)
 	s.machine = &machine{
 		alarms: s.lookAtAlarms, scrub: s.scrubber.take, trusted: func() bool { return s.Quarantine() == Sound },
-		log:   newLogCut(s.cfg.SnapshotEntries),
+		log:   newLogCut(s.cfg.SnapshotEntries, length),
 		store: s.store, callbacks: s.cfg.Callbacks, deliver: s.proposer.deliver, incarnation: incarnation,
 		revisions: newRevisionWaiters(), fatal: s.cfg.Fatal, closed: make(chan struct{}),
 	}

@@ -22,5 +22,6 @@ func Examine(copied string, shardID, replicaID, applied uint64) (has bool, err e
 	if has, err = log.Has(shardID, replicaID); err != nil {
 		return false, err
 	}
-	return has, log.Verify(shardID, replicaID, applied)
+	_, err = log.Verify(shardID, replicaID, applied)
+	return has, err
 }

@@ -37,21 +37,21 @@ func (l *Log) Has(shardID, replicaID uint64) (bool, error) {
 
 // Verify reports whether the log of a replica reaches as far as it must: the
 // record's high-water mark, and applied, which is the index up to which the
-// replica's state machine has applied the log (0 for a new one). It is to be
-// called after the NodeHost was made and before the replica is started; any
-// error means that it must not be started. The error matches ErrLogTruncated,
-// ErrLogCorrupt, ErrRecordUnusable or ErrStateBehind, or is one of the file
-// system.
-func (l *Log) Verify(shardID, replicaID, applied uint64) error {
+// replica's state machine has applied the log (0 for a new one). It gives the length
+// of the log. It is to be called after the NodeHost was made and before the replica
+// is started; any error means that it must not be started. The error matches
+// ErrLogTruncated, ErrLogCorrupt, ErrRecordUnusable or ErrStateBehind, or is one of
+// the file system.
+func (l *Log) Verify(shardID, replicaID, applied uint64) (Length, error) {
 	s := l.open.Load()
 	if s == nil {
-		return ErrNotOpen
+		return Length{}, ErrNotOpen
 	}
-	have, err := s.check(shardID, replicaID, applied, entries)
+	have, length, err := s.check(shardID, replicaID, applied, entries)
 	if err != nil || have == (mark{}) {
-		return err // a new replica has no log yet, and isn't to be asked for one
+		return Length{}, err // a new replica has no log yet, and isn't to be asked for one
 	}
-	return s.reaches(shardID, replicaID, applied)
+	return length, s.reaches(shardID, replicaID, applied)
 }
 
 // factory is what a NodeHost opens its log with.

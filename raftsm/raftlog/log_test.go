@@ -18,7 +18,7 @@ func TestRestart(t *testing.T) {
 			last = n.mustPropose(t, 300)
 		}
 		n.host.Close()
-		if err := n.log.Verify(shard, replica, 0); err != raftlog.ErrNotOpen {
+		if _, err := n.log.Verify(shard, replica, 0); err != raftlog.ErrNotOpen {
 			t.Fatalf("a closed log answers %v", err)
 		}
 	}

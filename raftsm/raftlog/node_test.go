@@ -110,7 +110,7 @@ func startNode(dir string, st *state, o options) (*node, error) {
 	}
 	n := &node{host: host, log: log, state: st}
 	if log != nil {
-		if err := log.Verify(shard, replica, st.applied.Load()); err != nil {
+		if _, err := log.Verify(shard, replica, st.applied.Load()); err != nil {
 			host.Close()
 			return nil, err
 		}

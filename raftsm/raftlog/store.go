@@ -239,7 +239,7 @@ func (s *store) ImportSnapshot(snapshot pb.Snapshot, replicaID uint64) error {
 // replica, before the replica speaks to others, and panics on an error: the
 // last line behind Verify, for a caller that has forgotten it.
 func (s *store) ReadRaftState(shardID, replicaID, snapshotIndex uint64) (raftio.RaftState, error) {
-	have, err := s.check(shardID, replicaID, 0, numbers)
+	have, _, err := s.check(shardID, replicaID, 0, numbers)
 	if err != nil {
 		return raftio.RaftState{}, err
 	}

@@ -17,9 +17,14 @@ const (
 	entries
 )
 
+// Length is how much of a log lies behind the snapshot that cut it last and was
+// applied.
+type Length struct{ Entries, Bytes int64 }
+
 // check compares a replica's log with its mark in the record and with what its
-// state machine has applied. It gives the mark that the log supports.
-func (s *store) check(shardID, replicaID, applied uint64, depth depth) (have mark, err error) {
+// state machine has applied. It gives the mark that the log supports, and, if it
+// looks at the entries, how many it has.
+func (s *store) check(shardID, replicaID, applied uint64, depth depth) (have mark, length Length, err error) {
 	// The store panics at some kinds of damage.
 	defer func() {
 		if p := recover(); p != nil {
@@ -28,7 +33,7 @@ func (s *store) check(shardID, replicaID, applied uint64, depth depth) (have mar
 	}()
 	id := raftio.NodeInfo{ShardID: shardID, ReplicaID: replicaID}
 	if err := s.bad[id]; err != nil {
-		return mark{}, err
+		return mark{}, Length{}, err
 	}
 	want, recorded := s.recorder.get(id)
 	lost := func(what string, have, want uint64, from string) error {
@@ -39,34 +44,34 @@ func (s *store) check(shardID, replicaID, applied uint64, depth depth) (have mar
 	}
 	switch has, err := s.has(shardID, replicaID); {
 	case err != nil:
-		return mark{}, err
+		return mark{}, Length{}, err
 	case !has:
 		// The replica is new here, or everything about it is gone. The store
 		// mustn't be asked for more: it would begin a log.
 		switch {
 		case recorded && want != mark{}:
-			return mark{}, lost("everything", 0, want.lastIndex, "record")
+			return mark{}, Length{}, lost("everything", 0, want.lastIndex, "record")
 		case applied > 0:
-			return mark{}, lost("everything", 0, applied, "state machine")
+			return mark{}, Length{}, lost("everything", 0, applied, "state machine")
 		}
-		return mark{}, nil
+		return mark{}, Length{}, nil
 	}
 
-	have, err = s.read(shardID, replicaID, depth)
+	have, length, err = s.read(shardID, replicaID, applied, depth)
 	if err != nil {
-		return mark{}, err
+		return mark{}, Length{}, err
 	}
 	switch {
 	case have.lastIndex < want.lastIndex:
-		return have, lost("entries", have.lastIndex, want.lastIndex, "record")
+		return have, length, lost("entries", have.lastIndex, want.lastIndex, "record")
 	case have.lastIndex < applied:
-		return have, lost("entries", have.lastIndex, applied, "state machine")
+		return have, length, lost("entries", have.lastIndex, applied, "state machine")
 	case have.term < want.term:
-		return have, lost("term", have.term, want.term, "record")
+		return have, length, lost("term", have.term, want.term, "record")
 	case have.term == want.term && want.vote != 0 && have.vote != want.vote:
-		return have, lost("vote", have.vote, want.vote, "record")
+		return have, length, lost("vote", have.vote, want.vote, "record")
 	}
-	return have, nil
+	return have, length, nil
 }
 
 // has reports whether the bootstrap record of a replica is there.
@@ -105,19 +110,19 @@ func (s *store) reaches(shardID, replicaID, applied uint64) error {
 	return nil
 }
 
-// read gives the mark that the log itself supports.
-func (s *store) read(shardID, replicaID uint64, depth depth) (mark, error) {
+// read gives the mark that the log itself supports, and its length.
+func (s *store) read(shardID, replicaID, applied uint64, depth depth) (m mark, length Length, err error) {
 	snapshot, err := s.GetSnapshot(shardID, replicaID)
 	if err != nil {
-		return mark{}, s.corrupt(err, "the snapshot record can't be read")
+		return mark{}, Length{}, s.corrupt(err, "the snapshot record can't be read")
 	}
-	m := mark{lastIndex: snapshot.Index}
+	m.lastIndex = snapshot.Index
 	state, err := s.ILogDB.ReadRaftState(shardID, replicaID, snapshot.Index)
 	if errors.Is(err, raftio.ErrNoSavedLog) {
-		return m, nil
+		return m, length, nil
 	}
 	if err != nil {
-		return mark{}, s.corrupt(err, "the term and the vote can't be read")
+		return mark{}, Length{}, s.corrupt(err, "the term and the vote can't be read")
 	}
 	m.term, m.vote = state.State.Term, state.State.Vote
 	end := state.FirstIndex + state.EntryCount
@@ -125,20 +130,27 @@ func (s *store) read(shardID, replicaID uint64, depth depth) (mark, error) {
 		m.lastIndex = end - 1
 	}
 	if depth == numbers {
-		return m, nil
+		return m, length, nil
 	}
 	for next := state.FirstIndex; next < end; {
 		const page = 4 << 20
 		read, _, err := s.ILogDB.IterateEntries([]pb.Entry{}, 0, shardID, replicaID, next, end, page)
 		if err != nil {
-			return mark{}, s.corrupt(err, fmt.Sprintf("entry %d of shard %d, replica %d, or one soon after it, can't be read", next, shardID, replicaID))
+			return mark{}, Length{}, s.corrupt(err, fmt.Sprintf("entry %d of shard %d, replica %d, or one soon after it, can't be read", next, shardID, replicaID))
 		}
 		if len(read) == 0 || read[0].Index != next {
-			return mark{}, s.corrupt(nil, fmt.Sprintf("entry %d of shard %d, replica %d is missing, and the log goes on to %d", next, shardID, replicaID, end-1))
+			return mark{}, Length{}, s.corrupt(nil, fmt.Sprintf("entry %d of shard %d, replica %d is missing, and the log goes on to %d", next, shardID, replicaID, end-1))
 		}
 		next = read[len(read)-1].Index + 1
+		for i := range read {
+			if read[i].Index > applied {
+				break
+			}
+			length.Entries++
+			length.Bytes += int64(len(read[i].Cmd))
+		}
 	}
-	return m, nil
+	return m, length, nil
 }
 
 func (s *store) corrupt(cause error, reason string) error {
