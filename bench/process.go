@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -135,11 +136,18 @@ func (p *process) logTail() []byte {
 	return log[max(0, len(log)-shown):]
 }
 
+// The ports of servers are below those from which the kernel takes the ports of
+// outgoing connections: one of these could have it before the server is up.
+const lowestPort, highestPort = 10_000, 32_000
+
 // freeAddr is a loopback address on which nobody listens at the moment.
-func freeAddr() (string, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+func freeAddr() (addr string, err error) {
+	for range 100 {
+		addr = fmt.Sprintf("127.0.0.1:%d", lowestPort+rand.IntN(highestPort-lowestPort))
+		var listener net.Listener
+		if listener, err = net.Listen("tcp", addr); err == nil {
+			return addr, listener.Close()
+		}
 	}
-	return listener.Addr().String(), listener.Close()
+	return "", err
 }
