@@ -376,27 +376,19 @@ func (b *Batch) Fetch(commands []*kv.Command) error {
 }
 
 // fetch reads ahead keys that were not changed behind a revision, from those tables
-// that pass the filters. Memtables are asked only if they may have something older.
-func (b *Batch) fetch(keys [][]byte, since uint64, filters []pebble.BlockPropertyFilter) error {
-	inTables, err := b.flushed(since)
-	if err != nil {
-		return err
+// that pass the filters. Before the first change there was nothing to read.
+func (b *Batch) fetch(keys [][]byte, since uint64, filters []pebble.BlockPropertyFilter) (err error) {
+	var ahead lookAhead
+	if since > emptyState().revision {
+		slices.SortFunc(keys, bytes.Compare)
+		if ahead.it, err = b.newestOf(keys, since, filters); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, ahead.it.Error(), ahead.it.Close()) }()
 	}
 	if len(b.keys) == 0 {
 		b.keys = make(map[string]*version, len(keys))
 	}
-	slices.SortFunc(keys, bytes.Compare)
-	it, err := b.h.db.NewIter(&pebble.IterOptions{
-		LowerBound: appendNewestKey(nil, keys[0]), UpperBound: append(appendNewestKey(nil, keys[len(keys)-1]), 0),
-		OnlyReadGuaranteedDurable: inTables,
-		PointKeyFilters:           filters,
-		// Many are asked for one after the other, and new keys are in no table.
-		UseL6Filters: true,
-	})
-	if err != nil {
-		return err
-	}
-	ahead := lookAhead{it: it}
 	found := make([]version, len(keys))
 	for i, key := range keys {
 		if _, known := b.keys[string(key)]; known {
@@ -404,13 +396,32 @@ func (b *Batch) fetch(keys [][]byte, since uint64, filters []pebble.BlockPropert
 		}
 		v := &found[i]
 		v.fetched = true
-		b.key = appendNewestKey(b.key[:0], key)
-		if err := ahead.find(b.key, v); err != nil {
-			return errors.Join(err, it.Close())
+		if ahead.it != nil {
+			b.key = appendNewestKey(b.key[:0], key)
+			if err := ahead.find(b.key, v); err != nil {
+				return err
+			}
 		}
 		b.keys[string(key)] = v
 	}
-	return errors.Join(it.Error(), it.Close())
+	return nil
+}
+
+// newestOf returns an iterator over the newest versions of sorted keys that were not
+// changed behind a revision. Memtables are in it only if they may have something
+// older.
+func (b *Batch) newestOf(keys [][]byte, since uint64, filters []pebble.BlockPropertyFilter) (*pebble.Iterator, error) {
+	inTables, err := b.flushed(since)
+	if err != nil {
+		return nil, err
+	}
+	return b.h.db.NewIter(&pebble.IterOptions{
+		LowerBound: appendNewestKey(nil, keys[0]), UpperBound: append(appendNewestKey(nil, keys[len(keys)-1]), 0),
+		OnlyReadGuaranteedDurable: inTables,
+		PointKeyFilters:           filters,
+		// Many are asked for one after the other, and new keys are in no table.
+		UseL6Filters: true,
+	})
 }
 
 // flushed reports whether the database's tables have everything up to a revision.
