@@ -321,7 +321,9 @@ func (x *exchange) writeBody(b []byte) error {
 // sendJSON answers with what is in x.out.
 func (x *exchange) sendJSON(status int, revision uint64) {
 	h := x.w.Header()
-	h["Cache-Control"] = valueNoStore
+	if x.r.Method != http.MethodPut && x.r.Method != http.MethodDelete {
+		h["Cache-Control"] = valueNoStore // answers to these two are never kept
+	}
 	h["X-Content-Type-Options"] = valueNosniff
 	x.out = append(x.out, '\n')
 	x.send(status, valueJSON, x.out, revision)
