@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -190,5 +192,25 @@ func mustBeEmpty(t *testing.T, dir string) {
 	entries, err := os.ReadDir(dir)
 	if err != nil || len(entries) > 0 {
 		t.Errorf("left behind: %v, %v", entries, err)
+	}
+}
+
+// TestFreeAddr: no address is given twice, and all are below the ports of outgoing
+// connections.
+func TestFreeAddr(t *testing.T) {
+	seen := map[string]bool{}
+	for range 2_000 { // of 22,000, some come up twice
+		addr, err := freeAddr()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, port, err := net.SplitHostPort(addr)
+		if n, _ := strconv.Atoi(port); err != nil || n < lowestPort || n >= highestPort {
+			t.Fatalf("got %s, %v", addr, err)
+		}
+		if seen[addr] {
+			t.Fatalf("%s was given twice", addr)
+		}
+		seen[addr] = true
 	}
 }

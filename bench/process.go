@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
 
@@ -140,14 +141,21 @@ func (p *process) logTail() []byte {
 // outgoing connections: one of these could have it before the server is up.
 const lowestPort, highestPort = 10_000, 32_000
 
-// freeAddr is a loopback address on which nobody listens at the moment.
+// givenAddrs are the addresses that freeAddr has given.
+var givenAddrs sync.Map
+
+// freeAddr is a loopback address on which nobody listens at the moment, and which it
+// has not given before: the two of a server must differ.
 func freeAddr() (addr string, err error) {
 	for range 100 {
 		addr = fmt.Sprintf("127.0.0.1:%d", lowestPort+rand.IntN(highestPort-lowestPort))
+		if _, given := givenAddrs.LoadOrStore(addr, true); given {
+			continue
+		}
 		var listener net.Listener
 		if listener, err = net.Listen("tcp", addr); err == nil {
 			return addr, listener.Close()
 		}
 	}
-	return "", err
+	return "", fmt.Errorf("no free port: %w", err)
 }
