@@ -55,8 +55,8 @@ type rowSlot struct {
 	recordLen uint32
 }
 
-// newRowCache returns a cache of so many bytes, and up to a fifth as many for its slots, at
-// the revision of the last commit.
+// newRowCache returns a cache of so many bytes, and up to a fifth as many for its
+// slots, at the revision of the last commit.
 func newRowCache(size int64, revision uint64) *rowCache {
 	c := &rowCache{}
 	for i := range c.shards {
