@@ -255,18 +255,24 @@ func (b *Batch) flush() error {
 			wb.Reset()
 		}
 	}
+	// Rows go before anything of the batch can be seen in the database: who has seen
+	// some of it must not find older rows then.
+	b.h.rows.forget(b.st.revision, b.keys)
 	if err := b.wb.Commit(pebble.NoSync); err != nil {
 		return fmt.Errorf("storage: commit: %w", err)
 	}
+	number, err := b.commitNumber()
+	if err != nil {
+		return err
+	}
 	compacted := b.h.published.Load().compact != b.st.compact
-	b.h.rows.forget(b.st.revision, b.keys)
 	st := b.st
 	b.h.published.Store(&st)
 	if compacted {
 		b.h.sweeper.wake()
 	}
 	b.h.recent.commit(st.revision, b.keys)
-	b.h.changed.commit(st.revision, uint64(b.wb.SeqNum()), b.keys)
+	b.h.changed.commit(st.revision, number, b.keys)
 	b.wb.Reset()
 	for id, l := range b.leases { // lint:unordered what is remembered decides nothing
 		if l == nil {
@@ -280,6 +286,23 @@ func (b *Batch) flush() error {
 	clear(b.numbers)
 	clear(b.idempotency)
 	return nil
+}
+
+// commitNumber returns a number, above zero, that Pebble gave to the first record of
+// the batch that was just committed, or one above it. It gives them in order.
+func (b *Batch) commitNumber() (uint64, error) {
+	if n := b.wb.SeqNum(); n != 0 {
+		return uint64(n), nil
+	}
+	// A batch of half a memtable became a table by itself, and its number is gone.
+	// One that holds nothing for the database gets the next one.
+	probe := b.h.db.NewBatch()
+	defer probe.Close()
+	must(probe.LogData(nil, nil))
+	if err := probe.Commit(pebble.NoSync); err != nil {
+		return 0, fmt.Errorf("storage: commit: %w", err)
+	}
+	return uint64(probe.SeqNum()), nil
 }
 
 // must is for operations on a batch in memory, which fail only when it is

@@ -46,9 +46,11 @@ func (c *changed) may(key []byte) bool {
 	return c.young.has(h) || c.old.has(h)
 }
 
-// commit adds what a batch changed, to which Pebble gave numbers from first on.
+// commit adds what a batch changed, the first of it with the number first or below.
 func (c *changed) commit(revision, first uint64, keys map[string]*version) {
 	switch {
+	case first == 0:
+		panic("storage: a commit has no number") // which would hide every table
 	case c.old.first == math.MaxUint64:
 		c.old.first, c.young.first = first, first
 	case c.young.keys >= c.limit:

@@ -2,7 +2,12 @@ package storage
 
 import (
 	"fmt"
+	"strings"
 	"testing"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/cairnkv/cairn/kv"
 )
 
 // TestChanged: a key that was changed is known for as long as the generations say,
@@ -57,5 +62,53 @@ func TestFilterIsSharp(t *testing.T) {
 	t.Logf("%d of %d", wrong, others)
 	if wrong == 0 || wrong > others/150 {
 		t.Errorf("%d of %d keys are taken for changed", wrong, others)
+	}
+}
+
+// TestChangedByLargeBatch: a batch that Pebble makes a table of by itself, in place
+// of putting it into a memtable, doesn't hide what is in tables already: not when it
+// is the first one of a store that is opened again, and not when it begins a
+// generation.
+func TestChangedByLargeBatch(t *testing.T) {
+	fs := vfs.NewMem()
+	small := func(o *Options) { o.MemTableBytes = 64 << 10 }
+	s := openStore(t, fs, small)
+	run(t, s, "put k 1")
+	if err := s.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	closeStore(t, s)
+
+	for _, limit := range []int{filterKeys, 10} {
+		s := openStore(t, fs, small)
+		revision := func() uint64 { r, _ := s.Revisions(); return r }
+		value := strings.Repeat("v", 1<<10)
+		for round := range 6 {
+			s.current.Load().changed.limit = limit
+			var large []*kv.Command
+			for i := range 40 {
+				large = append(large, txn(put(fmt.Sprintf("%d/%d/%d/%d", limit, round, i, revision()), value)))
+			}
+			applyTo(t, s, large...)
+			k := txn(put("k", "x"))
+			before, found, _, err := s.Get([]byte("k"))
+			if err != nil || !found {
+				t.Fatal(found, err)
+			}
+			b, err := s.NewBatch()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := b.Fetch([]*kv.Command{k}); err != nil {
+				t.Fatal(err)
+			}
+			v, err := b.lookup([]byte("k"))
+			b.Close()
+			if err != nil || !v.exists || v.mod != before.ModRevision {
+				t.Fatalf("generations of %d keys, after %d large batches: found %+v, %v; want the one of revision %d",
+					limit, round+1, v, err, before.ModRevision)
+			}
+		}
+		closeStore(t, s)
 	}
 }

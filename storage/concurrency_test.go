@@ -104,3 +104,58 @@ func TestReadersMeanwhile(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// Who has seen a revision, in a view or by a read of one key, sees nothing older
+// afterwards, whether it comes from the database or from the cache of rows.
+func TestReadersSeeNothingOlder(t *testing.T) {
+	s := openStore(t, vfs.NewMem(), func(o *Options) { o.CacheBytes, o.MemTableBytes = 3<<20, 1<<20 })
+	defer func() { closeStore(t, s) }()
+	ops := make([]kv.Op, 100)
+	for i := range ops {
+		ops[i] = put(fmt.Sprint("k", i), "x")
+	}
+	applyTo(t, s, txn(ops...))
+	seen := func(v *View, key []byte) (mod uint64, err error) {
+		var e kv.Entry
+		if v != nil {
+			e, _, err = v.Get(key, 0)
+		} else {
+			e, _, _, err = s.Get(key)
+		}
+		return e.ModRevision, err
+	}
+	var stop atomic.Bool
+	var readers sync.WaitGroup
+	for range 2 {
+		readers.Go(func() {
+			for i := 0; !stop.Load(); i++ {
+				// All of them have the same revision, so what is seen of one holds for
+				// another.
+				v, err := s.View()
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				before, err := seen(v, ops[i%len(ops)].Key)
+				v.Close()
+				for j := range 3 {
+					mod, err2 := seen(nil, ops[(i+j)%len(ops)].Key)
+					if err != nil || err2 != nil || mod < before {
+						t.Errorf("revision %d is seen after %d, %v, %v", mod, before, err, err2)
+						return
+					}
+					before = mod
+				}
+			}
+		})
+	}
+	steps := 3_000
+	if long {
+		steps = 100_000
+	}
+	for range steps {
+		applyTo(t, s, txn(ops...))
+	}
+	stop.Store(true)
+	readers.Wait()
+}

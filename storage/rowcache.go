@@ -11,14 +11,14 @@ import (
 // that the database has of them, so that reading them again needs no search. It
 // decides nothing: what it has is what the database would say.
 //
-// Two rules make that so. A change takes its key out before its revision is published,
-// and who reads looks at the published revision first: so what is found is not older
-// than that. And what was read from the database is put in only if no key of the
-// same shard was changed behind the revision that the reader saw: so nobody puts back
-// what a change has taken out.
+// Two rules make that so. A change takes its key out before anything of its batch can
+// be seen in the database: so who has seen a revision finds no row that is older. And
+// what was read from the database is put in only if no key of the same shard was
+// changed behind the published revision that the reader saw before: so nobody puts
+// back what a change has taken out.
 //
 // It is made of rings that overwrite their oldest rows, with no pointers inside, so
-// its memory is bounded, taken only as it fills, and costs the collector of garbage
+// its memory is bounded, taken only as it fills, and costs the garbage collector
 // nothing.
 type rowCache struct{ shards [rowShards]rowShard }
 
@@ -92,7 +92,8 @@ func (c *rowCache) put(seen uint64, key, record []byte) {
 	c.shard(hash).put(hash, seen, key, record)
 }
 
-// forget takes out what a batch changed, up to a revision that is not published yet.
+// forget takes out what a batch is about to change, up to a revision that nobody can
+// have seen yet.
 func (c *rowCache) forget(revision uint64, keys map[string]*version) {
 	for key, v := range keys { // lint:unordered each for itself
 		if v.fetched {

@@ -131,6 +131,9 @@ var settings = []setting{
 	{name: "large batches", cut: 12, disturbances: 5, options: func(o *Options) {
 		o.SweepBatch, o.MemTableBytes = 3, 128<<10
 	}},
+	{name: "batches that are tables by themselves", cut: 12, disturbances: 3, options: func(o *Options) {
+		o.MemTableBytes = 8 << 10
+	}},
 }
 
 // verify runs the log in every setting and compares all with the model and with
