@@ -15,8 +15,8 @@ import (
 // cluster. Errors are *kv.Error. The changes return when the Raft configuration
 // has followed, or after a while with the state that was reached.
 type Cluster interface {
-	// ClusterMembers returns all members, those that were removed included, as of
-	// a linearizable round. Each is asked how it is.
+	// ClusterMembers returns all members as this node has applied them, those that
+	// were removed included. Each is asked how it is.
 	ClusterMembers(ctx context.Context) ([]api.ClusterMember, error)
 	// AddMember reserves a place and makes the token for it.
 	AddMember(ctx context.Context, name string, learner bool, ttl time.Duration) (api.AddedMember, error)
@@ -41,9 +41,6 @@ const (
 
 // getCluster answers GET /v1/cluster.
 func (x *exchange) getCluster() {
-	if x.refused() {
-		return
-	}
 	members, ok := x.members()
 	if !ok {
 		return
@@ -68,15 +65,18 @@ func (x *exchange) getCluster() {
 
 // listMembers answers GET /v1/cluster/members.
 func (x *exchange) listMembers() {
-	if x.refused() {
-		return
-	}
 	if members, ok := x.members(); ok {
 		x.sendValue(200, x.revision(), api.ClusterMembers{Members: present(members)})
 	}
 }
 
+// members reads all members in the mode that is asked for. It returns false when
+// it has answered why not.
 func (x *exchange) members() ([]api.ClusterMember, bool) {
+	mode := x.readMode()
+	if x.refused() || !x.await(&mode) {
+		return nil, false
+	}
 	members, err := x.s.cfg.Cluster.ClusterMembers(x.r.Context())
 	if err != nil {
 		x.refuseRead(err)
@@ -98,9 +98,6 @@ func present(members []api.ClusterMember) []api.ClusterMember {
 // getMember answers GET /v1/cluster/members/{id}.
 func (x *exchange) getMember() {
 	id := x.memberInPath("")
-	if x.refused() {
-		return
-	}
 	members, ok := x.members()
 	if !ok {
 		return

@@ -115,6 +115,24 @@ func TestClusterRoutes(t *testing.T) {
 		t.Errorf("by default a member is added as %v", cluster.asked)
 	}
 
+	// Without a leader there is still what this node knows.
+	k.member.waiting = func(c kv.Consistency) error {
+		if c.Stale || c.MinRevision != 0 {
+			return nil
+		}
+		return kv.Errorf(kv.NoLeader, "no leader")
+	}
+	for _, path := range []string{"/v1/cluster", "/v1/cluster/members", member} {
+		for query, status := range map[string]int{
+			"": 503, "?consistency=stale": 200, "?min_revision=1": 200, "?max_staleness=10s": 200, "?consistency=eventual": 400,
+		} {
+			if a := do("GET", path+query, ""); a.StatusCode != status {
+				t.Errorf("GET %s%s: %d %s", path, query, a.StatusCode, a.body)
+			}
+		}
+	}
+	k.member.waiting = nil
+
 	// What is wrong before the cluster is asked.
 	cluster.asked = nil
 	for _, c := range []struct {

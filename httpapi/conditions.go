@@ -55,7 +55,7 @@ func (x *exchange) conditions(key []byte) []kv.Compare {
 		}
 	}
 	if x.q.present.has(pIfRevision) {
-		if n := x.uintParam(pIfRevision, 0, maxRevision); n == 0 {
+		if n := x.uintParam(pIfRevision, 0, kv.MaxRevision); n == 0 {
 			add(kv.TargetVers, kv.Equal, 0)
 		} else {
 			add(kv.TargetMod, kv.Equal, n)
@@ -149,7 +149,7 @@ func parseTags(values []string) (t tags, ok bool) {
 // tagRevision is the revision that a tag of ours names, in either form.
 func tagRevision(opaque string) uint64 {
 	n, ok := parseUint(strings.TrimSuffix(opaque, "-json"))
-	if !ok || n == 0 || n > maxRevision || opaque[0] == '0' {
+	if !ok || n == 0 || n > kv.MaxRevision || opaque[0] == '0' {
 		return never
 	}
 	return n

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 
 	"github.com/cairnkv/cairn/api"
+	"github.com/cairnkv/cairn/kv"
 )
 
 // A cursor says where a list or a history goes on, and of which state. A client
@@ -52,7 +53,7 @@ func (s *Server) decodeCursor(text string) (c cursor, ok bool) {
 	c.revision = binary.BigEndian.Uint64(content[1:9])
 	copy(c.question[:], content[9:cursorHead])
 	c.after = content[cursorHead:]
-	return c, c.revision > 0 && c.revision <= maxRevision
+	return c, c.revision > 0 && c.revision <= kv.MaxRevision
 }
 
 func (s *Server) sealCursor(content []byte) []byte {

@@ -88,7 +88,7 @@ func (x *exchange) proclaim() {
 		x.parseJSON(body, func(p *jsonParser) {
 			p.object("a proclamation", func(name string) bool {
 				if name == "token" {
-					token = p.uint(name, 1, maxRevision)
+					token = p.uint(name, 1, kv.MaxRevision)
 					return true
 				}
 				return value.member(p, name, "value")
@@ -163,7 +163,7 @@ func (x *exchange) lastEventID() uint64 {
 		return 0
 	}
 	n, ok := parseUint(given[0])
-	if !ok || len(given) > 1 || n > maxRevision {
+	if !ok || len(given) > 1 || n > kv.MaxRevision {
 		x.fail(api.CodeInvalidArgument, "Last-Event-ID is %.40q: want the id of an event of this stream", given[0])
 	}
 	return n

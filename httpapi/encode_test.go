@@ -34,9 +34,9 @@ var anyEntry = rapid.Custom(func(t *rapid.T) kv.Entry {
 	e := kv.Entry{
 		Key: anyBytes.Draw(t, "key"), Value: anyBytes.Draw(t, "value"),
 		ContentType:    rapid.SampledFrom([]string{"", "text/plain", `a/b; c="d\e"`}).Draw(t, "content type"),
-		CreateRevision: rapid.Uint64Range(1, maxRevision).Draw(t, "create"),
-		ModRevision:    rapid.Uint64Range(1, maxRevision).Draw(t, "mod"),
-		Version:        rapid.Uint64Range(1, maxRevision).Draw(t, "version"),
+		CreateRevision: rapid.Uint64Range(1, kv.MaxRevision).Draw(t, "create"),
+		ModRevision:    rapid.Uint64Range(1, kv.MaxRevision).Draw(t, "mod"),
+		Version:        rapid.Uint64Range(1, kv.MaxRevision).Draw(t, "version"),
 		ModifiedAt:     rapid.Int64Range(0, 253402300799999).Draw(t, "time"),
 	}
 	if rapid.Bool().Draw(t, "leased") {
@@ -105,7 +105,7 @@ func TestEncodersAgainstTypes(t *testing.T) {
 		f := anyForm.Draw(t, "form")
 		entries := rapid.SliceOfN(anyEntry, 0, 4).Draw(t, "entries")
 		prefixes := rapid.SliceOfN(anyBytes, 0, 3).Draw(t, "prefixes")
-		revision := rapid.Uint64Range(1, maxRevision).Draw(t, "revision")
+		revision := rapid.Uint64Range(1, kv.MaxRevision).Draw(t, "revision")
 		created, more, counted := rapid.Bool().Draw(t, "created"), rapid.Bool().Draw(t, "more"), rapid.Bool().Draw(t, "counted")
 
 		for i := range entries {

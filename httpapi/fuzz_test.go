@@ -90,13 +90,13 @@ func FuzzCursor(f *testing.F) {
 	good := s.encodeCursor(cursor{revision: 7, question: question([]byte("q")), after: []byte("key")})
 	f.Add(good, []byte("key"), uint64(7))
 	f.Add("", []byte{}, uint64(1))
-	f.Add("AQ", []byte{0xff}, uint64(maxRevision))
+	f.Add("AQ", []byte{0xff}, uint64(kv.MaxRevision))
 	f.Fuzz(func(t *testing.T, text string, after []byte, revision uint64) {
 		// What wasn't made here is refused.
 		if _, ok := s.decodeCursor(text); ok && text != good {
 			t.Errorf("%q is accepted", text)
 		}
-		if revision == 0 || revision > maxRevision {
+		if revision == 0 || revision > kv.MaxRevision {
 			return
 		}
 		want := cursor{revision, question(after), after}
@@ -183,7 +183,7 @@ func FuzzTags(f *testing.F) {
 			t.Errorf("%q: %+v", header, got)
 		}
 		for _, r := range got.revisions {
-			if r == 0 || r > maxRevision && r != never {
+			if r == 0 || r > kv.MaxRevision && r != never {
 				t.Errorf("%q: revision %d", header, r)
 			}
 		}

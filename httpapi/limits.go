@@ -48,24 +48,20 @@ const (
 	// asked within that, so that a lost packet or two end no hold.
 	maxHoldSilence = 45 * time.Second
 	holdProbes     = 3
-	// heldLeaseBytes is what each of several leases takes that a connection holds; it
-	// counts towards maxHeldBytes.
+	// heldLeaseBytes is the memory of one lease in a hold of several. It counts
+	// towards maxHeldBytes.
 	heldLeaseBytes = 256
 	// maxWaiterSilence is the same for a client that waits for its turn: as long as
 	// its place in the queue would outlive a node that was killed.
 	maxWaiterSilence = 10 * time.Second
-	// minRetry and maxRetry are between what clients are told to wait before they
-	// come again.
+	// minRetry and maxRetry bound the pause that a client is told to make before it
+	// connects again.
 	minRetry = time.Second
 	maxRetry = 4 * time.Second
 
-	// maxRevision is the largest revision, 2^53 - 1: what every JSON reader
-	// keeps exact.
-	maxRevision = 1<<53 - 1
-
-	// unsentBytes bounds what the kernel holds of what a client was told and has
-	// no room for, where it can be told so. Left to itself it takes up to 4 MiB a
-	// connection, which a watch fills before it is seen to be slow.
+	// unsentBytes bounds what the kernel buffers of what was not sent yet, for each
+	// connection, where the kernel can be told. Left to itself it takes up to 4 MiB,
+	// which a watch fills before it is seen to be slow.
 	unsentBytes = 128 << 10
 
 	// maxStreams bounds the concurrent requests of an HTTP/2 connection.

@@ -89,10 +89,10 @@ func (x *exchange) listing() (l listing) {
 	q.KeysOnly = l.keysOnly
 	q.Descending = x.wordParam(pOrder, "asc", "desc") == "desc"
 	q.Sort = sortTargets[x.wordParam(pSort, sortWords...)]
-	q.MinModRevision = x.uintParam(pMinModRevision, 1, maxRevision)
-	q.MaxModRevision = x.uintParam(pMaxModRevision, 1, maxRevision)
-	q.MinCreateRevision = x.uintParam(pMinCreateRevision, 1, maxRevision)
-	q.MaxCreateRevision = x.uintParam(pMaxCreateRevision, 1, maxRevision)
+	q.MinModRevision = x.uintParam(pMinModRevision, 1, kv.MaxRevision)
+	q.MaxModRevision = x.uintParam(pMaxModRevision, 1, kv.MaxRevision)
+	q.MinCreateRevision = x.uintParam(pMinCreateRevision, 1, kv.MaxRevision)
+	q.MaxCreateRevision = x.uintParam(pMaxCreateRevision, 1, kv.MaxRevision)
 	if l.stream {
 		q.Limit = int(x.uintParam(pLimit, 1, math.MaxInt32))
 	} else if q.Limit = int(x.uintParam(pLimit, 1, maxPage)); q.Limit == 0 {

@@ -22,11 +22,11 @@ func (x *exchange) postCompact() {
 			p.object("a compaction", func(name string) bool {
 				switch name {
 				case "revision":
-					revision = p.uint(name, 1, maxRevision)
+					revision = p.uint(name, 1, kv.MaxRevision)
 				case "keep_revisions":
-					keepRevisions = p.uint(name, 0, maxRevision)
+					keepRevisions = p.uint(name, 0, kv.MaxRevision)
 				case "keep_seconds":
-					keepMillis = p.millis(name, 0, maxRevision)
+					keepMillis = p.millis(name, 0, kv.MaxRevision)
 				default:
 					return false
 				}
@@ -65,12 +65,16 @@ func (x *exchange) postCompact() {
 	}
 	if given != "revision" && revision <= compacted {
 		// Everything that is to be kept is all that there is.
-		x.sendCompacted(current, compacted)
-		return
+		if x.idempotency == "" {
+			x.sendCompacted(current, compacted)
+			return
+		}
+		// Or this is a repetition, whose first answer is in the store.
+		revision = compacted
 	}
 	x.command.Kind, x.command.Compact = kv.KindCompact, revision
 	if r := x.propose(body); r != nil {
-		x.sendCompacted(r.Revision, max(r.CompactRevision, revision))
+		x.sendCompacted(r.Revision, r.CompactRevision)
 	}
 }
 
@@ -162,9 +166,13 @@ func (x *exchange) alarms() {
 	x.sendValue(200, s.Revision, api.Alarms{Alarms: alarmsOf(&s)})
 }
 
-// clearAlarms answers DELETE /v1/alarms with a command for each alarm. One whose
-// cause is still there is raised again by its member.
+// clearAlarms answers DELETE /v1/alarms with a command for each alarm that is
+// meant. One whose cause is still there is raised again by its member.
 func (x *exchange) clearAlarms() {
+	member, only := "", x.wordParam(pType, "", kv.AlarmNoSpace.String(), kv.AlarmCorrupt.String())
+	if x.q.present.has(pMember) {
+		member = x.parseMember("parameter member", x.q.values[pMember]).String()
+	}
 	if x.refused() {
 		return
 	}
@@ -174,20 +182,24 @@ func (x *exchange) clearAlarms() {
 	}
 	s := x.s.cfg.Store.Status()
 	revision := s.Revision
-	key := x.idempotency
-	for i, a := range s.Alarms {
+	key, cleared := x.idempotency, 0
+	for _, a := range s.Alarms {
+		if only != "" && only != a.Type.String() || member != "" && member != memberOf(&s, a.Replica) {
+			continue
+		}
 		x.command.Kind = kv.KindAlarm
 		x.command.Alarm = kv.Alarm{Replica: a.Replica, Type: a.Type}
 		if key != "" {
-			x.idempotency = fmt.Sprintf("%s/%d", key, i+1)
+			x.idempotency = fmt.Sprintf("%s/%x.%d", key, a.Replica, a.Type)
 		}
 		r := x.propose(nil)
 		if r == nil {
 			return
 		}
 		revision = r.Revision
+		cleared++
 	}
-	x.sendValue(200, revision, api.ClearedAlarms{Revision: revision, Cleared: len(s.Alarms)})
+	x.sendValue(200, revision, api.ClearedAlarms{Revision: revision, Cleared: cleared})
 }
 
 // sendValue answers with JSON by reflection, for routes that are asked rarely.

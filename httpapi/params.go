@@ -54,16 +54,56 @@ const (
 	pType
 	pBookmark
 	pWait
+	pMember
 	numParams
 )
 
 var paramNames = [numParams]string{
-	"key", "key_base64", "prefix", "prefix_base64", "start", "start_base64", "end", "end_base64",
-	"all", "limit", "cursor", "order", "sort", "keys_only", "count", "count_only", "delimiter",
-	"min_mod_revision", "max_mod_revision", "min_create_revision", "max_create_revision",
-	"revision", "consistency", "min_revision", "max_staleness", "encoding",
-	"lease", "ttl", "prev", "if_revision", "ignore_value", "ignore_lease", "keys", "sequence", "token", "tag", "after", "verbose",
-	"from_revision", "last_event_id", "initial", "type", "bookmark", "wait",
+	pKey:               "key",
+	pKeyBase64:         "key_base64",
+	pPrefix:            "prefix",
+	pPrefixBase64:      "prefix_base64",
+	pStart:             "start",
+	pStartBase64:       "start_base64",
+	pEnd:               "end",
+	pEndBase64:         "end_base64",
+	pAll:               "all",
+	pLimit:             "limit",
+	pCursor:            "cursor",
+	pOrder:             "order",
+	pSort:              "sort",
+	pKeysOnly:          "keys_only",
+	pCount:             "count",
+	pCountOnly:         "count_only",
+	pDelimiter:         "delimiter",
+	pMinModRevision:    "min_mod_revision",
+	pMaxModRevision:    "max_mod_revision",
+	pMinCreateRevision: "min_create_revision",
+	pMaxCreateRevision: "max_create_revision",
+	pRevision:          "revision",
+	pConsistency:       "consistency",
+	pMinRevision:       "min_revision",
+	pMaxStaleness:      "max_staleness",
+	pEncoding:          "encoding",
+	pLease:             "lease",
+	pTTL:               "ttl",
+	pPrev:              "prev",
+	pIfRevision:        "if_revision",
+	pIgnoreValue:       "ignore_value",
+	pIgnoreLease:       "ignore_lease",
+	pKeys:              "keys",
+	pSequence:          "sequence",
+	pToken:             "token",
+	pTag:               "tag",
+	pAfter:             "after",
+	pVerbose:           "verbose",
+	pFromRevision:      "from_revision",
+	pLastEventID:       "last_event_id",
+	pInitial:           "initial",
+	pType:              "type",
+	pBookmark:          "bookmark",
+	pWait:              "wait",
+	pMember:            "member",
 }
 
 var paramByName = func() map[string]param {
@@ -145,7 +185,7 @@ func (x *exchange) parseQuery(raw string, allowed, repeatable paramSet) {
 		}
 		value, ok := unescapeQuery(rawValue)
 		switch {
-		case !ok && p <= pEndBase64:
+		case !ok && (keyParams | rangeParams).has(p):
 			x.fail(api.CodeBadKeyEncoding, "parameter %s has a percent sign that no two hexadecimal digits follow, or a raw semicolon", name)
 		case !ok:
 			x.fail(api.CodeInvalidArgument, "parameter %s has a percent sign that no two hexadecimal digits follow, or a raw semicolon", name)

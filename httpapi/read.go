@@ -40,9 +40,9 @@ func (x *exchange) readMode() (m readMode) {
 	}
 	consistency := x.wordParam(pConsistency, "", "linearizable", "stale")
 	m.stale = consistency == "stale"
-	m.minRevision = x.uintParam(pMinRevision, 1, maxRevision)
+	m.minRevision = x.uintParam(pMinRevision, 1, kv.MaxRevision)
 	m.maxStaleness = time.Duration(x.durationParam(pMaxStaleness, 1, maxStaleness)) * time.Millisecond
-	m.revision = x.uintParam(pRevision, 1, maxRevision)
+	m.revision = x.uintParam(pRevision, 1, kv.MaxRevision)
 	if consistency == "linearizable" && (m.minRevision != 0 || m.maxStaleness != 0) {
 		x.fail(api.CodeInvalidArgument, "consistency=linearizable excludes min_revision and max_staleness")
 	}

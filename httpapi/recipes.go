@@ -94,7 +94,7 @@ func (x *exchange) tokenParam() uint64 {
 		x.fail(api.CodeInvalidArgument, "token is missing: it is what the holder was answered")
 		return 0
 	}
-	return x.uintParam(pToken, 1, maxRevision)
+	return x.uintParam(pToken, 1, kv.MaxRevision)
 }
 
 // errDraining ends the waits of a server that is about to stop.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/cairnkv/cairn/api"
 	"github.com/cairnkv/cairn/internal/sse"
+	"github.com/cairnkv/cairn/kv"
 )
 
 // A route is one method of one path.
@@ -73,7 +74,7 @@ func routes() []route {
 		return route{method: method, pattern: pattern, params: p, types: types, handle: handle}
 	}
 	write := func(method, pattern string, p paramSet, body bodyKind, types []string, handle func(*exchange)) route {
-		return route{method: method, pattern: pattern, params: p, body: body, types: types, handle: handle, write: true, keyBytes: 255}
+		return route{method: method, pattern: pattern, params: p, body: body, types: types, handle: handle, write: true, keyBytes: kv.MaxIdempotencyKeyBytes}
 	}
 	// A renewal changes state and takes no Idempotency-Key: it may be repeated, and
 	// a remembered answer would say that a lease was renewed that wasn't.
@@ -146,10 +147,10 @@ func routes() []route {
 		{method: "GET", pattern: "/v1/watch", params: watchParams, repeats: watchRepeats, handle: (*exchange).getWatch, stream: true},
 		{method: "POST", pattern: "/v1/watch", params: params(pEncoding), body: jsonBody, handle: (*exchange).postWatch, stream: true},
 
-		read("GET", "/v1/cluster", 0, typesJSON, (*exchange).getCluster),
-		read("GET", "/v1/cluster/members", 0, typesJSON, (*exchange).listMembers),
+		read("GET", "/v1/cluster", readModeParams, typesJSON, (*exchange).getCluster),
+		read("GET", "/v1/cluster/members", readModeParams, typesJSON, (*exchange).listMembers),
 		recipe("POST", "/v1/cluster/members", 0, jsonBody, typesJSON, (*exchange).addMember),
-		read("GET", membersPath+"{id}", 0, typesJSON, (*exchange).getMember),
+		read("GET", membersPath+"{id}", readModeParams, typesJSON, (*exchange).getMember),
 		recipe("DELETE", membersPath+"{id}", 0, noBody, typesJSON, (*exchange).removeMember),
 		recipe("POST", membersPath+"{id}/promote", 0, noBody, typesJSON, (*exchange).promoteMember),
 		recipe("POST", "/v1/cluster/leader", 0, jsonBody, typesJSON, (*exchange).transferLeader),
@@ -160,7 +161,7 @@ func routes() []route {
 		read("GET", "/v1/snapshot", readModeParams, typesBackup, (*exchange).snapshot),
 		read("GET", "/v1/status", 0, typesJSON, (*exchange).status),
 		read("GET", "/v1/alarms", readModeParams, typesJSON, (*exchange).alarms),
-		several(write("DELETE", "/v1/alarms", 0, noBody, typesJSON, (*exchange).clearAlarms)),
+		several(write("DELETE", "/v1/alarms", params(pMember, pType), noBody, typesJSON, (*exchange).clearAlarms)),
 
 		read("GET", "/livez", 0, nil, (*exchange).live),
 		read("HEAD", "/livez", 0, nil, (*exchange).live),

@@ -227,7 +227,7 @@ func (r *txnReader) get() kv.Op {
 	r.p.object("a get", func(name string) bool {
 		switch name {
 		case "revision":
-			q.Revision = r.p.uint("revision", 1, maxRevision)
+			q.Revision = r.p.uint("revision", 1, kv.MaxRevision)
 		case "limit":
 			q.Limit = int(r.p.uint("limit", 1, maxPage))
 		case "order":
@@ -241,13 +241,13 @@ func (r *txnReader) get() kv.Op {
 		case "count_only":
 			q.CountOnly = r.p.bool()
 		case "min_mod_revision":
-			q.MinModRevision = r.p.uint(name, 1, maxRevision)
+			q.MinModRevision = r.p.uint(name, 1, kv.MaxRevision)
 		case "max_mod_revision":
-			q.MaxModRevision = r.p.uint(name, 1, maxRevision)
+			q.MaxModRevision = r.p.uint(name, 1, kv.MaxRevision)
 		case "min_create_revision":
-			q.MinCreateRevision = r.p.uint(name, 1, maxRevision)
+			q.MinCreateRevision = r.p.uint(name, 1, kv.MaxRevision)
 		case "max_create_revision":
-			q.MaxCreateRevision = r.p.uint(name, 1, maxRevision)
+			q.MaxCreateRevision = r.p.uint(name, 1, kv.MaxRevision)
 		default:
 			return keys.member(r.p, name)
 		}
@@ -311,13 +311,13 @@ func (r *txnReader) compare(t *kv.Txn) {
 			})
 		case "version":
 			c.Target = kv.TargetVers
-			r.operand(&c, func() { c.Number = r.p.uint("version", 0, maxRevision) })
+			r.operand(&c, func() { c.Number = r.p.uint("version", 0, kv.MaxRevision) })
 		case "create_revision":
 			c.Target = kv.TargetCreate
-			r.operand(&c, func() { c.Number = r.p.uint("create_revision", 0, maxRevision) })
+			r.operand(&c, func() { c.Number = r.p.uint("create_revision", 0, kv.MaxRevision) })
 		case "mod_revision":
 			c.Target = kv.TargetMod
-			r.operand(&c, func() { c.Number = r.p.uint("mod_revision", 0, maxRevision) })
+			r.operand(&c, func() { c.Number = r.p.uint("mod_revision", 0, kv.MaxRevision) })
 		case "lease":
 			c.Target = kv.TargetLease
 			r.operand(&c, func() { c.Lease = r.lease("lease", true) })

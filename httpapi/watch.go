@@ -95,7 +95,7 @@ func (x *exchange) getWatch() {
 		w.earliest = true
 	default:
 		n, ok := parseUint(s)
-		if !ok || n == 0 || n > maxRevision {
+		if !ok || n == 0 || n > kv.MaxRevision {
 			x.fail(api.CodeInvalidArgument, "from_revision=%.40s: want a revision, now or earliest", s)
 		}
 		w.from = n
@@ -132,7 +132,7 @@ func (x *exchange) readWatch(p *jsonParser, w *watch) (lastEventID string, fromG
 		case "from_revision":
 			fromGiven = true
 			if p.peek() != '"' {
-				w.from = p.uint("from_revision", 1, maxRevision)
+				w.from = p.uint("from_revision", 1, kv.MaxRevision)
 			} else {
 				w.earliest = p.oneOf("from_revision", "now", "earliest") == "earliest"
 			}
@@ -242,7 +242,7 @@ func (x *exchange) watch(w *watch, lastEventID string, fromGiven bool) {
 	}
 	if lastEventID != "" {
 		seen, ok := parseUint(lastEventID)
-		if !ok || seen > maxRevision {
+		if !ok || seen > kv.MaxRevision {
 			x.fail(api.CodeInvalidArgument, "Last-Event-ID %.40q: want the id of a message of a watch", lastEventID)
 		}
 		w.resume, w.from, w.earliest = true, seen+1, false

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/cairnkv/cairn/api"
 	"github.com/cairnkv/cairn/internal/sse"
 	"github.com/cairnkv/cairn/kv"
 	"github.com/cairnkv/cairn/watchers"
@@ -120,9 +121,9 @@ func (c *watchEncoder) message(b []byte, revision uint64, events []byte, last bo
 			b = strconv.AppendUint(b, revision, 10)
 			b = append(b, '\n')
 		}
-		b = append(b, "event: change\ndata: {"...)
+		b = append(b, "event: "+api.EventChange+"\ndata: {"...)
 	case asLines:
-		b = append(b, `{"event":"change",`...)
+		b = append(b, `{"event":"`+api.EventChange+`",`...)
 	default:
 		b = append(b, '{')
 	}
@@ -253,5 +254,5 @@ func (c *watchEncoder) initial(b []byte, revision uint64, entries []kv.Entry) []
 	}
 	members = append(members, ']')
 	c.scratch = keep(members)
-	return c.note(b, "", "initial", members)
+	return c.note(b, "", api.EventInitial, members)
 }

@@ -41,7 +41,8 @@ type watchStream struct {
 	// so when it comes again; not known before an initial state is complete.
 	position uint64
 	placed   bool
-	// spoke is when something was last written, told when a message was.
+	// spoke is when something was last written. told is when a message last was,
+	// or a bookmark was due: a comment between two bookmarks puts neither off.
 	spoke, told time.Time
 	touch       touch
 }
@@ -85,10 +86,10 @@ func (s *watchStream) run() error {
 		var e *kv.Error
 		switch {
 		case errors.Is(err, watchers.ErrDraining):
-			_ = s.end("draining", s.resumeFrom(), nil)
+			_ = s.end(api.EventDraining, s.resumeFrom(), nil)
 			return nil
 		case errors.As(err, &e) && e.Code == kv.Compacted:
-			if s.end("compacted", e.CompactRevision, e) != nil || !s.w.initial {
+			if s.end(api.EventCompacted, e.CompactRevision, e) != nil || !s.w.initial {
 				return nil
 			}
 			initial = true
@@ -139,7 +140,7 @@ func (s *watchStream) follow(initial bool) error {
 			return err
 		}
 		s.position, s.placed = revision, true
-		s.out = s.enc.mark(s.out, "synced", revision)
+		s.out = s.enc.mark(s.out, api.EventSynced, revision)
 		if err := s.flush(); err != nil {
 			return err
 		}
@@ -258,16 +259,19 @@ func (s *watchStream) tick() error {
 	// A position that this node has not reached is the client's word, not ours.
 	current, _ := s.s.cfg.Store.Revisions()
 	reached := s.position <= current
-	switch bookmark := s.w.bookmark > 0 && time.Since(s.told) >= s.w.bookmark; {
-	case reached && (bookmark || s.w.delivery == asLines):
-		s.out = s.enc.mark(s.out, "bookmark", s.position)
+	bookmark := s.w.bookmark > 0 && time.Since(s.told) >= s.w.bookmark || s.w.delivery == asLines
+	switch {
+	case reached && bookmark:
+		s.out = s.enc.mark(s.out, api.EventBookmark, s.position)
 	case s.w.delivery == asLines:
 		s.out = append(s.out, '\n')
 	default:
 		s.out = sse.AppendComment(s.out, "")
 		s.prime()
 	}
-	s.told = time.Now()
+	if bookmark {
+		s.told = time.Now()
+	}
 	return s.flush()
 }
 

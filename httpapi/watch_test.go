@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/cairnkv/cairn/api"
@@ -389,6 +390,55 @@ func TestWatchBookmark(t *testing.T) {
 		i = k.put("a", "x")
 	}
 	future.want("change 50 {events:[{key:a,type:put,value:x}]}", "bookmark 50 {}")
+}
+
+// written keeps what a stream writes.
+type written []string
+
+func (w *written) write(b []byte) error {
+	*w = append(*w, string(b))
+	return nil
+}
+
+// A bookmark comes at its interval also where that is longer than a stream may be
+// silent, and one that can't be said yet is not tried again and again.
+func TestWatchRareBookmark(t *testing.T) {
+	k := newKit(t)
+	current, _ := k.server.cfg.Store.Revisions()
+	for _, c := range []struct {
+		name     string
+		position uint64
+		delivery delivery
+		want     string
+	}{
+		{"events", current, asEvents, "15s comment, 30s comment, 40s bookmark, 55s comment, 1m10s comment, 1m20s bookmark"},
+		{"a revision that is not reached", current + 9, asEvents, "15s comment, 30s comment, 40s comment, 55s comment, 1m10s comment, 1m20s comment"},
+		{"lines", current, asLines, "15s bookmark, 30s bookmark, 45s bookmark, 1m0s bookmark, 1m15s bookmark"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			var out written
+			var got []string
+			w := &watch{delivery: c.delivery, bookmark: 40 * time.Second}
+			s := &watchStream{
+				s: k.server, w: w, enc: watchEncoder{w: w, store: k.server.cfg.Store}, to: &out,
+				position: c.position, placed: true, spoke: time.Now(), told: time.Now(),
+			}
+			for began := time.Now(); len(got) < len(strings.Split(c.want, ",")); {
+				time.Sleep(s.pause())
+				if err := s.tick(); err != nil {
+					t.Fatal(err)
+				}
+				kind := "comment"
+				if strings.Contains(out[len(out)-1], api.EventBookmark) {
+					kind = "bookmark"
+				}
+				got = append(got, fmt.Sprint(time.Since(began), " ", kind))
+			}
+			if got := strings.Join(got, ", "); got != c.want {
+				t.Errorf("%s: got %s, want %s", c.name, got, c.want)
+			}
+		})
+	}
 }
 
 // A quiet stream says when the node has been out of touch with its cluster for a

@@ -55,7 +55,7 @@ func (c membership) places(ctx context.Context) ([]place, error) {
 
 // ClusterMembers implements httpapi.Cluster.
 func (c membership) ClusterMembers(ctx context.Context) ([]api.ClusterMember, error) {
-	all, err := c.places(ctx)
+	all, err := c.n.places(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -61,7 +61,7 @@ var watchMutants = []watchMutant{
 		name: "a bookmark is sent before its events", checker: "bookmarkable",
 		edits: []Edit{{
 			"httpapi/watch_stream.go", "\tdefer s.enc.release()\n",
-			"\tdefer s.enc.release()\n\tif s.w.bookmark > 0 {\n\t\ts.out = s.enc.mark(s.out, \"bookmark\", got[len(got)-1].Revision)\n\t}\n",
+			"\tdefer s.enc.release()\n\tif s.w.bookmark > 0 {\n\t\ts.out = s.enc.mark(s.out, api.EventBookmark, got[len(got)-1].Revision)\n\t}\n",
 		}},
 	},
 	{
@@ -71,8 +71,8 @@ var watchMutants = []watchMutant{
 	{
 		name: "the changes behind a state begin one too late", checker: "initial",
 		edits: []Edit{{
-			"httpapi/watch_stream.go", "s.out = s.enc.mark(s.out, \"synced\", revision)\n",
-			"s.out = s.enc.mark(s.out, \"synced\", revision)\n\t\ts.position++\n",
+			"httpapi/watch_stream.go", "s.out = s.enc.mark(s.out, api.EventSynced, revision)\n",
+			"s.out = s.enc.mark(s.out, api.EventSynced, revision)\n\t\ts.position++\n",
 		}},
 	},
 	{
