@@ -11,8 +11,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cairnkv/cairn/kv"
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/cairnkv/cairn/kv"
 )
 
 var sampleHeader = Header{

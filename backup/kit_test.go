@@ -8,9 +8,10 @@ import (
 	"io"
 	"testing"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
+
 	"github.com/cairnkv/cairn/kv"
 	"github.com/cairnkv/cairn/storage"
-	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
 func must(t testing.TB, err error) {

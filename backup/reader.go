@@ -13,8 +13,9 @@ import (
 	"io"
 	"time"
 
-	"github.com/cairnkv/cairn/kv"
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/cairnkv/cairn/kv"
 )
 
 // Reader reads a backup and checks it on the way.
@@ -35,10 +36,9 @@ type Reader struct {
 	err  error // the end, or what was wrong
 }
 
-// held is what a lease holds.
+// held counts the keys that a lease holds, and their bytes.
 type held struct {
 	keys, bytes uint64
-	own         bool
 }
 
 // NewReader reads the beginning of a file. Close the reader.
@@ -57,9 +57,6 @@ func NewReader(r io.Reader) (*Reader, error) {
 
 // Close frees what the reader holds.
 func (b *Reader) Close() { b.zstd.Close() }
-
-// Header is what the beginning of the file says.
-func (b *Reader) Header() Header { return b.info.Header }
 
 // Info is what the whole file says. It is complete once Next has returned
 // io.EOF.
@@ -194,7 +191,7 @@ func (b *Reader) checkBlock() error {
 		b.lastLease = l.ID
 		b.got.Leases++
 		if l.Keys > 0 {
-			b.open[l.ID] = held{l.Keys, l.Bytes, l.Own}
+			b.open[l.ID] = held{l.Keys, l.Bytes}
 		}
 		return nil
 	}, func(e *kv.Entry) error {

@@ -9,8 +9,9 @@ import (
 	"io"
 	"time"
 
-	"github.com/cairnkv/cairn/kv"
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/cairnkv/cairn/kv"
 )
 
 // Source is a store that is pinned at one revision.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"time"
 
@@ -25,9 +26,15 @@ type diskSettings struct {
 }
 
 var (
-	defaultDiskSettings = diskSettings{Keys: 1_000_000, Overwrites: 10, Idle: 5 * time.Second}
-	shortDiskSettings   = diskSettings{Keys: 5_000, Overwrites: 2, Idle: 200 * time.Millisecond}
+	usualDiskSettings = diskSettings{Keys: 1_000_000, Overwrites: 10, Idle: 5 * time.Second}
+	shortDiskSettings = diskSettings{Keys: 5_000, Overwrites: 2, Idle: 200 * time.Millisecond}
 )
+
+func (s *diskSettings) register(f *flag.FlagSet) {
+	f.IntVar(&s.Keys, "disk-keys", s.Keys, "keys of disk")
+	f.IntVar(&s.Overwrites, "disk-overwrites", s.Overwrites, "times that each of them is overwritten")
+	f.DurationVar(&s.Idle, "disk-idle", s.Idle, "time at rest after which a server counts as having done its work in the background, in disk")
+}
 
 var diskProfileColumns = []column{
 	{name: "compacted MB", format: whole, ratio: true},

@@ -6,6 +6,8 @@
 //	go run . put-256 get-256   only these
 //	go run . watch             the profiles of watches
 //	go run . lease             the profiles of leases
+//	go run . cluster           three nodes beside three members of etcd
+//	go run . cluster-join      a node that joins a cluster under load
 //	go run . latency           percentiles at given rates, in an open loop
 //	go run . scale-keys        more and more keys
 //	go run . scale-connections more and more connections
@@ -27,7 +29,7 @@
 // when its last one was answered. For each load the table has the operations a
 // second, the median and the 99th percentile of the time that a request took, the
 // processor time that the server's process used and that this process used as its
-// client, both also an operation, and the most memory that was resident in the
+// client, both also for each operation, and the most memory that was resident in the
 // server meanwhile.
 //
 // The footprint profile loads a million keys and looks at memory, at disk, and at
@@ -59,9 +61,9 @@
 //     advance on one connection a client; requests over gRPC share as many connections
 //     as are best for etcd.
 //
-// # What is not
+// # What is not measured
 //
-//   - More than one member: no network between members, no replication.
+//   - A network: the members of a cluster speak over loopback, and share the disk.
 //   - Machines of their own: client and server share the processors, so that a client
 //     that costs more, as gRPC's does, takes from its server. The processor time of
 //     each is shown; "server µs/op" says what the server alone costs.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -27,9 +28,14 @@ type joinSettings struct {
 }
 
 var (
-	defaultJoinSettings = joinSettings{Keys: 1_000_000, Rate: 500}
-	shortJoinSettings   = joinSettings{Keys: 20_000, Rate: 100}
+	usualJoinSettings = joinSettings{Keys: 1_000_000, Rate: 500}
+	shortJoinSettings = joinSettings{Keys: 20_000, Rate: 100}
 )
+
+func (s *joinSettings) register(f *flag.FlagSet) {
+	f.IntVar(&s.Keys, "join-keys", s.Keys, "keys of the cluster that a node joins, in cluster-join")
+	f.IntVar(&s.Rate, "join-rate", s.Rate, "puts a second meanwhile")
+}
 
 var joinColumns = []column{
 	{name: "caught up s", format: three},
@@ -125,20 +131,20 @@ func join(ctx context.Context, set settings, data *dataset, t target) (_ sample,
 	}
 	joined := make(chan struct{})
 	load.until = joined
-	var comer *server
+	var newcomer *server
 	var caughtUp, votes time.Duration
 	var joinErr error
 	go func() { // ends with joinedWithin, or the context
 		defer close(joined)
-		comer, caughtUp, votes, joinErr = servers.admit(ctx, set.Dir, token, id)
+		newcomer, caughtUp, votes, joinErr = servers.admit(ctx, set.Dir, token, id)
 	}()
 	during, err := load.drive(ctx, c.sessions, joinedWithin)
 	if err != nil {
 		cancel() // nobody needs to wait for the node
 	}
 	<-joined
-	if comer != nil {
-		defer func() { err = errors.Join(err, comer.discard()) }()
+	if newcomer != nil {
+		defer func() { err = errors.Join(err, newcomer.discard()) }()
 	}
 	if err := errors.Join(err, joinErr); err != nil {
 		return sample{}, err
@@ -152,10 +158,10 @@ func join(ctx context.Context, set settings, data *dataset, t target) (_ sample,
 	if err != nil {
 		return sample{}, err
 	}
-	if err := append(servers, comer).equal(ctx); err != nil {
+	if err := append(servers, newcomer).equal(ctx); err != nil {
 		return sample{}, err
 	}
-	log, err := os.ReadFile(comer.logPath)
+	log, err := os.ReadFile(newcomer.logPath)
 	if err != nil {
 		return sample{}, err
 	}
@@ -204,7 +210,7 @@ func (c cluster) reserve(ctx context.Context) (token, id string, err error) {
 			ID string `json:"id"`
 		} `json:"member"`
 	}
-	err = askJSON(ctx, http.MethodPost, "http://"+c[0].addr+"/v1/cluster/members", `{"name":"comer"}`, &added)
+	err = askJSON(ctx, http.MethodPost, "http://"+c[0].addr+"/v1/cluster/members", `{"name":"newcomer"}`, &added)
 	return added.Token, added.Member.ID, err
 }
 
@@ -230,11 +236,11 @@ func (c cluster) admit(ctx context.Context, parent, token, id string) (s *server
 	if s.peer, err = freeAddr(); err != nil {
 		return nil, 0, 0, err
 	}
-	if s.dir, err = os.MkdirTemp(parent, t.name+"-comer-"); err != nil {
+	if s.dir, err = os.MkdirTemp(parent, t.name+"-newcomer-"); err != nil {
 		return nil, 0, 0, err
 	}
 	began := time.Now()
-	command := t.joinCommand(filepath.Join(s.dir, "data"), member{"comer", s.addr, s.peer}, "http://"+c[0].addr, token)
+	command := t.joinCommand(filepath.Join(s.dir, "data"), member{"newcomer", s.addr, s.peer}, "http://"+c[0].addr, token)
 	if s.process, err = startProcess(s.dir, command); err != nil {
 		return nil, 0, 0, errors.Join(err, os.RemoveAll(s.dir))
 	}

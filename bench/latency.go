@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"time"
 )
@@ -19,13 +20,19 @@ type latencySettings struct {
 	Patience time.Duration `json:"patience_ns"`
 }
 
-var defaultLatencySettings = latencySettings{
+var usualLatencySettings = latencySettings{
 	Percents: []int{10, 25, 40, 50, 60, 75, 90, 100, 110, 125, 150},
 	Clients:  1024, Patience: 2 * time.Second,
 }
 
 // shortLatencySettings show only that everything works.
-var shortLatencySettings = latencySettings{Percents: []int{10, 50, 150}, Clients: 64}
+var shortLatencySettings = latencySettings{Percents: []int{10, 50, 150}, Clients: 64, Patience: 2 * time.Second}
+
+func (s *latencySettings) register(f *flag.FlagSet) {
+	f.Var(listFlag{&s.Percents}, "latency-percents", "rates of latency, in percent of what the first target can do, separated by commas")
+	f.IntVar(&s.Clients, "latency-clients", s.Clients, "requests that may be under way at once, in latency")
+	f.DurationVar(&s.Patience, "latency-patience", s.Patience, "after which a request that could not be sent is given up, in latency")
+}
 
 // beyondCapacity is the greatest part of its own capacity at which a target is
 // measured.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -23,7 +24,7 @@ type leaseSettings struct {
 	EndsLimit time.Duration `json:"ends_limit_ns"`
 }
 
-var defaultLeaseSettings = leaseSettings{
+var usualLeaseSettings = leaseSettings{
 	Leases: 100_000, Batch: 1000, Holds: 5000, Memory: 1_000_000,
 	Ends: 100_000, EndsTTL: time.Minute, EndsLimit: 10 * time.Minute,
 }
@@ -31,6 +32,16 @@ var defaultLeaseSettings = leaseSettings{
 // shortLeaseSettings show only that everything works.
 var shortLeaseSettings = leaseSettings{
 	Leases: 2000, Batch: 200, Holds: 50, Memory: 5000, Ends: 500, EndsTTL: 5 * time.Second, EndsLimit: time.Minute,
+}
+
+func (s *leaseSettings) register(f *flag.FlagSet) {
+	f.IntVar(&s.Leases, "leases", s.Leases, "leases that renewals choose from")
+	f.IntVar(&s.Batch, "lease-batch", s.Batch, "leases in a request to cairn, or in a burst on a stream to etcd, in lease-renew-bulk")
+	f.IntVar(&s.Holds, "holds", s.Holds, "leases that are held, in lease-hold")
+	f.IntVar(&s.Memory, "live-leases", s.Memory, "leases that live at once, in lease-memory")
+	f.IntVar(&s.Ends, "ends", s.Ends, "leases that end together, in lease-end")
+	f.DurationVar(&s.EndsTTL, "ends-ttl", s.EndsTTL, "their time to live, within which they must have got their keys")
+	f.DurationVar(&s.EndsLimit, "ends-limit", s.EndsLimit, "after which their end is no longer waited for")
 }
 
 // loadTTL is the time to live of leases that outlive every measurement.

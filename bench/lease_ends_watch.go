@@ -8,11 +8,12 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cairnkv/cairn/bench/internal/rawsse"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/cairnkv/cairn/bench/internal/rawsse"
 )
 
 // An endsDialer begins to watch the end of leases by the deletes of their keys, and

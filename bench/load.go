@@ -111,8 +111,8 @@ func fillPart(ctx context.Context, sessions []session, from, to, n int) error {
 
 // loadInParts loads n keys, many of them in parts: one that fails, as it may when a
 // server is behind with its work on the disk, is loaded again, from its start and
-// over new connections, which writes the same once more. It takes its time and is
-// told of.
+// over new connections, which writes the same once more. That counts as time of the
+// load, and a line says so.
 func loadInParts(ctx context.Context, n int, part func(from, to int) error) error {
 	const (
 		size     = 1_000_000

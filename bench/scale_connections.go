@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// profileScaleConnections is the same with more and more connections.
+// profileScaleConnections measures a server with more and more connections.
 const profileScaleConnections = "scale-connections"
 
 var scaleConnectionsColumns = []column{

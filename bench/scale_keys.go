@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -11,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// profileScaleKeys is the same with more and more keys.
+// profileScaleKeys measures servers with more and more keys.
 const profileScaleKeys = "scale-keys"
 
 // scaleSettings say how far it goes. Each is a flag.
@@ -23,14 +24,20 @@ type scaleSettings struct {
 	EtcdKeys int `json:"etcd_keys"`
 }
 
-var defaultScaleSettings = scaleSettings{
+var usualScaleSettings = scaleSettings{
 	Keys:        []int{10_000, 100_000, 1_000_000},
 	Connections: []int{1, 16, 256, 1000, 4000, 10_000},
 	EtcdKeys:    2_000_000,
 }
 
 // shortScaleSettings show only that everything works.
-var shortScaleSettings = scaleSettings{Keys: []int{2000, 10_000}, Connections: []int{1, 50}}
+var shortScaleSettings = scaleSettings{Keys: []int{2000, 10_000}, Connections: []int{1, 50}, EtcdKeys: 2_000_000}
+
+func (s *scaleSettings) register(f *flag.FlagSet) {
+	f.Var(listFlag{&s.Keys}, "scale-keys", "keys of scale-keys, separated by commas")
+	f.IntVar(&s.EtcdKeys, "scale-etcd-keys", s.EtcdKeys, "most keys that etcd is measured with in scale-keys")
+	f.Var(listFlag{&s.Connections}, "scale-connections", "connections of scale-connections, separated by commas")
+}
 
 var scaleKeysColumns = []column{
 	{name: "put/s", format: whole, ratio: true},

@@ -27,7 +27,8 @@ type cairnSession struct {
 	lineN int
 }
 
-// bulkLine is a line of a bulk write; the key and the value follow the openings.
+// A line of a bulk write: the key stands behind bulkKey, the value behind bulkValue.
+// All lines have the same size.
 const (
 	bulkKey   = `{"put":{"key":"`
 	bulkValue = `","value":"`

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"math"
 	"os"
@@ -83,6 +84,15 @@ type tuning struct {
 	// The connections that gRPC requests share.
 	EtcdWriteConnections int `json:"etcd_write_connections"`
 	EtcdReadConnections  int `json:"etcd_read_connections"`
+}
+
+func (t *tuning) register(f *flag.FlagSet) {
+	f.IntVar(&t.CairnStreams, "cairn-streams", t.CairnStreams, "concurrent bulk requests to cairn")
+	f.IntVar(&t.CairnLines, "cairn-lines", t.CairnLines, "keys in a bulk request to cairn")
+	f.IntVar(&t.CairnHolds, "hold-together", t.CairnHolds, "leases that each connection to cairn holds, in lease-hold, up to 10,000")
+	f.IntVar(&t.EtcdTxns, "etcd-txns", t.EtcdTxns, "concurrent bulk transactions to etcd")
+	f.IntVar(&t.EtcdWriteConnections, "etcd-write-connections", t.EtcdWriteConnections, "connections that gRPC writes to etcd share")
+	f.IntVar(&t.EtcdReadConnections, "etcd-read-connections", t.EtcdReadConnections, "connections that gRPC reads from etcd share")
 }
 
 func cairnTarget(binary string, extra []string, data *dataset, tune tuning) target {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"slices"
 	"time"
@@ -38,7 +39,7 @@ type watchSettings struct {
 	CatchUpLimit time.Duration `json:"catch_up_limit_ns"`
 }
 
-var defaultWatchSettings = watchSettings{
+var usualWatchSettings = watchSettings{
 	FanOut: 1000, FanOutRate: 500, Watchers: 10_000, KeyRate: 2000, Events: 1_000_000,
 	Stalled: 100, Finishers: 10, StalledRate: 25_000, CatchUpLimit: time.Minute,
 }
@@ -46,7 +47,19 @@ var defaultWatchSettings = watchSettings{
 // shortWatchSettings show only that everything works.
 var shortWatchSettings = watchSettings{
 	FanOut: 20, FanOutRate: 200, Watchers: 100, KeyRate: 200, Events: 20_000,
-	Stalled: 4, Finishers: 2, StalledRate: 20_000,
+	Stalled: 4, Finishers: 2, StalledRate: 20_000, CatchUpLimit: time.Minute,
+}
+
+func (s *watchSettings) register(f *flag.FlagSet) {
+	f.IntVar(&s.FanOut, "fan-out", s.FanOut, "watchers of one prefix, in watch-fan-out")
+	f.IntVar(&s.FanOutRate, "fan-out-rate", s.FanOutRate, "puts a second to that prefix")
+	f.IntVar(&s.Watchers, "watchers", s.Watchers, "watchers of a key each, in watch-many-keys and watch-idle-memory")
+	f.IntVar(&s.KeyRate, "key-rate", s.KeyRate, "puts a second over the watched keys, in watch-many-keys")
+	f.IntVar(&s.Events, "events", s.Events, "events that pass in watch-stalled, and revisions to catch up with in watch-catch-up")
+	f.IntVar(&s.Stalled, "stalled", s.Stalled, "readers that stop, in watch-stalled")
+	f.IntVar(&s.Finishers, "finishers", s.Finishers, "of them, those that read on to the end")
+	f.IntVar(&s.StalledRate, "stalled-rate", s.StalledRate, "events a second while they are stalled")
+	f.DurationVar(&s.CatchUpLimit, "catch-up-limit", s.CatchUpLimit, "after which a reader in watch-catch-up is stopped")
 }
 
 var watchProfiles = []watchProfile{
@@ -92,6 +105,14 @@ var watchProfiles = []watchProfile{
 		columns: catchUpColumns, measure: catchUp,
 		watchers: func(watchSettings) int { return 1 },
 	},
+}
+
+// watchNames are the profiles of watches.
+func watchNames() (names []string) {
+	for _, p := range watchProfiles {
+		names = append(names, p.name)
+	}
+	return names
 }
 
 // watch measures one of them against the targets that have watches here.

@@ -33,11 +33,11 @@ func dialGRPCWatch(ctx context.Context, addr string, subs []subscription, got *r
 	return w, nil
 }
 
-// begin opens the watch of one watcher. Buffers are as small as what is sent in
-// them at rest.
+// begin opens the watch of one watcher. By default, gRPC's buffers of writes are
+// shared, so that a connection at rest has none.
 func (w *grpcWatching) begin(ctx context.Context, addr string, watcher int, s subscription) error {
 	conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithSharedWriteBuffer(true), grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64<<20)))
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64<<20)))
 	if err != nil {
 		return err
 	}

@@ -29,7 +29,7 @@ By default as many clients as --clients, each with a connection of its own, ask
 again as soon as they have an answer. With --rate requests are due at that rate
 instead, whether or not earlier ones were answered, and their latency counts from
 when they were due: that is what clients see that know nothing of each other. The
-clients begin with the endpoints in turn. Nothing is repeated that fails.
+clients begin with the endpoints in turn. A request that fails is not repeated.
 
 The keys are written first, below cairn-bench/ and an id of this run. They hang on
 a lease and go with it, at the end or when it was not renewed for a minute. Their

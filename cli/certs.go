@@ -18,7 +18,7 @@ the first call, and for each member that is named a certificate and a key
 members reach it. A member that has a certificate already gets a new one, with
 the key that it has; a running node takes it over by itself.
 
-Give each member ca.crt and its own two files. Keep ca.key away from them: who
+Give each member ca.crt and its own two files. Keep ca.key away from them: whoever
 has it can become a member.`
 
 const certsExample = `  # Three members, the third with a name as well

@@ -120,11 +120,11 @@ func (a *app) root() *cobra.Command {
 	add(groupNodes, a.serve(), a.dev(), a.certs(), a.doctor())
 	add(groupKeys, a.put(), a.get(), a.del(), a.ls(), a.tree(), a.list(), a.txn(), a.bulk(), a.history(), a.watch(), a.lease())
 	add(groupTogether, a.lock(), a.elect(), a.service())
-	add(groupCluster, a.status(), a.member(), a.hash(), a.compact(), a.snapshot(), a.bench(), a.version())
+	add(groupCluster, a.status(), a.alarm(), a.member(), a.hash(), a.compact(), a.snapshot(), a.bench(), a.version())
 	return root
 }
 
-// unknownCommand is what cairn itself does: nothing but to help.
+// unknownCommand is what cairn does by itself: it prints its help.
 func unknownCommand(root *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return root.Help()
@@ -133,6 +133,21 @@ func unknownCommand(root *cobra.Command, args []string) error {
 		return usagef("there is no command %q; did you mean %s?", args[0], strings.Join(near, " or "))
 	}
 	return usagef("there is no command %q", args[0])
+}
+
+// family makes a command that others belong to. By itself it prints its help.
+func (a *app) family(cmd *cobra.Command, members ...*cobra.Command) *cobra.Command {
+	cmd.Args = cobra.ArbitraryArgs
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return cmd.Help()
+		}
+		return usagef("there is no command %q", cmd.Name()+" "+args[0])
+	}
+	for _, c := range members {
+		cmd.AddCommand(a.noting(c))
+	}
+	return cmd
 }
 
 // arguments checks how many arguments a command has. Its usage line says which.

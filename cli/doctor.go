@@ -49,16 +49,12 @@ func (a *app) doctor() *cobra.Command {
 				}
 			}
 		}
-		if a.output == outputJSON {
-			err := writeJSON(a.stdout, struct {
-				Sound    bool           `json:"sound"`
-				Findings []node.Finding `json:"findings"`
-			}{sound, findings})
-			if err != nil {
-				return err
-			}
-		} else {
-			lines(a.stdout)
+		answer := struct {
+			Sound    bool           `json:"sound"`
+			Findings []node.Finding `json:"findings"`
+		}{sound, findings}
+		if err := a.print(answer, lines, lines); err != nil {
+			return err
 		}
 		if !sound {
 			return errNotSound

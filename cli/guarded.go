@@ -16,8 +16,8 @@ import (
 	"github.com/cairnkv/cairn/client"
 )
 
-// Variables that the commands which lock and elect run under have. Whatever of
-// cairn writes keys carries the fence by itself.
+// Variables of the commands that lock and elect run. Each command of cairn that
+// writes keys carries the fence by itself.
 const (
 	envFencing       = "CAIRN_FENCING"
 	envLockToken     = "CAIRN_LOCK_TOKEN"
@@ -26,7 +26,7 @@ const (
 
 // A held is what a command runs under: a lock, or the lead of an election.
 type held struct {
-	// what says it to people.
+	// what names it to people.
 	what        string
 	fence       string
 	token       uint64

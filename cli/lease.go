@@ -25,23 +25,12 @@ const leaseExample = `  id=$(cairn lease grant 30s -o raw)
   cairn lease hold $id                      # renews it until it is interrupted`
 
 func (a *app) lease() *cobra.Command {
-	cmd := &cobra.Command{
+	return a.family(&cobra.Command{
 		Use:     "lease",
 		Short:   "Grant, renew, hold and revoke leases",
 		Long:    leaseHelp,
 		Example: leaseExample,
-		Args:    cobra.ArbitraryArgs,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return cmd.Help()
-			}
-			return usagef("there is no command %q", "lease "+args[0])
-		},
-	}
-	for _, c := range []*cobra.Command{a.leaseGrant(), a.leaseRenew(), a.leaseHold(), a.leaseGet(), a.leaseLs(), a.leaseRevoke()} {
-		cmd.AddCommand(a.noting(c))
-	}
-	return cmd
+	}, a.leaseGrant(), a.leaseRenew(), a.leaseHold(), a.leaseGet(), a.leaseLs(), a.leaseRevoke())
 }
 
 func (a *app) leaseGrant() *cobra.Command {
@@ -150,8 +139,8 @@ The exit status is 3 if one of them does not exist; the others are renewed.`,
 	return cmd
 }
 
-// leaseGone is the error of a lease that does not exist, of which an answer told
-// that was none.
+// leaseGone is the error of a lease that does not exist, where the answer that says
+// so was no error itself.
 func leaseGone(id string) error {
 	info, _ := api.CodeLeaseNotFound.Info()
 	return &client.Error{Problem: api.Problem{

@@ -123,7 +123,6 @@ func (a *app) printCount(cmd *cobra.Command, c *client.Client, keys client.Keys,
 
 // An entryPrinter prints entries while they arrive.
 type entryPrinter struct {
-	out   *bufio.Writer
 	print func(*api.Entry) error
 	flush func() error
 }
@@ -134,7 +133,7 @@ const tableRows = 256
 
 func (a *app) entryPrinter(keysOnly bool) *entryPrinter {
 	out := bufio.NewWriter(a.stdout)
-	p := &entryPrinter{out: out, flush: out.Flush}
+	p := &entryPrinter{flush: out.Flush}
 	switch a.output {
 	case outputJSON:
 		lines := lineEncoder(out)

@@ -15,7 +15,7 @@ import (
 const lockHelp = `Run a command while holding a lock, or see who holds it.
 
 The command is run when the lock's turn has come, in the order in which it was
-asked for, and its exit status is passed on. Who has to wait for long is told who
+asked for, and its exit status is passed on. If that takes long, you are told who
 holds the lock, and then each change of the place in the queue. If the lock is
 lost, because it could not be renewed in time, the command is ended: by SIGTERM,
 and by SIGKILL if it goes on. Signals are passed on to the command and what it has
@@ -43,7 +43,7 @@ func (f *holdFlags) register(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	durationVar(flags, &f.ttl, "ttl", 10*time.Second, "how long it outlives this process if that is gone without a word")
 	durationVar(flags, &f.wait, "wait", 0, "how long to wait for the turn; 0 is no limit")
-	durationVar(flags, &f.grace, "grace", 10*time.Second, "how long the command may take to end when it is to")
+	durationVar(flags, &f.grace, "grace", 10*time.Second, "how long the command may take to end once it is told to")
 }
 
 func (f *holdFlags) check() error {

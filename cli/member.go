@@ -29,25 +29,12 @@ const memberExample = `  cairn member list
 const memberPoll = 200 * time.Millisecond
 
 func (a *app) member() *cobra.Command {
-	cmd := &cobra.Command{
+	return a.family(&cobra.Command{
 		Use:     "member",
 		Short:   "Show, add, promote, remove and replace members",
 		Long:    memberHelp,
 		Example: memberExample,
-		Args:    cobra.ArbitraryArgs,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return cmd.Help()
-			}
-			return usagef("there is no command %q", "member "+args[0])
-		},
-	}
-	for _, c := range []*cobra.Command{
-		a.memberList(), a.memberAdd(), a.memberPromote(), a.memberRemove(), a.memberReplace(), a.memberLead(),
-	} {
-		cmd.AddCommand(a.noting(c))
-	}
-	return cmd
+	}, a.memberList(), a.memberAdd(), a.memberPromote(), a.memberRemove(), a.memberReplace(), a.memberLead())
 }
 
 func (a *app) memberList() *cobra.Command {
@@ -236,7 +223,7 @@ there, and "cairn member remove" does the rest.`,
 		Args: arguments(1, 1),
 	}
 	cmd.Flags().StringVar(&name, "name", "", "`name` of the new node; it may say so itself")
-	cmd.Flags().DurationVar(&wait, "wait", time.Hour, "how long to wait for the new node to vote")
+	durationVar(cmd.Flags(), &wait, "wait", time.Hour, "how long to wait for the new node to vote")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		c, err := a.client()
 		if err != nil {

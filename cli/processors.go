@@ -14,7 +14,7 @@ import (
 //
 // Where a limit of a control group is below the number of processors, Go follows it and
 // so does this: to run more threads for a moment would be paid for with standing still
-// for the rest of the period. Who has set GOMAXPROCS wants something else.
+// for the rest of the period. Whoever has set GOMAXPROCS wants something else.
 func spareProcessor() {
 	if n := runtime.GOMAXPROCS(0); os.Getenv("GOMAXPROCS") == "" && n == runtime.NumCPU() {
 		runtime.GOMAXPROCS(n + 1)

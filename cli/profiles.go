@@ -12,8 +12,8 @@ import (
 
 // serveProfiles serves Go's profiles of this process, below /debug/pprof/, until
 // the function that it returns is called. A profile shows what is in memory and
-// costs the process time, and nobody is asked who they are: so it is for who is on
-// the machine.
+// costs the process time, and nobody is asked who they are: so it is for whoever is
+// on the machine.
 func serveProfiles(ctx context.Context, address string) (end func(), err error) {
 	if address == "" {
 		return func() {}, nil

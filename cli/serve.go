@@ -100,7 +100,7 @@ func (a *app) serve() *cobra.Command {
 	flags.StringSliceVar(&cfg.AllowedHosts, "allowed-host", nil, "further `host` by which clients may call the node; repeat it, or separate with commas")
 	flags.Var(&quota, "quota", "disk space after which the cluster refuses what grows the store")
 	flags.DurationVar(&cfg.AutoCompactionKeep, "auto-compaction-keep", time.Hour, "how much history is kept; 0 keeps all of it")
-	flags.Var(&cache, "cache", "memory for the caches of the store: two thirds for blocks and memtables, a third for keys that were read of late")
+	flags.Var(&cache, "cache", "memory for the caches of the store: two thirds for blocks and memtables, a third for keys that were read recently")
 	flags.StringVar(&profiles, "profile-listen", "", "loopback `address` for Go's profiles of the process, below /debug/pprof/ (default: none are served)")
 	log.register(cmd, "info")
 	_ = cmd.MarkFlagDirname("data-dir")

@@ -25,23 +25,12 @@ const serviceExample = `  cairn service register web 1 --address 10.0.0.1 --port
   cairn service ls`
 
 func (a *app) service() *cobra.Command {
-	cmd := &cobra.Command{
+	return a.family(&cobra.Command{
 		Use:     "service",
 		Short:   "Register instances of services and find them",
 		Long:    serviceHelp,
 		Example: serviceExample,
-		Args:    cobra.ArbitraryArgs,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return cmd.Help()
-			}
-			return usagef("there is no command %q", "service "+args[0])
-		},
-	}
-	for _, c := range []*cobra.Command{a.serviceRegister(), a.serviceLs(), a.serviceGet(), a.serviceDeregister()} {
-		cmd.AddCommand(a.noting(c))
-	}
-	return cmd
+	}, a.serviceRegister(), a.serviceLs(), a.serviceGet(), a.serviceDeregister())
 }
 
 func (a *app) serviceRegister() *cobra.Command {
@@ -54,7 +43,7 @@ func (a *app) serviceRegister() *cobra.Command {
 		Use:   "register SERVICE INSTANCE",
 		Short: "Register an instance while this command runs",
 		Long: `Register an instance and renew it until the command is interrupted or terminated,
-which deregisters it. If the command is gone without a word, the instance is when
+which deregisters it. If the command is gone without a word, the instance goes when
 its time to live is over.`,
 		Args: arguments(2, 2),
 	}
@@ -234,8 +223,12 @@ func (a *app) serviceDeregister() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			what := map[bool]string{true: "deregistered", false: "was not registered"}[deleted]
-			return a.print(map[string]bool{"deregistered": deleted}, func(w io.Writer) { fmt.Fprintln(w, what) }, func(w io.Writer) { fmt.Fprintln(w, what) })
+			what := "was not registered"
+			if deleted {
+				what = "deregistered"
+			}
+			line := func(w io.Writer) { fmt.Fprintln(w, what) }
+			return a.print(map[string]bool{"deregistered": deleted}, line, line)
 		},
 	}
 }

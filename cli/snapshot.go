@@ -16,21 +16,10 @@ import (
 )
 
 func (a *app) snapshot() *cobra.Command {
-	cmd := &cobra.Command{
+	return a.family(&cobra.Command{
 		Use:   "snapshot",
 		Short: "Take, check and restore backups",
-		Args:  cobra.ArbitraryArgs,
-		RunE:  unknownSnapshotCommand,
-	}
-	cmd.AddCommand(a.noting(a.snapshotSave()), a.noting(a.snapshotStatus()), a.noting(a.snapshotRestore()))
-	return cmd
-}
-
-func unknownSnapshotCommand(cmd *cobra.Command, args []string) error {
-	if len(args) == 0 {
-		return cmd.Help()
-	}
-	return usagef("there is no command %q of %s", args[0], cmd.CommandPath())
+	}, a.snapshotSave(), a.snapshotStatus(), a.snapshotRestore())
 }
 
 const snapshotSaveHelp = `Take a backup of a running cluster: the keys and the leases at one revision, in

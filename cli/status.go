@@ -1,8 +1,8 @@
 package cli
 
 import (
+	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -18,8 +18,8 @@ const statusHelp = `Print what each endpoint knows of itself and of its cluster,
 ready: it can serve linearizable reads and writes.
 
 An endpoint that does not answer or is not ready is exit status 5. --wait waits
-for all of them to be ready and to know their leader, as a script wants that has
-just started a node.`
+for all of them to be ready and to know their leader: for scripts that have just
+started a node.`
 
 const statusExample = `  cairn status
   cairn status --wait 10s
@@ -45,7 +45,7 @@ func (a *app) status() *cobra.Command {
 		Example: statusExample,
 		Args:    arguments(0, 0),
 	}
-	cmd.Flags().DurationVar(&wait, "wait", 0, "wait this long for every endpoint to be ready")
+	durationVar(cmd.Flags(), &wait, "wait", 0, "wait this long for every endpoint to be ready")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		var nodes []nodeStatus
 		for _, endpoint := range a.endpoints {
@@ -110,8 +110,8 @@ func (a *app) printStatus(nodes []nodeStatus) error {
 	switch a.output {
 	case outputJSON:
 		// Several are a line each, as all that there can be many of.
-		var e *json.Encoder
-		if e = lineEncoder(a.stdout); len(nodes) == 1 {
+		e := lineEncoder(a.stdout)
+		if len(nodes) == 1 {
 			e.SetIndent("", "  ")
 		}
 		for i := range nodes {
@@ -172,23 +172,29 @@ func (a *app) printAlarms(nodes []nodeStatus) error {
 		if s == nil {
 			continue
 		}
-		names := map[string]string{}
-		for _, m := range s.Members {
-			names[m.ID] = m.Name
-		}
+		names := memberNames(s)
 		for _, alarm := range s.Alarms {
 			if printed[alarm] {
 				continue
 			}
 			printed[alarm] = true
-			name := names[alarm.Member]
-			if name == "" {
-				name = alarm.Member
+			line := "alarm: " + alarm.Type
+			if name := cmp.Or(names[alarm.Member], alarm.Member); name != "" {
+				line += " on " + name
 			}
-			if _, err := fmt.Fprintf(a.stdout, "alarm: %s on %s\n", alarm.Type, name); err != nil {
+			if _, err := fmt.Fprintln(a.stdout, line); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// memberNames are the names of members by their ids.
+func memberNames(s *api.Status) map[string]string {
+	names := map[string]string{}
+	for _, m := range s.Members {
+		names[m.ID] = m.Name
+	}
+	return names
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os/exec"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -287,8 +288,5 @@ func (s *watchTable) row(revision, at, change, key, value, prev string) {
 		value = fmt.Sprintf("%-20s  %s", value, prev)
 	}
 	line := fmt.Sprintf("%-8s  %-24s  %-7s  %-24s  %s", revision, at, change, key, value)
-	for len(line) > 0 && line[len(line)-1] == ' ' {
-		line = line[:len(line)-1]
-	}
-	fmt.Fprintln(s.out, line)
+	fmt.Fprintln(s.out, strings.TrimRight(line, " "))
 }

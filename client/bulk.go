@@ -142,7 +142,7 @@ func (b *bulk) attempt(ctx context.Context, endpoint string) (verdict, *Error) {
 	var conn connection
 	hr, err := b.r.new(conn.trace(ctx), b.c, endpoint, body)
 	if err != nil {
-		return decided, &Error{Problem: api.Problem{Status: 400, Code: api.CodeInvalidArgument, Title: "The request can't be sent"}, Endpoint: endpoint, Cause: err}
+		return decided, invalid(endpoint, "The request can't be sent", err)
 	}
 	resp, err := b.c.http.Do(hr)
 	if err != nil {

@@ -111,8 +111,8 @@ func newTransport() *http.Transport {
 	return &http.Transport{
 		Proxy:       http.ProxyFromEnvironment,
 		DialContext: (&net.Dialer{Timeout: 3 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
-		// A node closes a connection that was idle for two minutes. To close it
-		// first avoids that a request and the close cross on their way.
+		// A node closes a connection that was idle for two minutes. The client
+		// closes it first, so that no request crosses with that close.
 		IdleConnTimeout:       time.Minute,
 		MaxIdleConnsPerHost:   128,
 		TLSHandshakeTimeout:   5 * time.Second,

@@ -99,7 +99,7 @@ func TestLock(t *testing.T) {
 	}
 }
 
-// Who gives up waiting leaves nothing behind.
+// Whoever gives up waiting leaves nothing behind.
 func TestLockGivenUp(t *testing.T) {
 	ctx := patient(t)
 	url := newNode(t)

@@ -58,11 +58,11 @@ func (l *Leadership) Proclaim(ctx context.Context, value []byte) error {
 	if value == nil {
 		value = []byte{}
 	}
-	if err := r.sendJSON(api.Proclaim{Token: l.Token, Value: value}); err != nil {
+	if err := r.setJSON(api.Proclaim{Token: l.Token, Value: value}); err != nil {
 		return err
 	}
-	var p api.Proclaimed
-	return l.c.do(ctx, r, into(&p))
+	_, err := call[api.Proclaimed](ctx, l.c, r)
+	return err
 }
 
 // Resign ends the lead; the next candidate leads. Of a lead that was lost before,
@@ -75,11 +75,7 @@ func (c *Client) Election(ctx context.Context, name string, opts ...ReadOption) 
 	for _, o := range opts {
 		o.get(r)
 	}
-	var s api.ElectionState
-	if err := c.do(ctx, r, into(&s)); err != nil {
-		return nil, err
-	}
-	return &s, nil
+	return call[api.ElectionState](ctx, c, r)
 }
 
 // Observe follows who leads: the leader at first and after each change, nil while

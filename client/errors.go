@@ -16,7 +16,7 @@ type Error struct {
 	Problem api.Problem
 	// Endpoint is the node that was asked last.
 	Endpoint string
-	// Attempts is how often the request was sent or was tried to be.
+	// Attempts is how many times the client has tried to send the request.
 	Attempts int
 	// Cause is what went wrong on this side, such as a connection that broke or
 	// a context that ended, or nil.
@@ -103,6 +103,15 @@ var (
 	// client can't tell which.
 	ErrOutcomeUnknown error = &sentinel{text: "the outcome is unknown", class: api.ClassUnknown}
 )
+
+// invalid is the error of a request that can't be made of what the caller gave.
+func invalid(endpoint, title string, cause error) *Error {
+	info, _ := api.CodeInvalidArgument.Info()
+	return &Error{
+		Problem:  api.Problem{Status: info.Status, Code: info.Code, Title: title},
+		Endpoint: endpoint, Cause: cause,
+	}
+}
 
 // unavailable is the error of a request that no node served. Nothing was
 // applied.

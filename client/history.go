@@ -12,11 +12,7 @@ import (
 // newest first. A key of which it holds none is [ErrNotFound].
 func (c *Client) History(ctx context.Context, key string, opts ...HistoryOption) (*api.History, error) {
 	r := historyRequest(key, opts)
-	var h api.History
-	if err := c.do(ctx, r, into(&h)); err != nil {
-		return nil, err
-	}
-	return &h, nil
+	return call[api.History](ctx, c, r)
 }
 
 func historyRequest(key string, opts []HistoryOption) *request {
@@ -34,8 +30,8 @@ func (c *Client) Versions(ctx context.Context, key string, opts ...HistoryOption
 	return func(yield func(api.Change, error) bool) {
 		r := historyRequest(key, opts)
 		for {
-			var page api.History
-			if err := c.do(ctx, r, into(&page)); err != nil {
+			page, err := call[api.History](ctx, c, r)
+			if err != nil {
 				yield(api.Change{}, err)
 				return
 			}

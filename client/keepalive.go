@@ -13,9 +13,9 @@ type KeepAlive struct {
 	err        error // set before lost is closed
 }
 
-// KeepAlive renews a lease now and then at a third of its time to live, until ctx
-// ends or the lease is lost. It returns when the first renewal is done, with its
-// error if there is one.
+// KeepAlive renews a lease at once, and from then on after each third of its time to
+// live, until ctx ends or the lease is lost. It returns when the first renewal is
+// done, with its error if there is one.
 func (l *Leases) KeepAlive(ctx context.Context, id string) (*KeepAlive, error) {
 	sent := time.Now()
 	g, err := l.Renew(ctx, id)

@@ -14,14 +14,14 @@ func (c *Client) Get(ctx context.Context, key string, opts ...GetOption) (*api.E
 		o.get(r)
 	}
 	r.path = keyTarget("/v1/kv/", "/v1/key", key, r.query)
-	var e api.Entry
-	if err := c.do(ctx, r, into(&e)); err != nil {
+	e, err := call[api.Entry](ctx, c, r)
+	if err != nil {
 		return nil, err
 	}
 	if e.Value == nil {
 		e.Value = []byte{}
 	}
-	return &e, nil
+	return e, nil
 }
 
 // Put stores a value. The result says at which revision, and whether the key is
@@ -33,11 +33,7 @@ func (c *Client) Put(ctx context.Context, key string, value []byte, opts ...PutO
 		o.put(r)
 	}
 	r.path = keyTarget("/v1/kv/", "/v1/key", key, r.query)
-	var result api.PutResult
-	if err := c.do(ctx, r, into(&result)); err != nil {
-		return nil, err
-	}
-	return &result, nil
+	return call[api.PutResult](ctx, c, r)
 }
 
 // PutNext stores a value under the next key of a sequence: the prefix and a number
@@ -53,11 +49,7 @@ func (c *Client) PutNext(ctx context.Context, prefix string, value []byte, opts 
 	r.path = "/v1/key"
 	r.query.Set("key", prefix)
 	r.query.Set("sequence", "true")
-	var result api.SequenceResult
-	if err := c.do(ctx, r, into(&result)); err != nil {
-		return nil, err
-	}
-	return &result, nil
+	return call[api.SequenceResult](ctx, c, r)
 }
 
 // Delete deletes a key. A key that does not exist is no error: the result then
@@ -68,11 +60,7 @@ func (c *Client) Delete(ctx context.Context, key string, opts ...DeleteOption) (
 		o.remove(r)
 	}
 	r.path = keyTarget("/v1/kv/", "/v1/key", key, r.query)
-	var result api.DeleteResult
-	if err := c.do(ctx, r, into(&result)); err != nil {
-		return nil, err
-	}
-	return &result, nil
+	return call[api.DeleteResult](ctx, c, r)
 }
 
 // DeleteRange deletes keys in one transaction. An empty prefix is refused, so
@@ -88,9 +76,5 @@ func (c *Client) DeleteRange(ctx context.Context, keys Keys, opts ...DeleteOptio
 	} else {
 		keys.query(r.query)
 	}
-	var result api.DeleteResult
-	if err := c.do(ctx, r, into(&result)); err != nil {
-		return nil, err
-	}
-	return &result, nil
+	return call[api.DeleteResult](ctx, c, r)
 }

@@ -27,22 +27,13 @@ func (l *Leases) Grant(ctx context.Context, ttl time.Duration, opts ...WriteOpti
 // 1 to 2^63-1. One that exists is [ErrLeaseExists].
 func (l *Leases) GrantAs(ctx context.Context, id string, ttl time.Duration, opts ...WriteOption) (*api.Granted, error) {
 	r := newRequest(http.MethodPost, "/v1/leases")
-	if err := r.sendJSON(api.Grant{ID: id, TTLSeconds: ttlSeconds(ttl)}); err != nil {
+	if err := r.setJSON(api.Grant{ID: id, TTLSeconds: seconds(ttl)}); err != nil {
 		return nil, err
 	}
 	for _, o := range opts {
 		o.write(r)
 	}
-	var g api.Granted
-	if err := l.c.do(ctx, r, into(&g)); err != nil {
-		return nil, err
-	}
-	return &g, nil
-}
-
-// ttlSeconds rounds up to milliseconds, of which a node reads no smaller part.
-func ttlSeconds(d time.Duration) float64 {
-	return float64((d+time.Millisecond-1)/time.Millisecond) / 1000
+	return call[api.Granted](ctx, l.c, r)
 }
 
 // Renew lets the time to live of a lease begin anew, counted from this call. It is
@@ -50,11 +41,7 @@ func ttlSeconds(d time.Duration) float64 {
 func (l *Leases) Renew(ctx context.Context, id string) (*api.Granted, error) {
 	r := l.request(http.MethodPost, id, "/keepalive")
 	r.harmless = true
-	var g api.Granted
-	if err := l.c.do(ctx, r, into(&g)); err != nil {
-		return nil, err
-	}
-	return &g, nil
+	return call[api.Granted](ctx, l.c, r)
 }
 
 // RenewMany renews up to 10,000 leases in one step. The answer has a line for each
@@ -65,14 +52,10 @@ func (l *Leases) RenewMany(ctx context.Context, ids []string) (*api.Renewed, err
 	if ids == nil {
 		ids = []string{}
 	}
-	if err := r.sendJSON(api.Renew{IDs: ids}); err != nil {
+	if err := r.setJSON(api.Renew{IDs: ids}); err != nil {
 		return nil, err
 	}
-	var renewed api.Renewed
-	if err := l.c.do(ctx, r, into(&renewed)); err != nil {
-		return nil, err
-	}
-	return &renewed, nil
+	return call[api.Renewed](ctx, l.c, r)
 }
 
 // Revoke ends a lease now and deletes its keys, in one transaction.
@@ -81,11 +64,7 @@ func (l *Leases) Revoke(ctx context.Context, id string, opts ...WriteOption) (*a
 	for _, o := range opts {
 		o.write(r)
 	}
-	var revoked api.Revoked
-	if err := l.c.do(ctx, r, into(&revoked)); err != nil {
-		return nil, err
-	}
-	return &revoked, nil
+	return call[api.Revoked](ctx, l.c, r)
 }
 
 // Lookup reads how long a lease lives at least, and how many keys it has.
@@ -94,11 +73,7 @@ func (l *Leases) Lookup(ctx context.Context, id string, opts ...ReadOption) (*ap
 	for _, o := range opts {
 		o.get(r)
 	}
-	var lease api.Lease
-	if err := l.c.do(ctx, r, into(&lease)); err != nil {
-		return nil, err
-	}
-	return &lease, nil
+	return call[api.Lease](ctx, l.c, r)
 }
 
 // Keys goes through the keys that are attached to a lease, in byte order, page
@@ -111,8 +86,8 @@ func (l *Leases) Keys(ctx context.Context, id string, opts ...ReadOption) iter.S
 			o.get(r)
 		}
 		for {
-			var page api.Lease
-			if err := l.c.do(ctx, r, into(&page)); err != nil {
+			page, err := call[api.Lease](ctx, l.c, r)
+			if err != nil {
 				yield(nil, err)
 				return
 			}
@@ -139,8 +114,8 @@ func (l *Leases) List(ctx context.Context, opts ...ReadOption) iter.Seq2[api.Lea
 			o.get(r)
 		}
 		for {
-			var page api.Leases
-			if err := l.c.do(ctx, r, into(&page)); err != nil {
+			page, err := call[api.Leases](ctx, l.c, r)
+			if err != nil {
 				yield(api.Lease{}, err)
 				return
 			}

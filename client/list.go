@@ -15,11 +15,7 @@ import (
 // List reads one page of keys. If its More is set, [Cursor] with its NextCursor
 // gets the next one.
 func (c *Client) List(ctx context.Context, keys Keys, opts ...ListOption) (*api.List, error) {
-	var l api.List
-	if err := c.do(ctx, listRequest(keys, opts), into(&l)); err != nil {
-		return nil, err
-	}
-	return &l, nil
+	return call[api.List](ctx, c, listRequest(keys, opts))
 }
 
 func listRequest(keys Keys, opts []ListOption) *request {
@@ -35,8 +31,8 @@ func listRequest(keys Keys, opts []ListOption) *request {
 func (c *Client) Count(ctx context.Context, keys Keys, opts ...ListOption) (count, revision uint64, err error) {
 	r := listRequest(keys, opts)
 	r.query.Set("count_only", "true")
-	var l api.List
-	if err := c.do(ctx, r, into(&l)); err != nil {
+	l, err := call[api.List](ctx, c, r)
+	if err != nil {
 		return 0, 0, err
 	}
 	if l.Count != nil {
@@ -51,12 +47,12 @@ func (c *Client) Pages(ctx context.Context, keys Keys, opts ...ListOption) iter.
 	return func(yield func(*api.List, error) bool) {
 		r := listRequest(keys, opts)
 		for {
-			var page api.List
-			if err := c.do(ctx, r, into(&page)); err != nil {
+			page, err := call[api.List](ctx, c, r)
+			if err != nil {
 				yield(nil, err)
 				return
 			}
-			if !yield(&page, nil) || page.NextCursor == "" {
+			if !yield(page, nil) || page.NextCursor == "" {
 				return
 			}
 			r.query.Set("cursor", page.NextCursor)

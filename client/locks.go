@@ -91,11 +91,7 @@ func (c *Client) LockState(ctx context.Context, name string, opts ...ReadOption)
 	for _, o := range opts {
 		o.get(r)
 	}
-	var s api.LockState
-	if err := c.do(ctx, r, into(&s)); err != nil {
-		return nil, err
-	}
-	return &s, nil
+	return call[api.LockState](ctx, c, r)
 }
 
 // Fenced binds a write to the holder of a lock or to a leader, by the Fence of a
@@ -157,7 +153,7 @@ func (s *session) claim(ctx context.Context, target string, ask any, wait bool, 
 	if wait {
 		r.header.Set("Accept", acceptTurn)
 	}
-	if err := r.sendJSON(ask); err != nil {
+	if err := r.setJSON(ask); err != nil {
 		_ = s.end(context.WithoutCancel(ctx))
 		return err
 	}

@@ -14,17 +14,13 @@ import (
 // [KeepFor] make the two that are relative.
 func (c *Client) Compact(ctx context.Context, what api.Compact, opts ...WriteOption) (*api.CompactResult, error) {
 	r := newRequest(http.MethodPost, "/v1/compact")
-	if err := r.sendJSON(what); err != nil {
+	if err := r.setJSON(what); err != nil {
 		return nil, err
 	}
 	for _, o := range opts {
 		o.write(r)
 	}
-	var result api.CompactResult
-	if err := c.do(ctx, r, into(&result)); err != nil {
-		return nil, err
-	}
-	return &result, nil
+	return call[api.CompactResult](ctx, c, r)
 }
 
 // KeepRevisions compacts all but the newest n revisions.
@@ -42,29 +38,43 @@ func (c *Client) Hash(ctx context.Context, opts ...GetOption) (*api.Hash, error)
 	for _, o := range opts {
 		o.get(r)
 	}
-	var h api.Hash
-	if err := c.do(ctx, r, into(&h)); err != nil {
-		return nil, err
+	return call[api.Hash](ctx, c, r)
+}
+
+// Alarms are the conditions of members that an operator has to look at.
+func (c *Client) Alarms(ctx context.Context, opts ...ReadOption) (*api.Alarms, error) {
+	r := newRequest(http.MethodGet, "/v1/alarms")
+	for _, o := range opts {
+		o.get(r)
 	}
-	return &h, nil
+	return call[api.Alarms](ctx, c, r)
+}
+
+// ClearAlarms clears the alarms of a member and of a type; a field of which that is
+// empty fits all, so that the zero value clears every alarm. One whose cause is
+// still there is raised again.
+func (c *Client) ClearAlarms(ctx context.Context, which api.Alarm, opts ...WriteOption) (*api.ClearedAlarms, error) {
+	r := newRequest(http.MethodDelete, "/v1/alarms")
+	if which.Member != "" {
+		r.query.Set("member", which.Member)
+	}
+	if which.Type != "" {
+		r.query.Set("type", which.Type)
+	}
+	for _, o := range opts {
+		o.write(r)
+	}
+	return call[api.ClearedAlarms](ctx, c, r)
 }
 
 // Status is what the node that answers knows of itself and of its cluster.
 func (c *Client) Status(ctx context.Context) (*api.Status, error) {
-	var s api.Status
-	if err := c.do(ctx, newRequest(http.MethodGet, "/v1/status"), into(&s)); err != nil {
-		return nil, err
-	}
-	return &s, nil
+	return call[api.Status](ctx, c, newRequest(http.MethodGet, "/v1/status"))
 }
 
 // Version is the version of the node that answers.
 func (c *Client) Version(ctx context.Context) (*api.Version, error) {
-	var v api.Version
-	if err := c.do(ctx, newRequest(http.MethodGet, "/version"), into(&v)); err != nil {
-		return nil, err
-	}
-	return &v, nil
+	return call[api.Version](ctx, c, newRequest(http.MethodGet, "/version"))
 }
 
 // Ready is nil if some node can serve linearizable requests now. It asks each

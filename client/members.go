@@ -24,7 +24,7 @@ func (c *Client) Member(ctx context.Context, id string) (*api.ClusterMember, err
 // take it. The token is told this once.
 func (c *Client) AddMember(ctx context.Context, m api.AddMember) (*api.AddedMember, error) {
 	r := newRequest(http.MethodPost, membersPath)
-	if err := r.sendJSON(m); err != nil {
+	if err := r.setJSON(m); err != nil {
 		return nil, err
 	}
 	return call[api.AddedMember](ctx, c, r)
@@ -51,7 +51,7 @@ func (c *Client) RemoveMember(ctx context.Context, id string) (*api.ClusterMembe
 func (c *Client) TransferLeader(ctx context.Context, id string) (string, error) {
 	r := newRequest(http.MethodPost, "/v1/cluster/leader")
 	r.harmless = true
-	if err := r.sendJSON(api.TransferLeader{Member: id}); err != nil {
+	if err := r.setJSON(api.TransferLeader{Member: id}); err != nil {
 		return "", err
 	}
 	l, err := call[api.ClusterLeader](ctx, c, r)
@@ -59,13 +59,4 @@ func (c *Client) TransferLeader(ctx context.Context, id string) (string, error) 
 		return "", err
 	}
 	return l.Leader, nil
-}
-
-// call sends a request whose answer is JSON.
-func call[T any](ctx context.Context, c *Client, r *request) (*T, error) {
-	var answer T
-	if err := c.do(ctx, r, into(&answer)); err != nil {
-		return nil, err
-	}
-	return &answer, nil
 }

@@ -257,9 +257,11 @@ func KeepLease() PutOption {
 
 func number(n uint64) string { return strconv.FormatUint(n, 10) }
 
-// duration is written in seconds, of which milliseconds are the smallest part
-// that a node reads. It is rounded up: what is asked for is at least given.
-func duration(d time.Duration) string {
-	ms := (d + time.Millisecond - 1) / time.Millisecond
-	return strconv.FormatFloat(float64(ms)/1000, 'f', -1, 64)
+// seconds is a duration as a node reads it, to the millisecond. It is rounded up:
+// what is asked for is at least given.
+func seconds(d time.Duration) float64 {
+	return float64((d+time.Millisecond-1)/time.Millisecond) / 1000
 }
+
+// duration writes seconds for a query.
+func duration(d time.Duration) string { return strconv.FormatFloat(seconds(d), 'f', -1, 64) }

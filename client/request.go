@@ -50,6 +50,17 @@ func (r *request) between(min string, lo uint64, max string, hi uint64) {
 	}
 }
 
+// setJSON puts v into the body of the request.
+func (r *request) setJSON(v any) *Error {
+	body, err := json.Marshal(v)
+	if err != nil {
+		return invalid("", "The request can't be written as JSON", err)
+	}
+	r.body = body
+	r.header.Set("Content-Type", api.TypeJSON)
+	return nil
+}
+
 // repeatable says that the request may be sent again when it is not known what
 // became of it.
 func (r *request) repeatable() bool {
@@ -92,7 +103,7 @@ func (c *Client) attempt(ctx context.Context, endpoint string, r *request, consu
 	var conn connection
 	hr, err := r.new(conn.trace(ctx), c, endpoint, bytes.NewReader(r.body))
 	if err != nil {
-		return decided, &Error{Problem: api.Problem{Status: 400, Code: api.CodeInvalidArgument, Title: "The request can't be sent"}, Endpoint: endpoint, Cause: err}
+		return decided, invalid(endpoint, "The request can't be sent", err)
 	}
 	resp, err := c.http.Do(hr)
 	if err != nil {
@@ -228,6 +239,15 @@ func isType(resp *http.Response, want string) bool {
 	return err == nil && given == want
 }
 
+// call sends a request and returns its answer, which is JSON.
+func call[T any](ctx context.Context, c *Client, r *request) (*T, error) {
+	var answer T
+	if err := c.do(ctx, r, into(&answer)); err != nil {
+		return nil, err
+	}
+	return &answer, nil
+}
+
 // into reads an answer of JSON into v.
 func into(v any) func(*http.Response) error {
 	return func(resp *http.Response) error {
@@ -245,15 +265,4 @@ func into(v any) func(*http.Response) error {
 		}
 		return nil
 	}
-}
-
-// sendJSON puts v into the body of the request.
-func (r *request) sendJSON(v any) error {
-	body, err := json.Marshal(v)
-	if err != nil {
-		return &Error{Problem: api.Problem{Status: 400, Code: api.CodeInvalidArgument, Title: "The request can't be written as JSON"}, Cause: err}
-	}
-	r.body = body
-	r.header.Set("Content-Type", api.TypeJSON)
-	return nil
 }

@@ -23,7 +23,7 @@ type Registration struct {
 	err error
 }
 
-// Register registers an instance and renews it at a third of its time to live,
+// Register registers an instance and renews it after each third of its time to live,
 // which is 10 s if r has neither one nor a lease, until Deregister or until ctx
 // ends. If the registration is gone meanwhile, because no node answered for longer
 // than it lives, the next renewal makes it anew.
@@ -68,11 +68,11 @@ func (g *Registration) keep(ctx context.Context, r api.Registration, every time.
 func (g *Registration) renew(ctx context.Context, registration api.Registration) error {
 	r := newRequest(http.MethodPut, g.target)
 	r.harmless = true
-	if err := r.sendJSON(registration); err != nil {
+	if err := r.setJSON(registration); err != nil {
 		return err
 	}
-	var i api.Instance
-	return g.c.do(ctx, r, into(&i))
+	_, err := call[api.Instance](ctx, g.c, r)
+	return err
 }
 
 // Err is why the last renewal failed; nil while renewals succeed.
@@ -101,9 +101,11 @@ func (c *Client) Deregister(ctx context.Context, service, instance string) (bool
 func (c *Client) deregister(ctx context.Context, target string) (bool, error) {
 	r := newRequest(http.MethodDelete, target)
 	r.harmless = true
-	var result api.DeleteResult
-	err := c.do(ctx, r, into(&result))
-	return result.Deleted > 0, err
+	result, err := call[api.DeleteResult](ctx, c, r)
+	if err != nil {
+		return false, err
+	}
+	return result.Deleted > 0, nil
 }
 
 // Instance reads a registration. One that is not alive is [ErrNotFound].
@@ -112,11 +114,7 @@ func (c *Client) Instance(ctx context.Context, service, instance string, opts ..
 	for _, o := range opts {
 		o.get(r)
 	}
-	var i api.Instance
-	if err := c.do(ctx, r, into(&i)); err != nil {
-		return nil, err
-	}
-	return &i, nil
+	return call[api.Instance](ctx, c, r)
 }
 
 // Instances goes through the live instances of a service in the order of their
@@ -133,8 +131,8 @@ func (c *Client) Instances(ctx context.Context, service, tag string, opts ...Rea
 			o.get(r)
 		}
 		for {
-			var page api.Instances
-			if err := c.do(ctx, r, into(&page)); err != nil {
+			page, err := call[api.Instances](ctx, c, r)
+			if err != nil {
 				yield(api.Instance{}, err)
 				return
 			}
@@ -161,8 +159,8 @@ func (c *Client) Services(ctx context.Context, opts ...ReadOption) iter.Seq2[str
 			o.get(r)
 		}
 		for {
-			var page api.Services
-			if err := c.do(ctx, r, into(&page)); err != nil {
+			page, err := call[api.Services](ctx, c, r)
+			if err != nil {
 				yield("", err)
 				return
 			}

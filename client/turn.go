@@ -26,7 +26,7 @@ type turn struct {
 
 // ask sends one request and follows what comes of it until the claim is granted,
 // which is read into granted, or refused. A connection that says nothing for too
-// long is given up, though there may be another node that says more.
+// long is given up, since another node may say more.
 func (t *turn) ask(ctx context.Context, r *request, granted any) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

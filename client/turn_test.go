@@ -17,7 +17,7 @@ import (
 	"github.com/cairnkv/cairn/client"
 )
 
-// Who waits is told its place as it moves up.
+// Whoever waits is told their place as they move up.
 func TestLockTellsThePlace(t *testing.T) {
 	ctx := patient(t)
 	c := newClient(t, newNode(t))

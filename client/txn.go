@@ -18,7 +18,7 @@ import (
 func (c *Client) Txn(ctx context.Context, txn api.Txn, opts ...WriteOption) (*api.TxnResult, error) {
 	body, err := json.Marshal(txn)
 	if err != nil {
-		return nil, &Error{Problem: api.Problem{Status: 400, Code: api.CodeInvalidArgument, Title: "The transaction can't be written as JSON"}, Cause: err}
+		return nil, invalid("", "The transaction can't be written as JSON", err)
 	}
 	return c.TxnJSON(ctx, body, opts...)
 }
@@ -31,11 +31,7 @@ func (c *Client) TxnJSON(ctx context.Context, txn []byte, opts ...WriteOption) (
 	for _, o := range opts {
 		o.write(r)
 	}
-	var result api.TxnResult
-	if err := c.do(ctx, r, into(&result)); err != nil {
-		return nil, err
-	}
-	return &result, nil
+	return call[api.TxnResult](ctx, c, r)
 }
 
 // TxnBuilder puts a transaction together; it is done when its Txn is used.

@@ -144,8 +144,8 @@ func (w *watch) request() (*request, *Error) {
 		r = newRequest(http.MethodPost, "/v1/watch")
 		r.write = false
 		body.Watches = o.watched()
-		if err := r.sendJSON(&body); err != nil {
-			return nil, err.(*Error)
+		if err := r.setJSON(&body); err != nil {
+			return nil, err
 		}
 	}
 	r.stream = true

@@ -36,9 +36,9 @@ type watch struct {
 	o     *WatchOptions
 	yield func(WatchMessage, error) bool
 
-	// position is the revision up to which everything was handed out. It is
-	// known to the cluster, too, and so what to go on behind, once placed is
-	// set.
+	// position is the revision up to which everything was handed out. Once
+	// placed is set, the cluster knows it as well, and the watch can go on
+	// behind it.
 	position uint64
 	placed   bool
 	// fresh says that a present state is to come, of which nothing was handed
@@ -273,7 +273,7 @@ func (w *watch) take(endpoint, event string, data []byte) (ending, *Error) {
 // unreadable is the error of a stream that makes no sense.
 func unreadable(endpoint string, cause error) *Error {
 	e := foreign(endpoint, http.StatusOK, "")
-	e.Problem.Title, e.Cause = "A message of the watch can't be read", cause
+	e.Problem.Title, e.Cause = "A message of the stream can't be read", cause
 	return e
 }
 

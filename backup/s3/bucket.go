@@ -8,7 +8,7 @@
 // ~/.aws/credentials, or of the machine's role; they are never in the URL.
 //
 // An object is there once its upload is completed, and not before. What a crash
-// leaves of an upload takes room in the bucket until the first one after a day
+// leaves of an upload takes room in the bucket until the first upload after a day
 // removes it.
 package s3
 
@@ -64,7 +64,7 @@ func Open(address string) (*Bucket, error) {
 	endpoint := cmp.Or(query.Get("endpoint"), os.Getenv("AWS_ENDPOINT_URL_S3"), os.Getenv("AWS_ENDPOINT_URL"), "https://s3.amazonaws.com")
 	service, err := url.Parse(endpoint)
 	if err != nil || service.Scheme != "http" && service.Scheme != "https" || service.Host == "" || service.User != nil || strings.Trim(service.Path, "/") != "" {
-		return nil, fmt.Errorf("the endpoint of the bucket must be http://host:port or https://host:port")
+		return nil, errors.New("the endpoint of the bucket must be http://host:port or https://host:port")
 	}
 	b := &Bucket{name: u.Host, prefix: strings.Trim(u.Path, "/")}
 	if b.prefix != "" {

@@ -25,9 +25,6 @@ import (
 	"github.com/cairnkv/cairn/node"
 )
 
-// patience is how long a test waits for something that is bound to happen.
-const patience = testkit.Patience
-
 const (
 	accessKey = "cairn-test"
 	secretKey = "not-a-secret"

@@ -26,7 +26,7 @@ func unformatted(s *source) []finding {
 	return nil
 }
 
-// marks are notes to oneself, which belong into an issue.
+// marks are notes to oneself, which belong in an issue.
 var marks = regexp.MustCompile(`\b(TO` + `DO|FIX` + `ME|XX` + `X)\b`)
 
 func TestNoMarks(t *testing.T) {

@@ -27,8 +27,8 @@ func Eventually(t testing.TB, what string, holds func() bool) {
 }
 
 // The ports that are given to tests are below those from which the kernel takes the
-// ports of outgoing connections: who stops to listen for a while must find its port
-// free when it comes back.
+// ports of outgoing connections: a node that stops listening for a while must find
+// its port free when it comes back.
 const lowestPort, highestPort = 10_000, 32_000
 
 // given are the ports that this process has given to its tests.
@@ -38,7 +38,7 @@ var given struct {
 }
 
 // FreePorts finds ports of the loopback at which nothing listens, and gives none twice
-// to one process. Another may take one before it is used, which is one in very many.
+// to one process. Another process may take one before it is used, which is very rare.
 func FreePorts(t testing.TB, n int) []int {
 	t.Helper()
 	given.Lock()

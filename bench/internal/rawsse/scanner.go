@@ -49,7 +49,8 @@ const (
 )
 
 // Scan takes the next bytes in and calls fn for each message that they complete,
-// without the empty line at its end, and valid during the call only. At the end of the answer it returns io.EOF.
+// without the empty line at its end, and valid during the call only. At the end of
+// the answer it returns io.EOF.
 func (s *Scanner) Scan(b []byte, fn func(message []byte)) error {
 	for {
 		switch s.state {
@@ -178,21 +179,6 @@ func ID(message []byte) (uint64, bool) {
 	}
 	digits, _, _ = bytes.Cut(digits, []byte("\n"))
 	return number(digits)
-}
-
-// Revision returns the number that the data of a message begins with.
-func Revision(message []byte) (uint64, bool) {
-	const before = "data: {\"revision\":"
-	i := bytes.Index(message, []byte(before))
-	if i < 0 {
-		return 0, false
-	}
-	digits := message[i+len(before):]
-	end := bytes.IndexAny(digits, ",}")
-	if end < 0 {
-		return 0, false
-	}
-	return number(digits[:end])
 }
 
 func number(digits []byte) (n uint64, ok bool) {
