@@ -38,17 +38,23 @@ func (a *app) member() *cobra.Command {
 }
 
 func (a *app) memberList() *cobra.Command {
+	var read readFlags
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List the members and how they are",
-		Args:  arguments(0, 0),
+		Long: `List the members and how they are.
+
+Without a majority nobody can say who belongs to the cluster now; --stale asks one
+node for what it knows.`,
+		Args: arguments(0, 0),
 	}
+	read.register(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		c, err := a.client()
 		if err != nil {
 			return err
 		}
-		cluster, err := c.Cluster(cmd.Context())
+		cluster, err := c.Cluster(cmd.Context(), read.options()...)
 		if err != nil {
 			return err
 		}

@@ -71,10 +71,7 @@ func (l *Leadership) Resign(ctx context.Context) error { return l.end(ctx) }
 
 // Election is who leads, and who would.
 func (c *Client) Election(ctx context.Context, name string, opts ...ReadOption) (*api.ElectionState, error) {
-	r := newRequest(http.MethodGet, electionTarget(name))
-	for _, o := range opts {
-		o.get(r)
-	}
+	r := newRead(electionTarget(name), opts)
 	return call[api.ElectionState](ctx, c, r)
 }
 

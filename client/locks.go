@@ -87,10 +87,7 @@ func (l *Lock) Release(ctx context.Context) error { return l.end(ctx) }
 
 // LockState is who holds a lock and who waits for it.
 func (c *Client) LockState(ctx context.Context, name string, opts ...ReadOption) (*api.LockState, error) {
-	r := newRequest(http.MethodGet, lockTarget(name))
-	for _, o := range opts {
-		o.get(r)
-	}
+	r := newRead(lockTarget(name), opts)
 	return call[api.LockState](ctx, c, r)
 }
 

@@ -43,11 +43,7 @@ func (c *Client) Hash(ctx context.Context, opts ...GetOption) (*api.Hash, error)
 
 // Alarms are the conditions of members that an operator has to look at.
 func (c *Client) Alarms(ctx context.Context, opts ...ReadOption) (*api.Alarms, error) {
-	r := newRequest(http.MethodGet, "/v1/alarms")
-	for _, o := range opts {
-		o.get(r)
-	}
-	return call[api.Alarms](ctx, c, r)
+	return call[api.Alarms](ctx, c, newRead("/v1/alarms", opts))
 }
 
 // ClearAlarms clears the alarms of a member and of a type; a field of which that is

@@ -11,13 +11,14 @@ import (
 const membersPath = "/v1/cluster/members"
 
 // Cluster is who belongs to the cluster, who leads it, and how many voters answer.
-func (c *Client) Cluster(ctx context.Context) (*api.Cluster, error) {
-	return call[api.Cluster](ctx, c, newRequest(http.MethodGet, "/v1/cluster"))
+// Without a majority it fails, but with Stale, which asks what one node knows.
+func (c *Client) Cluster(ctx context.Context, opts ...ReadOption) (*api.Cluster, error) {
+	return call[api.Cluster](ctx, c, newRead("/v1/cluster", opts))
 }
 
 // Member is one member, also one that was removed.
-func (c *Client) Member(ctx context.Context, id string) (*api.ClusterMember, error) {
-	return call[api.ClusterMember](ctx, c, newRequest(http.MethodGet, membersPath+"/"+url.PathEscape(id)))
+func (c *Client) Member(ctx context.Context, id string, opts ...ReadOption) (*api.ClusterMember, error) {
+	return call[api.ClusterMember](ctx, c, newRead(membersPath+"/"+url.PathEscape(id), opts))
 }
 
 // AddMember reserves a place for a node and returns the token with which one can

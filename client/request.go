@@ -40,6 +40,15 @@ func newRequest(method, path string) *request {
 	}
 }
 
+// newRead makes a request that reads.
+func newRead(path string, opts []ReadOption) *request {
+	r := newRequest(http.MethodGet, path)
+	for _, o := range opts {
+		o.get(r)
+	}
+	return r
+}
+
 // between sets the bounds that are not 0.
 func (r *request) between(min string, lo uint64, max string, hi uint64) {
 	if lo > 0 {

@@ -110,10 +110,7 @@ func (c *Client) deregister(ctx context.Context, target string) (bool, error) {
 
 // Instance reads a registration. One that is not alive is [ErrNotFound].
 func (c *Client) Instance(ctx context.Context, service, instance string, opts ...ReadOption) (*api.Instance, error) {
-	r := newRequest(http.MethodGet, serviceTarget(service, instance))
-	for _, o := range opts {
-		o.get(r)
-	}
+	r := newRead(serviceTarget(service, instance), opts)
 	return call[api.Instance](ctx, c, r)
 }
 

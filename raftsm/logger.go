@@ -30,6 +30,8 @@ func adoptLogger(l *slog.Logger) {
 // raftLogger passes on what Dragonboat says. What it calls info is detail to an
 // operator, and so is what its core calls a warning: each step of an election,
 // each proposal that came before its end, and each piece of the log that it reads.
+// That a member can't be reached is a warning, not an error of this one, and one
+// line for each try is enough.
 type raftLogger struct{ pkg string }
 
 func (l raftLogger) log(level slog.Level, format string, args []any) {
@@ -44,12 +46,18 @@ func (l raftLogger) SetLevel(logger.LogLevel)          {}
 func (l raftLogger) Debugf(format string, args ...any) { l.log(slog.LevelDebug-4, format, args) }
 func (l raftLogger) Infof(format string, args ...any)  { l.log(slog.LevelDebug, format, args) }
 
-func (l raftLogger) Errorf(format string, args ...any) { l.log(slog.LevelError, format, args) }
+func (l raftLogger) Errorf(format string, args ...any) {
+	level := slog.LevelError
+	if l.pkg == "transport" {
+		level = slog.LevelWarn
+	}
+	l.log(level, format, args)
+}
 
 func (l raftLogger) Warningf(format string, args ...any) {
 	level := slog.LevelWarn
 	switch l.pkg {
-	case "raft", "config", "logdb":
+	case "raft", "config", "logdb", "transport":
 		level = slog.LevelDebug
 	}
 	l.log(level, format, args)

@@ -1,8 +1,10 @@
 package raftsm
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"syscall"
 	"testing"
@@ -28,6 +30,32 @@ func TestPanicOverDisk(t *testing.T) {
 	told = nil
 	if what := panics(errors.New("invariant")); told != nil || !strings.Contains(fmt.Sprint(what), "invariant") {
 		t.Errorf("told %v, panicked with %v", told, what)
+	}
+}
+
+// TestLogLevels: what is a matter of course is not said above detail.
+func TestLogLevels(t *testing.T) {
+	var said bytes.Buffer
+	before := processLogger.Swap(slog.New(slog.NewTextHandler(&said, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	defer processLogger.Store(before)
+	for _, c := range []struct {
+		pkg  string
+		log  func(raftLogger, string, ...any)
+		want string
+	}{
+		{"dragonboat", raftLogger.Errorf, "ERROR"},
+		{"dragonboat", raftLogger.Warningf, "WARN"},
+		{"dragonboat", raftLogger.Infof, "DEBUG"},
+		{"dragonboat", raftLogger.Debugf, ""},
+		{"raft", raftLogger.Warningf, "DEBUG"},
+		{"transport", raftLogger.Errorf, "WARN"},
+		{"transport", raftLogger.Warningf, "DEBUG"},
+	} {
+		said.Reset()
+		c.log(raftLogger{c.pkg}, "%d words", 2)
+		if got := said.String(); c.want == "" && got != "" || !strings.Contains(got, "level="+c.want) && c.want != "" || c.want != "" && !strings.Contains(got, "2 words") {
+			t.Errorf("%s: %q, want %s", c.pkg, got, c.want)
+		}
 	}
 }
 
