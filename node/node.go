@@ -130,7 +130,8 @@ type Node struct {
 	clock    *leases.Keeper
 	holds    *leases.Renewer
 	guard    *guard
-	peers    *http.Client   // asks other members how they are
+	peers    *http.Client // asks other members how they are
+	timings  *timings
 	schedule *schedule      // of backups, or nil
 	backup   *backup.Chosen // what the node is filled from, or nil
 	server   *httpapi.Server
@@ -151,7 +152,7 @@ func Open(ctx context.Context, cfg Config) (n *Node, err error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
-	n = &Node{cfg: cfg, peers: newPeersClient(), started: time.Now(), failed: make(chan error, 5), closed: make(chan struct{})}
+	n = &Node{cfg: cfg, peers: newPeersClient(), timings: newTimings(), started: time.Now(), failed: make(chan error, 5), closed: make(chan struct{})}
 	// Whatever was started when a later step fails is ended again.
 	defer func() {
 		if err != nil {
@@ -178,7 +179,7 @@ func Open(ctx context.Context, cfg Config) (n *Node, err error) {
 	}
 	n.host, err = raftsm.OpenHost(raftsm.HostConfig{
 		Dir: n.dir, ListenAddress: cfg.PeerListen, PeerFiles: cfg.PeerTLS.files(), Disowned: n.disowned,
-		Fatal: cfg.Fatal, Logger: cfg.Logger,
+		Fatal: cfg.Fatal, Timings: n.timings.told(), Logger: cfg.Logger,
 	})
 	if err != nil {
 		return n, err
@@ -231,9 +232,9 @@ func (n *Node) newServer() *httpapi.Server {
 	id := &n.dir.Identity
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	registerMetrics(registry, n)
+	n.timings.register(registry)
 	n.schedule.registerMetrics(registry)
-	registry.MustRegister(watchMetrics{n.watchers}, peerMetrics{n.host}, storageMetrics{n.shard.Store()})
+	registry.MustRegister(newStatusMetrics(n), watchMetrics{n.watchers}, peerMetrics{n.host}, storageMetrics{n.shard.Store()})
 	return httpapi.New(httpapi.Config{
 		Store:        face{n},
 		Cluster:      membership{n},
@@ -254,7 +255,7 @@ func (n *Node) newServer() *httpapi.Server {
 
 func (n *Node) allowedHosts() []string {
 	hosts := append([]string{}, n.cfg.AllowedHosts...)
-	for _, address := range []string{n.cfg.Listen, n.cfg.Advertise} {
+	for _, address := range []string{n.cfg.Listen, n.address()} {
 		if host, _, err := net.SplitHostPort(address); err == nil && host != "" {
 			hosts = append(hosts, host)
 		}
@@ -282,12 +283,22 @@ func (n *Node) startBackground() {
 	}()
 }
 
-// URL is where clients reach the node.
-func (n *Node) URL() string {
-	if n.cfg.Advertise != "" {
-		return "http://" + n.cfg.Advertise
+// URL is where clients, and the other members, reach the node.
+func (n *Node) URL() string { return "http://" + n.address() }
+
+// address is host and port of URL. A node that listens on all addresses of its
+// machine is reached at the host of its peer address.
+func (n *Node) address() string {
+	listens := n.listener.Addr().String()
+	switch {
+	case n.cfg.Advertise != "":
+		return n.cfg.Advertise
+	case unspecified(listens):
+		host, _, _ := net.SplitHostPort(n.dir.Identity.PeerAddress)
+		_, port, _ := net.SplitHostPort(listens)
+		return net.JoinHostPort(host, port)
 	}
-	return "http://" + n.listener.Addr().String()
+	return listens
 }
 
 // Wait returns when the node has failed, with the reason, or is closed, with
@@ -405,8 +416,14 @@ func (c *Config) complete() error {
 		}
 	}
 	if c.InitialCluster != "" {
-		if _, err := raftsm.ParseInitialCluster(c.InitialCluster); err != nil {
+		members, err := raftsm.ParseInitialCluster(c.InitialCluster)
+		if err != nil {
 			return err
+		}
+		for _, m := range members {
+			if unspecified(m.Address) {
+				return fmt.Errorf("the other members can't reach %s at %q: its peer address needs a host", m.Name, m.Address)
+			}
 		}
 	}
 	if err := c.checkDiscovery(); err != nil {
@@ -415,10 +432,18 @@ func (c *Config) complete() error {
 	if c.Join != "" && (c.InitialCluster != "" || c.RestoreFrom != "") {
 		return errors.New("a node that joins a cluster has neither an initial cluster nor a backup to begin with")
 	}
-	for what, address := range map[string]string{"client": c.Listen, "peer": c.PeerListen, "peer advertise": c.PeerAdvertise, "advertise": c.Advertise} {
-		if err := checkAddress(what, address); err != nil {
+	for _, a := range []struct{ what, address string }{
+		{"client", c.Listen}, {"peer", c.PeerListen}, {"peer advertise", c.PeerAdvertise}, {"advertise", c.Advertise},
+	} {
+		if err := checkAddress(a.what, a.address); err != nil {
 			return err
 		}
+	}
+	if unspecified(c.Advertise) {
+		return fmt.Errorf("nobody can reach the advertised address %q: it needs a host", c.Advertise)
+	}
+	if address := c.peerAddress(); unspecified(address) {
+		return fmt.Errorf("the other members can't reach %q, and the peer address can't change later: give --peer-advertise", address)
 	}
 	if _, port, _ := net.SplitHostPort(cmp.Or(c.peerAddress(), c.peerListen())); port == "0" {
 		return errors.New("the peer address needs a port of its own, not 0: the other members must find it, and it can't change later")
@@ -481,6 +506,13 @@ func checkAddress(what, address string) error {
 		return fmt.Errorf("the %s address %q has no valid port", what, address)
 	}
 	return nil
+}
+
+// unspecified reports whether an address is all of a machine, so none to go to.
+func unspecified(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	ip := net.ParseIP(host)
+	return err == nil && (host == "" || ip != nil && ip.IsUnspecified())
 }
 
 func loopback(address string) bool {

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/cairnkv/cairn/kv"
+	"github.com/cairnkv/cairn/raftsm"
 	"go.uber.org/goleak"
 )
 
@@ -100,6 +102,34 @@ func TestFailedOpen(t *testing.T) {
 
 // TestRefusedConfigs says what a node doesn't start with, and that nothing was
 // made by then.
+// boundTo is a listener at an address.
+type boundTo struct {
+	net.Listener
+	address net.TCPAddr
+}
+
+func (l boundTo) Addr() net.Addr { return &l.address }
+
+// TestURL: others are told where they can reach a node, also where it listens on all
+// addresses.
+func TestURL(t *testing.T) {
+	for _, c := range []struct{ advertise, listens, peer, want string }{
+		{"", "127.0.0.1", "10.0.0.1:7481", "http://127.0.0.1:7480"},
+		{"kv.example.com:80", "0.0.0.0", "10.0.0.1:7481", "http://kv.example.com:80"},
+		{"", "0.0.0.0", "10.0.0.1:7481", "http://10.0.0.1:7480"},
+		{"", "::", "n1.example.com:7481", "http://n1.example.com:7480"},
+		{"", "::", "[fd00::1]:7481", "http://[fd00::1]:7480"},
+	} {
+		n := &Node{
+			cfg: Config{Advertise: c.advertise}, listener: boundTo{address: net.TCPAddr{IP: net.ParseIP(c.listens), Port: 7480}},
+			dir: &raftsm.Dir{Identity: raftsm.Identity{PeerAddress: c.peer}},
+		}
+		if got := n.URL(); got != c.want {
+			t.Errorf("at %s, advertised as %q, with the peer address %s: %s, want %s", c.listens, c.advertise, c.peer, got, c.want)
+		}
+	}
+}
+
 func TestRefusedConfigs(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -122,6 +152,10 @@ func TestRefusedConfigs(t *testing.T) {
 		{"everywhere", Config{Listen: "0.0.0.0:7480"}, "say --insecure"},
 		{"everywhere, without a host", Config{Listen: ":7480"}, "say --insecure"},
 		{"a name that may be anywhere", Config{Listen: "example.com:7480"}, "say --insecure"},
+		{"reached nowhere", Config{Advertise: "0.0.0.0:7480"}, "it needs a host"},
+		{"reached nowhere by peers", Config{PeerListen: "[::]:7481", Insecure: true}, "give --peer-advertise"},
+		{"advertised nowhere to peers", Config{PeerAdvertise: ":7481", Insecure: true}, "give --peer-advertise"},
+		{"nowhere by the cluster", Config{Name: "n1", InitialCluster: "n1=127.0.0.1:7481,n2=0.0.0.0:7481", Insecure: true}, `can't reach n2 at "0.0.0.0:7481"`},
 		{"everywhere, and that is meant", Config{Listen: "0.0.0.0:7480", Insecure: true}, ""},
 		{"peers everywhere", Config{PeerListen: "0.0.0.0:7481", PeerAdvertise: "127.0.0.1:7481"}, "peers would speak without TLS"},
 		{"peers elsewhere", Config{PeerAdvertise: "10.0.0.1:7481"}, "peers would speak without TLS"},
@@ -172,6 +206,46 @@ func TestNoQuorum(t *testing.T) {
 	u.want(200, "cairn_ready 0", "GET", "/metrics", "")
 	if s := n.Status(); s.Leader != 0 || s.Revision != 1 {
 		t.Errorf("status %+v", s)
+	}
+}
+
+// TestTimings: each step of a write and of a linearizable read is timed.
+func TestTimings(t *testing.T) {
+	t.Parallel()
+	n := open(t, config(t))
+	u := newUser(t, n)
+	eventually(t, "the node is ready", func() bool { return n.Ready() == nil })
+	seen := func(name string) (value float64) {
+		_, text, err := u.try("GET", "/metrics", "")
+		must(t, err)
+		for _, line := range strings.Split(text, "\n") {
+			if after, found := strings.CutPrefix(line, name+" "); found {
+				value, err = strconv.ParseFloat(after, 64)
+				must(t, err)
+				return value
+			}
+		}
+		t.Fatalf("there is no %s", name)
+		return 0
+	}
+	counts := []string{"cairn_raft_log_save_seconds_count", "cairn_proposal_seconds_count", "cairn_proposal_commands_total", "cairn_apply_seconds_count"}
+	var before []float64
+	for _, name := range counts {
+		before = append(before, seen(name))
+	}
+	u.want(201, "", "PUT", "/v1/kv/k", "v")
+	for i, name := range counts {
+		if got := seen(name); got <= before[i] {
+			t.Errorf("%s is %v after a put, as before it", name, got)
+		}
+	}
+	rounds := seen("cairn_read_round_seconds_count")
+	u.want(200, "v", "GET", "/v1/kv/k", "")
+	if got := seen("cairn_read_round_seconds_count"); got <= rounds {
+		t.Errorf("%v rounds after a read, as before it", got)
+	}
+	if seen("cairn_proposal_seconds_sum") <= 0 || seen("cairn_proposals_waiting") != 0 {
+		t.Error("a put took no time, or still waits")
 	}
 }
 

@@ -114,6 +114,9 @@ func TestCorruptMember(t *testing.T) {
 		u.want(503, "not ready", "GET", "/readyz", "")
 		u.want(200, "ok", "GET", "/livez", "")
 		u.want(200, `"type":"corrupt"`, "GET", "/v1/status", "")
+		// The alert about members that aren't ready looks at both.
+		u.want(200, "cairn_ready 0", "GET", "/metrics", "")
+		u.want(200, "cairn_restoring 0", "GET", "/metrics", "")
 		u.want(200, n.dir.Identity.MemberID.String(), "GET", "/v1/alarms", "")
 		eventually(t, "it does not lead", func() bool { return !n.shard.IsLeader() })
 	}

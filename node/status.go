@@ -45,43 +45,69 @@ func (n *Node) countRenewals(r *kv.Result) {
 	n.renewals.Add(renewed)
 }
 
-// registerMetrics makes the node's figures visible.
-func registerMetrics(r prometheus.Registerer, n *Node) {
-	gauge := func(name, help string, value func(*kv.Status) float64) {
-		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "cairn", Name: name, Help: help}, func() float64 {
-			s := n.Status()
-			return value(&s)
-		}))
+// statusMetrics shows the node's status. One look at it serves all figures.
+type statusMetrics struct {
+	n       *Node
+	figures []statusFigure
+}
+
+// statusFigure is one gauge or counter of the status.
+type statusFigure struct {
+	desc  *prometheus.Desc
+	kind  prometheus.ValueType
+	value func(n *Node, s *kv.Status) float64
+}
+
+func newStatusMetrics(n *Node) statusMetrics {
+	figure := func(kind prometheus.ValueType, name, help string, value func(*Node, *kv.Status) float64) statusFigure {
+		return statusFigure{prometheus.NewDesc("cairn_"+name, help, nil, nil), kind, value}
 	}
-	r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Namespace: "cairn", Name: "build_info", Help: "1; the labels say what runs.",
-		ConstLabels: prometheus.Labels{"version": n.cfg.Version, "go": runtime.Version(), "member": n.dir.Identity.Name},
-	}, func() float64 { return 1 }))
-	gauge("revision", "Revision of this member's store.", func(s *kv.Status) float64 { return float64(s.Revision) })
-	gauge("compact_revision", "Revision at which history begins.", func(s *kv.Status) float64 { return float64(s.CompactRevision) })
-	gauge("applied_index", "Log index of the newest applied entry.", func(s *kv.Status) float64 { return float64(s.AppliedIndex) })
-	gauge("keys", "Keys that exist.", func(s *kv.Status) float64 { return float64(s.Keys) })
-	gauge("leases", "Leases that exist.", func(s *kv.Status) float64 { return float64(s.Leases) })
-	gauge("idempotency_records", "Remembered answers.", func(s *kv.Status) float64 { return float64(s.IdempotencyRecords) })
-	gauge("disk_bytes", "Bytes that the store takes on disk.", func(s *kv.Status) float64 { return float64(s.DiskBytes) })
-	gauge("quota_bytes", "Bytes that the store may take on disk.", func(s *kv.Status) float64 { return float64(s.QuotaBytes) })
-	gauge("disk_free_bytes", "Bytes that the file system has left.", func(s *kv.Status) float64 { return float64(s.DiskFreeBytes) })
-	gauge("term", "Raft term.", func(s *kv.Status) float64 { return float64(s.Term) })
-	gauge("has_leader", "1 if this member knows a leader.", func(s *kv.Status) float64 { return oneIf(s.Leader != 0) })
-	gauge("is_leader", "1 if this member leads.", func(s *kv.Status) float64 { return oneIf(s.Leader == s.Replica) })
-	r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Namespace: "cairn", Name: "leases_held", Help: "Leases that connections to this member hold.",
-	}, func() float64 { return float64(n.holds.Held()) }))
-	gauge("restoring", "1 while this member's store is being filled from a backup.", func(*kv.Status) float64 { return oneIf(n.serving() != nil) })
-	gauge("ready", "1 while linearizable rounds succeed.", func(*kv.Status) float64 { return oneIf(n.Ready() == nil) })
-	counter := func(name, help string, value func() uint64) {
-		r.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: "cairn", Name: name, Help: help}, func() float64 {
-			return float64(value())
-		}))
+	gauge := func(name, help string, value func(*Node, *kv.Status) float64) statusFigure {
+		return figure(prometheus.GaugeValue, name, help, value)
 	}
-	counter("lease_renewals_total", "Leases that were renewed through this member.", n.renewals.Load)
-	counter("leases_expired_total", "Leases that this member has ended as the leader.", n.clock.Expired)
-	gauge("alarms", "Active alarms of all members.", func(s *kv.Status) float64 { return float64(len(s.Alarms)) })
+	counter := func(name, help string, value func(*Node, *kv.Status) float64) statusFigure {
+		return figure(prometheus.CounterValue, name, help, value)
+	}
+	build := prometheus.NewDesc("cairn_build_info", "1; the labels say what runs.", nil,
+		prometheus.Labels{"version": n.cfg.Version, "go": runtime.Version(), "member": n.dir.Identity.Name})
+	return statusMetrics{n, []statusFigure{
+		{build, prometheus.GaugeValue, func(*Node, *kv.Status) float64 { return 1 }},
+		gauge("revision", "Revision of this member's store.", func(_ *Node, s *kv.Status) float64 { return float64(s.Revision) }),
+		gauge("compact_revision", "Revision at which history begins.", func(_ *Node, s *kv.Status) float64 { return float64(s.CompactRevision) }),
+		gauge("applied_index", "Log index of the newest applied entry.", func(_ *Node, s *kv.Status) float64 { return float64(s.AppliedIndex) }),
+		gauge("keys", "Keys that exist.", func(_ *Node, s *kv.Status) float64 { return float64(s.Keys) }),
+		gauge("leases", "Leases that exist.", func(_ *Node, s *kv.Status) float64 { return float64(s.Leases) }),
+		gauge("idempotency_records", "Remembered answers.", func(_ *Node, s *kv.Status) float64 { return float64(s.IdempotencyRecords) }),
+		gauge("disk_bytes", "Bytes that the store takes on disk.", func(_ *Node, s *kv.Status) float64 { return float64(s.DiskBytes) }),
+		gauge("quota_bytes", "Bytes that the store may take on disk.", func(_ *Node, s *kv.Status) float64 { return float64(s.QuotaBytes) }),
+		gauge("disk_free_bytes", "Bytes that the file system has left.", func(_ *Node, s *kv.Status) float64 { return float64(s.DiskFreeBytes) }),
+		gauge("term", "Raft term.", func(_ *Node, s *kv.Status) float64 { return float64(s.Term) }),
+		gauge("has_leader", "1 if this member knows a leader.", func(_ *Node, s *kv.Status) float64 { return oneIf(s.Leader != 0) }),
+		gauge("is_leader", "1 if this member leads.", func(_ *Node, s *kv.Status) float64 { return oneIf(s.Leader == s.Replica) }),
+		gauge("restoring", "1 while this member's store is being filled from a backup.", func(n *Node, _ *kv.Status) float64 { return oneIf(!n.restored()) }),
+		gauge("ready", "1 while linearizable rounds succeed.", func(n *Node, _ *kv.Status) float64 { return oneIf(n.Ready() == nil) }),
+		gauge("alarms", "Active alarms of all members.", func(_ *Node, s *kv.Status) float64 { return float64(len(s.Alarms)) }),
+		gauge("leases_held", "Leases that connections to this member hold.", func(n *Node, _ *kv.Status) float64 { return float64(n.holds.Held()) }),
+		gauge("proposals_waiting", "Commands that wait on this member to be proposed.", func(n *Node, _ *kv.Status) float64 { return float64(n.shard.Waiting()) }),
+		counter("lease_renewals_total", "Leases that were renewed through this member.", func(n *Node, _ *kv.Status) float64 { return float64(n.renewals.Load()) }),
+		counter("leases_expired_total", "Leases that this member has ended as the leader.", func(n *Node, _ *kv.Status) float64 { return float64(n.clock.Expired()) }),
+	}}
+}
+
+// Describe implements prometheus.Collector.
+func (m statusMetrics) Describe(ch chan<- *prometheus.Desc) {
+	for i := range m.figures {
+		ch <- m.figures[i].desc
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (m statusMetrics) Collect(ch chan<- prometheus.Metric) {
+	s := m.n.Status()
+	for i := range m.figures {
+		f := &m.figures[i]
+		ch <- prometheus.MustNewConstMetric(f.desc, f.kind, f.value(m.n, &s))
+	}
 }
 
 func oneIf(b bool) float64 {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/cairnkv/cairn/kv"
 	"github.com/cairnkv/cairn/storage"
@@ -32,6 +33,8 @@ type Callbacks struct {
 type machine struct {
 	store     *storage.Store
 	callbacks Callbacks
+	// timed is told how long it took to apply what Update is called with.
+	timed func(time.Duration)
 	// deliver hands the results of an entry to whoever proposed it here.
 	deliver func(seq uint64, results []*kv.Result)
 	// incarnation is this process's.
@@ -66,6 +69,7 @@ type delivery struct {
 // Update applies entries and commits them together. Nothing is answered before
 // the commit.
 func (m *machine) Update(entries []sm.Entry) ([]sm.Entry, error) {
+	began := time.Now()
 	b, err := m.store.NewBatch()
 	if err != nil {
 		return nil, m.stop(err)
@@ -90,6 +94,7 @@ func (m *machine) Update(entries []sm.Entry) ([]sm.Entry, error) {
 	if err != nil {
 		return nil, m.stop(err)
 	}
+	m.timed(time.Since(began))
 	// Nothing is answered any more by a member that has just learned that its
 	// content is wrong.
 	if applied.Alarms {

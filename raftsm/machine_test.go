@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cairnkv/cairn/kv"
 	"github.com/cairnkv/cairn/raftsm/raftlog"
@@ -135,6 +136,7 @@ func (b *machines) open(name, dir string) *driven {
 	must(b.t, err)
 	m := &driven{dir: dir}
 	m.machine = &machine{
+		timed: func(time.Duration) {},
 		store: store, incarnation: incarnation(name), revisions: newRevisionWaiters(), log: newLogCut(defaultSnapshotEntries, raftlog.Length{}),
 		fatal:  func(err error) { fmt.Fprintf(&m.said, "fatal: %v\n", err) },
 		closed: make(chan struct{}),

@@ -74,6 +74,8 @@ type proposer struct {
 	elected func() <-chan struct{}
 	// leads reports whether this replica leads.
 	leads func() bool
+	// replicated is told of each entry that is applied here; see Timings.
+	replicated func(commands int, took time.Duration)
 
 	quit chan struct{} // closed by close
 	wg   sync.WaitGroup
@@ -106,6 +108,7 @@ type flight struct {
 func newProposer(incarnation kv.LeaseID, timeout time.Duration) *proposer {
 	p := &proposer{incarnation: incarnation, timeout: timeout, longAfter: longQueueAfter, quit: make(chan struct{}), elected: never}
 	p.leads = func() bool { return false }
+	p.replicated = func(int, time.Duration) {}
 	p.mu.work.L = &p.mu.Mutex
 	p.mu.flying = map[uint64]*flight{}
 	return p
@@ -118,18 +121,11 @@ func never() <-chan struct{} { return nil }
 func (p *proposer) start() {
 	p.wg.Go(p.patrol)
 	for range flights {
-		p.wg.Add(1)
-		go func() {
-			defer p.wg.Done()
-			p.fly()
-		}()
+		p.wg.Go(p.fly)
 	}
 }
 
-// Propose replicates a command and waits for its result. When ctx ends it returns
-// soon, within patrolEvery, and the command may be applied. It keeps nothing of the
-// command. A command that the members could not decode, or that is too
-// large, is refused.
+// Propose implements Shard.Propose.
 func (p *proposer) Propose(ctx context.Context, c *kv.Command) (*kv.Result, error) {
 	if err := c.Check(); err != nil {
 		return nil, err
@@ -161,6 +157,13 @@ func (p *proposer) Propose(ctx context.Context, c *kv.Command) (*kv.Result, erro
 		pendingPool.Put(w)
 	}
 	return result, err
+}
+
+// waiting is how many commands no flight has taken.
+func (p *proposer) waiting() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.mu.queue)
 }
 
 // full is why a command can't be queued now, or nil. The mutex is held.
@@ -216,7 +219,7 @@ func (p *proposer) fly() {
 func (p *proposer) take() *flight {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for p.dropLate(); len(p.mu.queue) == 0; p.dropLate() {
+	for p.dropLate(); len(p.mu.queue) == 0 || p.tooFar(); p.dropLate() {
 		if p.mu.closed {
 			return nil
 		}
@@ -240,6 +243,19 @@ func (p *proposer) take() *flight {
 	f.seq = p.mu.seq
 	p.mu.flying[f.seq] = f
 	return f
+}
+
+// tooFar reports whether another entry would be so far ahead of one that is still in
+// the air that the state machine would not know that one any more, and refuse it as a
+// repetition. Those behind an entry that was lost on its way to the leader get
+// there. The mutex is held.
+func (p *proposer) tooFar() bool {
+	for seq := range p.mu.flying {
+		if p.mu.seq+1-seq >= storage.WindowEntries {
+			return true
+		}
+	}
+	return false
 }
 
 // dropLate refuses what has waited for more than half of its time. It would be
@@ -310,7 +326,7 @@ func (p *proposer) replicate(f *flight) {
 				// entry was applied inside a snapshot that took the state's
 				// place, and nobody here knows what it gave.
 				if left := p.end(f); len(left) > 0 {
-					fail(left, kv.Errorf(kv.OutcomeUnknown, "the write was applied, but its result is not known on this node; read to see"))
+					fail(left, kv.Errorf(kv.OutcomeUnknown, "the write may be applied, but its result is not known on this node; read to see"))
 				}
 				return
 			case outcome.Dropped():
@@ -377,6 +393,7 @@ func (p *proposer) deliver(seq uint64, results []*kv.Result) {
 	commands := f.commands
 	f.commands = nil // theirs again, as soon as they are told
 	p.mu.Unlock()
+	p.replicated(len(commands), time.Since(f.deadline.Add(-p.timeout)))
 	for i, w := range commands {
 		if w != nil {
 			w.result = results[i]
@@ -392,7 +409,11 @@ func (p *proposer) land(f *flight, err error) { fail(p.end(f), err) }
 func (p *proposer) end(f *flight) []*pending {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	far := p.tooFar()
 	delete(p.mu.flying, f.seq)
+	if far {
+		p.mu.work.Broadcast()
+	}
 	commands := f.commands
 	f.commands, f.landed = nil, true
 	return commands
@@ -483,7 +504,3 @@ func (p *proposer) close() {
 	}
 	p.wg.Wait()
 }
-
-// A proposer never has more entries in the air than the state machine can tell
-// apart.
-var _ [storage.WindowEntries - flights]struct{}

@@ -6,10 +6,12 @@ import (
 	"errors"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/cairnkv/cairn/kv"
+	"github.com/cairnkv/cairn/storage"
 	"github.com/lni/dragonboat/v4"
 )
 
@@ -76,13 +78,6 @@ func (l *fakeLog) receive(entry []byte, _ time.Duration) (*dragonboat.RequestSta
 	return nil, err
 }
 
-// waiting is how many commands no flight has taken.
-func (l *fakeLog) waiting() int {
-	l.proposer.mu.Lock()
-	defer l.proposer.mu.Unlock()
-	return len(l.proposer.mu.queue)
-}
-
 func (l *fakeLog) proposals() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -122,6 +117,44 @@ func (l *fakeLog) occupy(t *testing.T) (wait func()) {
 		for _, wait := range waits {
 			wait()
 		}
+	}
+}
+
+// TestEntriesStayApart: while an entry is on its way, none is proposed that would push
+// its number out of what the state machine remembers.
+func TestEntriesStayApart(t *testing.T) {
+	gate := make(chan struct{})
+	l := startProposer(t, time.Minute, func(n int) (bool, error) {
+		if n == 1 {
+			<-gate
+		}
+		return true, dragonboat.ErrTimeout
+	})
+	var timed atomic.Int64
+	l.replicated = func(commands int, _ time.Duration) { timed.Add(int64(commands)) }
+	_, firstErr, first := l.proposeAll([]*kv.Command{put("first", "")})
+	eventually(t, "the first entry is away", func() bool { return l.proposals() == 1 })
+	for range storage.WindowEntries - 1 {
+		if _, err := l.Propose(t.Context(), put("k", "")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, restErrs, rest := l.proposeAll([]*kv.Command{put("a", ""), put("b", ""), put("c", "")})
+	eventually(t, "the others wait", func() bool { return l.waiting() == 3 || l.proposals() > storage.WindowEntries })
+	close(gate)
+	first()
+	rest()
+	if err := errors.Join(append(restErrs, firstErr...)...); err != nil {
+		t.Fatal(err)
+	}
+	highest := uint64(0)
+	for _, e := range l.entries {
+		if highest = max(highest, e.seq); highest-e.seq >= storage.WindowEntries {
+			t.Errorf("entry %d came behind %d", e.seq, highest)
+		}
+	}
+	if n := timed.Load(); n != storage.WindowEntries+3 {
+		t.Errorf("%d commands were timed", n)
 	}
 }
 

@@ -2,6 +2,7 @@ package raftsm
 
 import (
 	"context"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,6 +30,8 @@ type rounds struct {
 	readIndex func(timeout time.Duration) (*dragonboat.RequestState, error)
 	// elected returns a channel that is closed at the next election.
 	elected func() <-chan struct{}
+	// confirmed is told how long each completed round took.
+	confirmed func(took time.Duration)
 
 	// lastBegan is when the last completed round began, in Unix nanoseconds of
 	// a clock that is monotonic in this process; 0 if none was completed.
@@ -59,7 +62,7 @@ type round struct {
 
 func newRounds(timeout time.Duration) *rounds {
 	return &rounds{
-		timeout: timeout, started: time.Now(), elected: never,
+		timeout: timeout, started: time.Now(), elected: never, confirmed: func(time.Duration) {},
 		kick: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{}),
 	}
 }
@@ -140,6 +143,7 @@ func (r *rounds) make(deadline time.Time) error {
 				rs.Release()
 				if outcome.Completed() {
 					r.lastBegan.Store(int64(began.Sub(r.started)) + 1)
+					r.confirmed(time.Since(began))
 					return nil
 				}
 			case <-elected:
@@ -158,7 +162,7 @@ func (r *rounds) make(deadline time.Time) error {
 func (r *rounds) age() time.Duration {
 	began := r.lastBegan.Load()
 	if began == 0 {
-		return 1<<63 - 1
+		return math.MaxInt64
 	}
 	return time.Since(r.started) - time.Duration(began)
 }

@@ -59,8 +59,10 @@ type HostConfig struct {
 	Disowned func(error)
 	// Fatal is called, from any goroutine, when the Raft log can't be written any
 	// more, and must end the process. Dragonboat panics if it is nil or returns.
-	Fatal  func(error)
-	Logger *slog.Logger
+	Fatal func(error)
+	// Timings are told how long the steps of writes and reads take.
+	Timings Timings
+	Logger  *slog.Logger
 }
 
 // Host is a node's Dragonboat: its connections to the peers and its Raft log.
@@ -68,6 +70,7 @@ type Host struct {
 	nh        *dragonboat.NodeHost
 	log       *raftlog.Log
 	dir       *Dir
+	timings   Timings
 	leader    leaderEvents
 	transport *transport.Transport
 	join      sync.Once // of the transport, with the first shard
@@ -103,7 +106,8 @@ func (l *leaderEvents) next() <-chan struct{} {
 // OpenHost starts Dragonboat in the data directory.
 func OpenHost(cfg HostConfig) (*Host, error) {
 	adoptLogger(cfg.Logger)
-	h := &Host{dir: cfg.Dir, leader: leaderEvents{elected: make(chan struct{})}}
+	h := &Host{dir: cfg.Dir, timings: cfg.Timings, leader: leaderEvents{elected: make(chan struct{})}}
+	h.timings.complete()
 	id := &cfg.Dir.Identity
 	nhc := config.NodeHostConfig{
 		DeploymentID:        deploymentID(id.ClusterID),
@@ -123,7 +127,7 @@ func OpenHost(cfg HostConfig) (*Host, error) {
 	}
 	nhc.Expert.TransportFactory = h.transport.Factory()
 	nhc.Expert.FS = arrivingFS{vfs.Default}
-	h.log = raftlog.Apply(&nhc, cfg.Fatal)
+	h.log = raftlog.Apply(&nhc, cfg.Fatal, h.timings.LogSaved)
 	nh, err := newNodeHost(nhc)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("start Raft in %s: %w", nhc.NodeHostDir, err), h.transport.Close())
@@ -194,12 +198,12 @@ type Shard struct {
 	replica uint64
 	// life guards the start and the end of the replica, and lone, which says that
 	// it runs with the timing of a cluster of one.
-	life    sync.Mutex
-	lone    bool
-	ended   bool
-	store   *storage.Store
-	machine *machine
-	*proposer
+	life     sync.Mutex
+	lone     bool
+	ended    bool
+	store    *storage.Store
+	machine  *machine
+	proposer *proposer
 	rounds   *rounds
 	scrubber *scrubber
 	// quarantine is a Quarantine.
@@ -284,11 +288,12 @@ func (s *Shard) start(hasLog bool) error {
 	}
 	s.proposer.elected, s.rounds.elected = h.leader.next, h.leader.next
 	s.proposer.leads = s.IsLeader
+	s.proposer.replicated, s.rounds.confirmed = h.timings.Replicated, h.timings.Confirmed
 	s.scrubber = newScrubber(s)
 	s.machine = &machine{
 		alarms: s.lookAtAlarms, scrub: s.scrubber.take, trusted: func() bool { return s.Quarantine() == Sound },
 		log:   newLogCut(s.cfg.SnapshotEntries, length),
-		store: s.store, callbacks: s.cfg.Callbacks, deliver: s.proposer.deliver, incarnation: incarnation,
+		store: s.store, callbacks: s.cfg.Callbacks, timed: h.timings.Applied, deliver: s.proposer.deliver, incarnation: incarnation,
 		revisions: newRevisionWaiters(), fatal: s.cfg.Fatal, closed: make(chan struct{}),
 	}
 	s.lookAtAlarms()
@@ -304,6 +309,18 @@ func (s *Shard) start(hasLog bool) error {
 	go s.cutLog()
 	return nil
 }
+
+// Propose replicates a command and waits for its result. When ctx ends it returns
+// soon, within patrolEvery, and the command may be applied. It keeps nothing of the
+// command. Errors are *kv.Error: a command that the members could not decode, or that
+// is too large, is refused, as is one that would wait too long (kv.Busy); of the
+// others only kv.OutcomeUnknown leaves open whether it is applied.
+func (s *Shard) Propose(ctx context.Context, c *kv.Command) (*kv.Result, error) {
+	return s.proposer.Propose(ctx, c)
+}
+
+// Waiting is how many commands wait here to be proposed.
+func (s *Shard) Waiting() int { return s.proposer.waiting() }
 
 // run starts the replica itself.
 func (s *Shard) run(hasLog bool) error {

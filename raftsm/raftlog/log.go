@@ -4,6 +4,7 @@ import (
 	"errors"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/lni/dragonboat/v4/config"
 	"github.com/lni/dragonboat/v4/plugin/tan"
@@ -17,11 +18,18 @@ type Log struct {
 	created bool
 
 	failure *failure
+	// saved is told how long each save took that was made durable.
+	saved func(time.Duration)
 
 	open atomic.Pointer[store] // nil before the NodeHost opened it and after it closed it
 }
 
-func newLog(fatal func(error)) *Log { return &Log{failure: &failure{tell: fatal}} }
+func newLog(fatal func(error), saved func(time.Duration)) *Log {
+	if saved == nil {
+		saved = func(time.Duration) {}
+	}
+	return &Log{failure: &failure{tell: fatal}, saved: saved}
+}
 
 // Has reports whether there is a log of a replica, as far as its bootstrap
 // record says, which is the first thing that is saved of a replica. It is to be
@@ -70,7 +78,7 @@ func (f factory) Create(nhc config.NodeHostConfig, busy config.LogDBCallback, di
 	if f.log.created {
 		return nil, errors.New("raftlog: a Log serves one NodeHost, once")
 	}
-	s, err := openStore(nhc, busy, dirs, wals, tan.Factory.Create, f.log.failure, func() { f.log.open.Store(nil) })
+	s, err := openStore(nhc, busy, dirs, wals, tan.Factory.Create, f.log)
 	if err != nil {
 		return nil, err
 	}

@@ -48,8 +48,11 @@ const entriesPerRead = 256
 // fatal, if not nil, is told of the first write or sync of the open log that
 // fails, from any goroutine, and should end the process: nobody knows what the
 // disk holds then, and Dragonboat, if fatal returns, panics.
-func Apply(nhc *config.NodeHostConfig, fatal func(error)) *Log {
-	l := newLog(fatal)
+//
+// saved, if not nil, is told how long it took to make something durable, from any
+// goroutine, and must not block.
+func Apply(nhc *config.NodeHostConfig, fatal func(error), saved func(time.Duration)) *Log {
+	l := newLog(fatal, saved)
 	nhc.Expert.LogDB = logDBConfig()
 	nhc.Expert.Engine = engineConfig()
 	nhc.Expert.LogDBFactory = factory{l}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"math"
 	"sync"
+	"time"
 
 	"github.com/lni/dragonboat/v4/config"
 	"github.com/lni/dragonboat/v4/raftio"
@@ -30,6 +31,7 @@ type store struct {
 	// and each of the others may begin a new file in between.
 	saving sync.RWMutex
 
+	saved func(time.Duration) // see Log
 	// scratch has one slice a worker: the updates of its SaveRaftState.
 	scratch [][]pb.Update
 }
@@ -39,7 +41,7 @@ var _ raftio.ILogDB = (*store)(nil)
 // create makes the log store underneath.
 type create func(config.NodeHostConfig, config.LogDBCallback, []string, []string) (raftio.ILogDB, error)
 
-func openStore(nhc config.NodeHostConfig, busy config.LogDBCallback, dirs, wals []string, create create, failure *failure, closed func()) (_ *store, err error) {
+func openStore(nhc config.NodeHostConfig, busy config.LogDBCallback, dirs, wals []string, create create, log *Log) (_ *store, err error) {
 	fsys := nhc.Expert.FS
 	dir := dirs[0]
 	file, ms, found, err := openRecord(fsys, dir)
@@ -55,7 +57,7 @@ func openStore(nhc config.NodeHostConfig, busy config.LogDBCallback, dirs, wals 
 	if err != nil {
 		return nil, err
 	}
-	nhc.Expert.FS = newDurableFS(fsys, failure)
+	nhc.Expert.FS = newDurableFS(fsys, log.failure)
 	under, err := create(nhc, busy, dirs, wals)
 	if err != nil {
 		return nil, err
@@ -70,16 +72,17 @@ func openStore(nhc config.NodeHostConfig, busy config.LogDBCallback, dirs, wals 
 			return nil, errors.Join(err, under.Close())
 		}
 	}
-	failure.armed.Store(true)
+	log.failure.armed.Store(true)
 	return &store{
 		ILogDB:   under,
-		failure:  failure,
+		failure:  log.failure,
+		saved:    log.saved,
 		recent:   newRecent(),
 		fsys:     fsys,
 		dir:      dir,
 		bad:      bad,
 		recorder: newRecorder(file, ms, RecordInterval),
-		closed:   closed,
+		closed:   func() { log.open.Store(nil) },
 		scratch:  make([][]pb.Update, nhc.Expert.Engine.ExecShards),
 	}, nil
 }
@@ -122,9 +125,11 @@ func (s *store) saveRaftState(updates []pb.Update, worker uint64) error {
 	if len(save) == 0 {
 		return nil
 	}
+	began := time.Now()
 	if err := s.ILogDB.SaveRaftState(save, worker); err != nil {
 		return err
 	}
+	s.saved(time.Since(began))
 	for i := range save {
 		s.recent.save(&save[i])
 		if err := s.after(&save[i]); err != nil {
