@@ -39,11 +39,26 @@ func (f face) Wait(ctx context.Context, c kv.Consistency) error { return f.n.sha
 type past struct{ n *Node }
 
 func (p past) View() (watchers.View, error) {
-	if p.n.quarantined() != nil {
+	v, err := p.n.view()
+	var refused *kv.Error
+	switch {
+	case errors.As(err, &refused):
 		return nil, watchers.ErrDraining // clients go on elsewhere
+	case err != nil:
+		return nil, err
 	}
-	v, err := p.n.shard.Store().View()
+	return v, nil
+}
+
+// view pins the state for a reader. Whether it can be trusted is asked after that:
+// what was pinned before the alarm came isn't shown.
+func (n *Node) view() (*storage.View, error) {
+	v, err := n.shard.Store().View()
 	if err != nil {
+		return nil, err
+	}
+	if err := n.quarantined(); err != nil {
+		v.Close()
 		return nil, err
 	}
 	return v, nil
@@ -59,10 +74,7 @@ func (f face) Get(key []byte) (e kv.Entry, found bool, revision uint64, err erro
 }
 
 func (f face) View() (httpapi.View, error) {
-	if err := f.n.quarantined(); err != nil {
-		return nil, err
-	}
-	v, err := f.n.shard.Store().View()
+	v, err := f.n.view()
 	if err != nil {
 		return nil, err
 	}

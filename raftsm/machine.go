@@ -183,20 +183,39 @@ func (m *machine) Sync() error {
 // PrepareSnapshot pins the state.
 func (m *machine) PrepareSnapshot() (any, error) { return m.store.View() }
 
-// SaveSnapshot streams a pinned state. Errors are turned into the one that
-// Dragonboat takes for a stream that failed: any other would end the process.
+// SaveSnapshot streams a pinned state. That the other side went away is turned into
+// the error that Dragonboat takes for a stream that failed: any other would end the
+// process, as one of the disk does.
 func (m *machine) SaveSnapshot(pinned any, w io.Writer, stop <-chan struct{}) error {
 	v := pinned.(*storage.View)
 	defer v.Close()
 	defer m.log.hold()()
-	switch err := v.Save(newBeside(nil, w, stop), stop); {
+	to := &stream{w: w}
+	switch err := v.Save(newBeside(nil, to, stop), stop); {
 	case err == nil:
 		return nil
 	case errors.Is(err, storage.ErrStopped):
 		return sm.ErrSnapshotStopped
-	default:
+	case to.err != nil:
 		return fmt.Errorf("%w: %w", sm.ErrSnapshotStreaming, err)
+	default:
+		return m.stop(fmt.Errorf("read the store for a snapshot: %w", err))
 	}
+}
+
+// stream remembers whether writing to it failed.
+type stream struct {
+	w   io.Writer
+	err error
+}
+
+// Write implements io.Writer.
+func (s *stream) Write(p []byte) (int, error) {
+	n, err := s.w.Write(p)
+	if err != nil {
+		s.err = err
+	}
+	return n, err
 }
 
 // RecoverFromSnapshot replaces the state by a snapshot.

@@ -196,6 +196,7 @@ func (s *Shard) leaveAlone() error {
 	}
 	s.host.stopping.Store(true)
 	if err := s.host.nh.StopReplica(s.cfg.Shard, s.replica); err != nil {
+		s.host.stopping.Store(false)
 		return err
 	}
 	<-s.machine.closed
@@ -214,6 +215,7 @@ func (s *Shard) leaveAlone() error {
 		select {
 		case <-time.After(restartPause):
 		case <-s.quit:
+			close(s.machine.closed) // nothing runs for which Close would have to wait
 			return kv.Errorf(kv.ShuttingDown, "this node is shutting down")
 		}
 	}

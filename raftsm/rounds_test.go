@@ -183,7 +183,7 @@ func TestRevisionWaiters(t *testing.T) {
 		return func() bool {
 			w.mu.Lock()
 			defer w.mu.Unlock()
-			return len(w.waiting) == n
+			return len(w.queue) == n
 		}
 	}
 	advance := func(to uint64) {
