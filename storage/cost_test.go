@@ -2,6 +2,7 @@ package storage
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -145,7 +146,7 @@ func TestCostOfReadsUnderManyVersions(t *testing.T) {
 	// The same in steps of the iterator: a constant number a key.
 	mustView(t, old, func(v *View) {
 		for _, revision := range []uint64{newestRevision, keys * many / 2, keys + 1} {
-			c, err := newPastCursor(v.snap, kv.Range{}, revision)
+			c, err := newPastCursor(v.snap, kv.Range{}, revision, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -189,6 +190,60 @@ func TestCostWithoutValues(t *testing.T) {
 	}), 3*budget)
 }
 
+// The keys that a queue has left behind cost its next reader nothing, and a read of
+// the past that has to walk over them can be ended.
+func TestCostOfDeletedKeys(t *testing.T) {
+	const gone = 50_000
+	s, _ := settled(t, func(s *Store) {
+		bulk(t, s, gone, func(i int) string { return fmt.Sprintf("q/%07d", i) }, "v", kv.LeaseID{})
+		run(t, s, "put p 1; put q/0030000x 2; put r 3; delete q/0000000..q/0030000; delete q/0030001..q0; put r 4")
+	})
+	defer closeStore(t, s)
+	q := kv.Range{Start: []byte("q/"), End: []byte("q0")}
+	mustView(t, s, func(v *View) {
+		for _, move := range []struct {
+			name         string
+			first, after func(*pastCursor) bool
+			want         string
+		}{
+			{"forwards", (*pastCursor).first, (*pastCursor).next, "[q/0030000 q/0030000x]"},
+			{"backwards", (*pastCursor).last, (*pastCursor).prev, "[q/0030000x q/0030000]"},
+		} {
+			c, err := newPastCursor(v.snap, q, newestRevision, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var keys []string
+			for ok := move.first(c); ok; ok = move.after(c) {
+				keys = append(keys, string(c.key()))
+			}
+			if err := c.err(); err != nil || fmt.Sprint(keys) != move.want {
+				t.Errorf("%s: %q, %v", move.name, keys, err)
+			}
+			steps := 0
+			const kind = pebble.InternalIterCall
+			for _, it := range []*pebble.Iterator{c.it, c.live.it} {
+				st := it.Stats()
+				steps += st.ForwardSeekCount[kind] + st.ForwardStepCount[kind] + st.ReverseSeekCount[kind] + st.ReverseStepCount[kind]
+			}
+			c.close()
+			atMost(t, "steps past deleted keys "+move.name, int64(steps), 200)
+		}
+	})
+
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	mustView(t, s, func(v *View) {
+		for _, descending := range []bool{false, true} {
+			// Everything in it was deleted.
+			_, err := v.List(ctx, &kv.Query{Range: kv.Range{Start: []byte("q/003000x"), End: []byte("q0")}, Revision: v.Revision() - 1, Descending: descending})
+			if e := new(kv.Error); !errors.As(err, &e) || e.Code != kv.ReadTimeout {
+				t.Errorf("a read of the past whose client is gone: %v", err)
+			}
+		}
+	})
+}
+
 // A list with a delimiter costs what it answers, not what is under the
 // prefixes.
 func TestCostOfDelimiter(t *testing.T) {
@@ -199,7 +254,7 @@ func TestCostOfDelimiter(t *testing.T) {
 		for _, descending := range []bool{false, true} {
 			visits := 0
 			q := &kv.Query{Delimiter: []byte("/"), Descending: descending}
-			l, err := runQuery(q, func(values bool) (cursor, error) { return v.cursor(q.Range, v.st.revision, values) },
+			l, err := runQuery(q, func(values bool) (cursor, error) { return v.cursor(q.Range, v.st.revision, values, unbounded) },
 				func(n int) error { visits += n; return nil }, unbounded)
 			if err != nil || len(l.CommonPrefixes) != 3 || visits != 3 {
 				t.Errorf("%d prefixes at the cost of %d keys, %v", len(l.CommonPrefixes), visits, err)

@@ -35,9 +35,22 @@ const newestRevision = math.MaxUint64
 // alone.
 func newNewestCursor(r pebble.Reader, rng kv.Range, values bool) (cursor, error) {
 	if values {
-		return newPastCursor(r, rng, newestRevision)
+		return newPastCursor(r, rng, newestRevision, nil)
 	}
 	return newMetaCursor(r, rng)
+}
+
+// iterBounds are the bounds of a range in a space whose keys begin as appendStart
+// says.
+func iterBounds(space byte, rng kv.Range, appendStart func(b, key []byte) []byte) *pebble.IterOptions {
+	opts := &pebble.IterOptions{LowerBound: appendStart(nil, rng.Start), UpperBound: []byte{space + 1}}
+	if len(rng.End) > 0 {
+		opts.UpperBound = appendStart(nil, rng.End)
+	}
+	if bytes.Compare(opts.LowerBound, opts.UpperBound) > 0 {
+		opts.UpperBound = opts.LowerBound
+	}
+	return opts
 }
 
 // metaCursor walks space m: one record a key, no values.
@@ -49,14 +62,7 @@ type metaCursor struct {
 }
 
 func newMetaCursor(r pebble.Reader, rng kv.Range) (*metaCursor, error) {
-	opts := &pebble.IterOptions{LowerBound: appendNewestKey(nil, rng.Start), UpperBound: []byte{spaceNewest + 1}}
-	if len(rng.End) > 0 {
-		opts.UpperBound = appendNewestKey(nil, rng.End)
-	}
-	if bytes.Compare(opts.LowerBound, opts.UpperBound) > 0 {
-		opts.UpperBound = opts.LowerBound
-	}
-	it, err := r.NewIter(opts)
+	it, err := r.NewIter(iterBounds(spaceNewest, rng, appendNewestKey))
 	if err != nil {
 		return nil, err
 	}
@@ -96,37 +102,41 @@ func (c *metaCursor) err() error        { return errors.Join(c.bad, c.it.Error()
 func (c *metaCursor) close()            { _ = c.it.Close() } // its error is err's
 
 // pastCursor walks space v and shows each key as of a revision.
+//
+// Keys that were deleted stay there as long as history reaches back to their
+// deletion, and a queue leaves very many of them. The newest revision has a
+// shorter way past them: space m, which has none.
 type pastCursor struct {
+	r        pebble.Reader
+	rng      kv.Range
 	it       *pebble.Iterator
 	revision uint64
-	prefix   []byte // of the current key's versions
-	scratch  []byte // unescaped key
-	seek     []byte
-	user     []byte
-	v        version
-	bad      error
+	// pass, if not nil, is told of the revision that keeps a key from being shown:
+	// that of its deletion, or a newer one. It may end the walk.
+	pass    func(revision uint64) error
+	passed  int         // keys in a row that were not shown
+	live    *metaCursor // nil before it is needed
+	prefix  []byte      // of the current key's versions
+	scratch []byte      // unescaped key
+	seek    []byte
+	user    []byte
+	v       version
+	bad     error
 }
 
-func newPastCursor(r pebble.Reader, rng kv.Range, revision uint64) (*pastCursor, error) {
-	opts := &pebble.IterOptions{LowerBound: appendVersionStart(nil, rng.Start), UpperBound: []byte{spaceVersion + 1}}
-	if len(rng.End) > 0 {
-		opts.UpperBound = appendVersionStart(nil, rng.End)
-	}
-	if bytes.Compare(opts.LowerBound, opts.UpperBound) > 0 {
-		opts.UpperBound = opts.LowerBound
-	}
-	it, err := r.NewIter(opts)
+func newPastCursor(r pebble.Reader, rng kv.Range, revision uint64, pass func(revision uint64) error) (*pastCursor, error) {
+	it, err := r.NewIter(iterBounds(spaceVersion, rng, appendVersionStart))
 	if err != nil {
 		return nil, err
 	}
-	return &pastCursor{it: it, revision: revision}, nil
+	return &pastCursor{r: r, rng: rng, it: it, revision: revision, pass: pass}, nil
 }
 
 // settle looks, from the iterator's place onwards, for the first key that
 // exists at the revision. A key costs at most one seek and one step, however
 // many versions it has.
 func (c *pastCursor) settle(valid bool) bool {
-	c.user = nil
+	c.user, c.passed = nil, 0
 	for valid && c.bad == nil {
 		k := c.it.Key()
 		_, revision, ok := splitVersionKey(k)
@@ -137,16 +147,60 @@ func (c *pastCursor) settle(valid bool) bool {
 		if revision > c.revision {
 			// Arrives at the version that is sought, or at the next key, if this
 			// one is younger.
-			c.seek = appendInverted(append(c.seek[:0], k[:versionPrefixLen(k)]...), c.revision)
-			valid = c.it.SeekGE(c.seek)
+			n := versionPrefixLen(k)
+			c.seek = appendInverted(append(c.seek[:0], k[:n]...), c.revision)
+			if valid = c.it.SeekGE(c.seek); !valid || !bytes.HasPrefix(c.it.Key(), c.seek[:n]) {
+				c.passing(revision)
+			}
 			continue
 		}
 		if c.decode() {
 			return true
 		}
-		valid = c.bad == nil && c.it.NextPrefix()
+		c.passing(revision)
+		switch {
+		case c.bad != nil:
+			return false
+		case c.passed > farToWalk && c.revision == newestRevision:
+			valid = c.jump(c.openLive() && c.live.seekGE(c.key()))
+		default:
+			valid = c.it.NextPrefix()
+		}
 	}
 	return false
+}
+
+// farToWalk is how many deleted keys in a row are walked past before it is cheaper
+// to look for the next one that exists.
+const farToWalk = 8
+
+// passing counts a key that is not shown.
+func (c *pastCursor) passing(revision uint64) {
+	c.passed++
+	if c.pass != nil && c.bad == nil {
+		c.bad = c.pass(revision)
+	}
+}
+
+// openLive opens the cursor over the keys that exist, once.
+func (c *pastCursor) openLive() bool {
+	if c.live == nil && c.bad == nil {
+		c.live, c.bad = newMetaCursor(c.r, c.rng)
+	}
+	return c.bad == nil
+}
+
+// jump moves to the newest version of the key at which live is.
+func (c *pastCursor) jump(found bool) bool {
+	c.user, c.passed = nil, 0
+	if !found {
+		if c.bad == nil {
+			c.bad = c.live.err()
+		}
+		return false
+	}
+	c.seek = appendVersionKey(c.seek[:0], c.live.key(), newestRevision)
+	return c.it.SeekGE(c.seek)
 }
 
 // decode reads the record under the iterator and reports whether the key
@@ -164,15 +218,31 @@ func (c *pastCursor) decode() bool {
 // settleBack looks backwards for a key that exists at the revision. The
 // iterator is at some version of the first candidate.
 func (c *pastCursor) settleBack(valid bool) bool {
-	c.user = nil
+	c.user, c.passed = nil, 0
 	for valid && c.bad == nil {
 		k := c.it.Key()
+		_, revision, ok := splitVersionKey(k)
+		if !ok {
+			c.bad = corrupt(k, "version key")
+			return false
+		}
 		c.prefix = append(c.prefix[:0], k[:versionPrefixLen(k)]...)
 		c.seek = appendInverted(append(c.seek[:0], c.prefix...), c.revision)
-		if c.it.SeekGE(c.seek) && bytes.HasPrefix(c.it.Key(), c.prefix) && c.decode() {
-			return true
+		if c.it.SeekGE(c.seek) && bytes.HasPrefix(c.it.Key(), c.prefix) {
+			if c.decode() {
+				return true
+			}
+			_, revision, _ = splitVersionKey(c.it.Key())
 		}
-		valid = c.it.SeekLT(c.prefix)
+		c.passing(revision)
+		switch {
+		case c.bad != nil:
+			return false
+		case c.passed > farToWalk && c.revision == newestRevision:
+			valid = c.jump(c.openLive() && c.live.seekLT(c.unescaped(c.prefix[1:len(c.prefix)-2])))
+		default:
+			valid = c.it.SeekLT(c.prefix)
+		}
 	}
 	return false
 }
@@ -200,17 +270,35 @@ func (c *pastCursor) seekLT(key []byte) bool {
 func (c *pastCursor) key() []byte {
 	if c.user == nil {
 		escaped, _, _ := splitVersionKey(c.it.Key())
-		c.user = unescape(c.scratch[:0], escaped)
-		if len(c.user) > 0 && len(escaped) > 0 && &c.user[0] != &escaped[0] {
-			c.scratch = c.user
-		}
+		c.user = c.unescaped(escaped)
 	}
 	return c.user
 }
 
+// unescaped returns a key that is valid until the next one is unescaped.
+func (c *pastCursor) unescaped(escaped []byte) []byte {
+	user := unescape(c.scratch[:0], escaped)
+	if len(user) > 0 && len(escaped) > 0 && &user[0] != &escaped[0] {
+		c.scratch = user
+	}
+	return user
+}
+
 func (c *pastCursor) version() *version { return &c.v }
-func (c *pastCursor) err() error        { return errors.Join(c.bad, c.it.Error()) }
-func (c *pastCursor) close()            { _ = c.it.Close() } // its error is err's
+
+func (c *pastCursor) err() error {
+	if c.bad != nil {
+		return c.bad // as it is, since it may be a refusal
+	}
+	return c.it.Error()
+}
+
+func (c *pastCursor) close() {
+	_ = c.it.Close() // its error is err's
+	if c.live != nil {
+		c.live.close()
+	}
+}
 
 // overlayCursor shows what a batch has not committed over what the database
 // has.

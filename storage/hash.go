@@ -22,12 +22,12 @@ func (v *View) Hash(ctx context.Context, revision uint64) (sum [32]byte, err err
 	buf = binary.AppendUvarint(buf[:0], v.st.compact)
 	buf = binary.AppendUvarint(buf, revision)
 	h.Write(buf)
-	cur, err := newPastCursor(v.snap, kv.Range{}, revision)
+	visit := visitor(ctx)
+	cur, err := newPastCursor(v.snap, kv.Range{}, revision, passing(visit))
 	if err != nil {
 		return sum, err
 	}
 	defer cur.close()
-	visit := visitor(ctx)
 	for ok := cur.first(); ok; ok = cur.next() {
 		if err := visit(1); err != nil {
 			return sum, err

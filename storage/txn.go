@@ -129,6 +129,15 @@ func (t *txnRun) visit(n int) error {
 	return nil
 }
 
+// pass counts a key that a read of the past passes, if all members have what keeps it
+// from being shown. What was deleted before history begins is on some of them still.
+func (t *txnRun) pass(revision uint64) error {
+	if revision <= t.b.st.compact {
+		return nil
+	}
+	return t.visit(1)
+}
+
 func (t *txnRun) spend(n int) error {
 	if t.resultBytes += n; t.resultBytes > kv.BudgetResultBytes {
 		return refuse(kv.TransactionTooLarge, "the answer of the transaction is larger than %d bytes", kv.BudgetResultBytes)
@@ -561,7 +570,7 @@ func (t *txnRun) get(op *kv.Op, r *kv.OpResult) error {
 	}
 	open := func(values bool) (cursor, error) {
 		if past {
-			return newPastCursor(t.b.h.db, q.Range, q.Revision)
+			return newPastCursor(t.b.h.db, q.Range, q.Revision, t.pass)
 		}
 		return t.cursor(q.Range, values)
 	}

@@ -140,12 +140,18 @@ func compactedError(revision uint64, st *state) error {
 	}
 }
 
-// cursor opens a cursor over the state at a revision that check returned.
-func (v *View) cursor(r kv.Range, revision uint64, values bool) (cursor, error) {
+// cursor opens a cursor over the state at a revision that check returned. visit is
+// told of keys that the cursor passes, which don't exist then.
+func (v *View) cursor(r kv.Range, revision uint64, values bool, visit func(int) error) (cursor, error) {
 	if revision == v.st.revision {
 		return newNewestCursor(v.snap, r, values)
 	}
-	return newPastCursor(v.snap, r, revision)
+	return newPastCursor(v.snap, r, revision, passing(visit))
+}
+
+// passing makes a visit of each key that a cursor passes.
+func passing(visit func(int) error) func(uint64) error {
+	return func(uint64) error { return visit(1) }
 }
 
 // Get reads key as of revision; 0 means the view's newest. The entry is the
@@ -155,7 +161,7 @@ func (v *View) Get(key []byte, revision uint64) (kv.Entry, bool, error) {
 	if err != nil {
 		return kv.Entry{}, false, err
 	}
-	cur, err := v.cursor(kv.SingleKey(key), revision, true)
+	cur, err := v.cursor(kv.SingleKey(key), revision, true, unbounded)
 	if err != nil {
 		return kv.Entry{}, false, err
 	}
@@ -191,8 +197,9 @@ func (v *View) List(ctx context.Context, q *kv.Query) (*kv.List, error) {
 	if err != nil {
 		return nil, err
 	}
-	open := func(values bool) (cursor, error) { return v.cursor(q.Range, revision, values) }
-	list, err := runQuery(q, open, visitor(ctx), unbounded)
+	visit := visitor(ctx)
+	open := func(values bool) (cursor, error) { return v.cursor(q.Range, revision, values, visit) }
+	list, err := runQuery(q, open, visit, unbounded)
 	if err != nil {
 		if r, ok := err.(*refusal); ok {
 			err = kv.Errorf(r.code, "%s", r.detail)
@@ -211,12 +218,12 @@ func (v *View) Scan(ctx context.Context, q *kv.Query, fn func(*kv.Entry) error) 
 	if err != nil {
 		return err
 	}
-	cur, err := v.cursor(q.Range, revision, !q.KeysOnly)
+	visit := visitor(ctx)
+	cur, err := v.cursor(q.Range, revision, !q.KeysOnly, visit)
 	if err != nil {
 		return err
 	}
 	defer cur.close()
-	visit := visitor(ctx)
 	n := 0
 	for ok := begin(q, cur); ok; ok = advance(q, cur) {
 		if err := visit(1); err != nil {
