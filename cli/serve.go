@@ -61,7 +61,7 @@ func (a *app) serve() *cobra.Command {
 	var (
 		cfg    = node.Config{Version: a.build.Version, OpenAPI: a.build.OpenAPI}
 		quota  = size(node.DefaultQuotaBytes)
-		cache  = size(96 << 20)
+		cache  = size(node.DefaultCacheBytes)
 		config string
 		log    logFlags
 

@@ -28,8 +28,6 @@ type claim struct {
 	// progress, when set, is called at each look that ends in waiting, with how
 	// many wait before it, and now and then in between.
 	progress func(before int)
-	// countBefore says that progress wants to know how many.
-	countBefore bool
 
 	// queued is the create revision of the waiter's key, as far as it is known,
 	// 0 before there is one; waiter is the lease of that key.
@@ -207,7 +205,7 @@ func (r *Recipes) look(ctx context.Context, c *claim) (s sight, err error) {
 	}
 	if blocker != nil {
 		s.watch = kv.SingleKey(blocker)
-		if c.countBefore {
+		if c.progress != nil {
 			s.before, err = countAhead(ctx, v, c)
 		}
 		return s, err

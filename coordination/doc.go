@@ -19,7 +19,7 @@
 //   - Exclusion is decided by the store: a holder's key is put by a transaction
 //     that wants all keys which exclude it to be missing.
 //   - The token is the create revision of the holder's key, so tokens strictly
-//     increase. A [Fence] makes a compare of it: a write that carries it is
+//     increase. A fence ([ParseFence]) makes a compare of it: a write that carries it is
 //     applied only as long as that very holder's key is there. Mutual exclusion of
 //     what holders do is the fence's work, not the lock's: a holder that was
 //     paused learns late that it lost the lock, the store knows at once.

@@ -62,7 +62,7 @@ func (r *Recipes) claim(s site, c *Claim) *claim {
 	}
 	return &claim{
 		site: s, kind: c.Kind, lease: lease, ttl: c.TTLMillis, wait: c.Wait,
-		progress: c.Progress, countBefore: c.Progress != nil,
+		progress: c.Progress,
 	}
 }
 

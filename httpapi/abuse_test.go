@@ -251,7 +251,7 @@ func TestBodyDeadlineIsLifted(t *testing.T) {
 	k := newKit(t)
 	d := &deadlines{ResponseWriter: httptest.NewRecorder()}
 	req := httptest.NewRequest(http.MethodPut, "http://localhost/v1/kv/a", strings.NewReader("x"))
-	k.server.Handler().ServeHTTP(d, req)
+	k.server.ServeHTTP(d, req)
 	if len(d.set) != 2 || d.set[0].IsZero() || !d.set[1].IsZero() {
 		t.Errorf("deadlines %v", d.set)
 	}
@@ -283,9 +283,12 @@ func TestAbuseByConnections(t *testing.T) {
 		}
 	}
 	third := k.dial()
-	resp, _ := third.answer()
-	if resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" {
+	resp, body := third.answer()
+	if resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" || resp.Header.Get(api.HeaderMember) == "" {
 		t.Errorf("beyond the limit: %d %v", resp.StatusCode, resp.Header)
+	}
+	if !strings.Contains(body, `"code":"unavailable"`) || !strings.Contains(body, `"request_id":"`+resp.Header.Get(api.HeaderRequestID)) {
+		t.Errorf("beyond the limit: %s", body)
 	}
 	third.closed()
 	// One that ends makes room.

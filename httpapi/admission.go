@@ -103,40 +103,40 @@ func (x *exchange) admitStream() bool {
 	return true
 }
 
-// leave gives back what admit, hold and holdBody took.
-func (a *admission) leave(admitted, streaming bool, held, body int64) {
+// leave gives back what admit, reserve and reserveBody took.
+func (a *admission) leave(admitted, streaming bool, reserved, body int64) {
 	if admitted {
 		a.requests.Add(-1)
 	}
 	if streaming {
 		a.streams.Add(-1)
 	}
-	if held != 0 {
-		a.held.Add(-held)
+	if reserved != 0 {
+		a.held.Add(-reserved)
 	}
 	if body != 0 {
 		a.bodies.Add(-body)
 	}
 }
 
-// hold counts n bytes that are kept until the request ends, and reports whether
+// reserve counts n bytes that are kept until the request ends, and reports whether
 // there is room for them. Little is not counted: there are bounds on how many
 // requests hold it.
-func (x *exchange) hold(n int) bool {
+func (x *exchange) reserve(n int) bool {
 	if n <= freeBytes {
 		return true
 	}
-	x.held += int64(n)
+	x.reserved += int64(n)
 	return x.s.admission.held.Add(int64(n)) <= maxHeldBytes
 }
 
-// holdBody is hold for the buffer of the request's body, which has n bytes now.
-func (x *exchange) holdBody(n int) bool {
+// reserveBody is reserve for the buffer of the request's body, which has n bytes now.
+func (x *exchange) reserveBody(n int) bool {
 	if n <= freeBytes {
 		return true
 	}
-	more := int64(n) - x.heldBody
-	x.heldBody = int64(n)
+	more := int64(n) - x.reservedBody
+	x.reservedBody = int64(n)
 	return x.s.admission.bodies.Add(more) <= maxHeldBodyBytes
 }
 

@@ -155,7 +155,7 @@ func (x *exchange) moreBody(b *[]byte) bool {
 	if len(*b) >= earnestBytes {
 		n = max(n, int(x.r.ContentLength)+1) // and one, to read the end
 	}
-	if !x.holdBody(n) {
+	if !x.reserveBody(n) {
 		return false
 	}
 	*b = append(x.s.buffer(n), *b...)

@@ -204,7 +204,7 @@ func (b *bulkWrite) await() bool {
 	return true
 }
 
-// tell says how far the write is, if that was not said of late.
+// tell says how far the write is, if that was not said recently.
 func (b *bulkWrite) tell() {
 	if now := b.x.s.cfg.Now(); b.applied > 0 && now.Sub(b.report) >= reportEvery {
 		b.report = now

@@ -99,7 +99,7 @@ func appendUint(b []byte, name string, n uint64) []byte {
 	return strconv.AppendUint(b, n, 10)
 }
 
-// How entries are written.
+// form is how entries are written.
 type form struct {
 	base64   bool // keys and values always as base64
 	keysOnly bool // no values

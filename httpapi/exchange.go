@@ -32,10 +32,10 @@ type exchange struct {
 	// taken says that a stream has taken over the connection, and counts the
 	// request when it ends.
 	taken bool
-	// admitted, streaming, held and heldBody are what finish gives back to the
+	// admitted, streaming, reserved and reservedBody are what finish gives back to the
 	// admission.
-	admitted, streaming bool
-	held, heldBody      int64
+	admitted, streaming    bool
+	reserved, reservedBody int64
 	// idempotency is the Idempotency-Key of a write, or empty.
 	idempotency string
 	// fences are those of the Cairn-Fencing header of a write.
@@ -270,7 +270,7 @@ func (x *exchange) putHeaders(revision uint64) {
 // send answers with a whole body. A content type that is not shared by many
 // answers is nil here and was set before.
 func (x *exchange) send(status int, contentType []string, body []byte, revision uint64) {
-	if !x.hold(len(body)) && x.r.Method == http.MethodGet && status == http.StatusOK {
+	if !x.reserve(len(body)) && x.r.Method == http.MethodGet && status == http.StatusOK {
 		// What changes something has done so, and its answer must be given.
 		x.dropAnswer()
 		x.fault = fault{}

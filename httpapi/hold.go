@@ -36,11 +36,11 @@ type hold struct {
 	// to is where whole messages go, at once. Its error means that the client is
 	// gone, or takes nothing.
 	to interface{ write(b []byte) error }
-	// lives is the time to live, of several leases the shortest.
-	lives time.Duration
-	sent  time.Time // when the renewal that was answered was sent
-	bytes int64     // what several leases are counted with
-	out   []byte
+	// ttl is the time to live, of several leases the shortest.
+	ttl      time.Duration
+	sent     time.Time // when the renewal that was answered was sent
+	reserved int64     // bytes that several leases are counted with
+	out      []byte
 }
 
 // holdLease answers POST /v1/leases/{id}/hold.
@@ -61,7 +61,7 @@ func (x *exchange) holdLease() {
 		return
 	}
 	one := *l
-	x.startHold(&hold{sent: sent, lives: lifetime(&one)}, revision, func(h *hold) error { return h.one(&one) })
+	x.startHold(&hold{sent: sent, ttl: lifetime(&one)}, revision, func(h *hold) error { return h.one(&one) })
 }
 
 // holdLeases answers POST /v1/leases/hold.
@@ -83,15 +83,15 @@ func (x *exchange) holdLeases() {
 	// One that was named twice is held once.
 	slices.SortFunc(all, func(a, b kv.LeaseResult) int { return bytes.Compare(a.ID[:], b.ID[:]) })
 	all = slices.CompactFunc(all, func(a, b kv.LeaseResult) bool { return a.ID == b.ID })
-	before := x.held
-	if !x.hold(len(all) * heldLeaseBytes) {
+	before := x.reserved
+	if !x.reserve(len(all) * heldLeaseBytes) {
 		x.failMemory()
 		x.refused()
 		return
 	}
 	shortest := slices.MinFunc(all, func(a, b kv.LeaseResult) int { return cmp.Compare(a.TTLMillis, b.TTLMillis) })
 	greeting := appendRenewed(nil, names, r.Leases)
-	x.startHold(&hold{sent: sent, lives: lifetime(&shortest), bytes: x.held - before}, r.Revision, func(h *hold) error { return h.several(all, greeting) })
+	x.startHold(&hold{sent: sent, ttl: lifetime(&shortest), reserved: x.reserved - before}, r.Revision, func(h *hold) error { return h.several(all, greeting) })
 }
 
 func lifetime(l *kv.LeaseResult) time.Duration { return time.Duration(l.TTLMillis) * time.Millisecond }
@@ -102,7 +102,7 @@ func (x *exchange) startHold(h *hold, revision uint64, run func(*hold) error) {
 	h.conn, _ = x.r.Context().Value(connKey{}).(net.Conn)
 	if c, ok := x.takeOver(valueEventStream, revision); ok {
 		h.ctx, h.release, h.to = c.ctx, c.cancel, c
-		c.held, x.held = h.bytes, x.held-h.bytes
+		c.reserved, x.reserved = h.reserved, x.reserved-h.reserved
 		c.serve(func() error { return run(h) })
 		return
 	}
@@ -116,12 +116,12 @@ func (x *exchange) startHold(h *hold, revision uint64, run func(*hold) error) {
 }
 
 // silent is how long the other side may acknowledge nothing.
-func (h *hold) silent() time.Duration { return min(h.lives, maxHoldSilence) }
+func (h *hold) silent() time.Duration { return min(h.ttl, maxHoldSilence) }
 
 // one holds a lease until the end of the stream. Its error is nil when that was
 // told.
 func (h *hold) one(l *kv.LeaseResult) error {
-	held := h.s.cfg.Holds.Hold(l.ID, h.lives, h.sent, h.open)
+	held := h.s.cfg.Holds.Hold(l.ID, h.ttl, h.sent, h.open)
 	defer held.Release()
 	name := append(appendLease([]byte(`{"id":"`), l.ID), '"', '}')
 	return follow(h, held.News(), appendGranted(nil, l), name, func(standing leases.Standing) (ended bool, _ error) {

@@ -435,7 +435,7 @@ func TestPeerSilence(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	counted := limitListener(l, 10, time.Minute, func(int64) {}, func() {}, k.server.instead)
+	counted := limitListener(l, 10, time.Minute, func(int64) {}, k.server.refuseConnection, k.server.instead)
 	defer func() { _ = counted.Close() }()
 	client, err := net.Dial("tcp", l.Addr().String())
 	if err != nil {

@@ -425,7 +425,7 @@ func (p *jsonParser) oneOf(what string, words ...string) string {
 	return s
 }
 
-// Bytes of a document, which come as text or as base64.
+// jsonBytes are bytes of a document, which come as text or as base64.
 type jsonBytes struct {
 	value []byte
 	given bool

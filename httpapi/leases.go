@@ -122,7 +122,7 @@ func (x *exchange) grantLease() {
 		return
 	}
 	if lease.ID == (kv.LeaseID{}) {
-		lease.ID = newLeaseID(x.began)
+		lease.ID = newULID(x.began)
 	}
 	x.command.Kind, x.command.Lease = kv.KindLeaseGrant, lease
 	r := x.propose(body)

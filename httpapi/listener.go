@@ -2,16 +2,12 @@ package httpapi
 
 import (
 	"context"
-	"io"
 	"log"
 	"log/slog"
 	"net"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
-
-	"github.com/cairnkv/cairn/api"
 )
 
 // Listen announces an address of TCP, as net.Listen does, for clients some of
@@ -28,8 +24,8 @@ func Listen(ctx context.Context, address string) (net.Listener, error) {
 //
 // It also bounds how long a write may wait for a peer that takes nothing, and has
 // instead look at the heads of answers: see limitedConn.
-func limitListener(l net.Listener, limit int, stall time.Duration, count func(open int64), refused func(), instead func([]byte) []byte) net.Listener {
-	return &limitedListener{Listener: l, limit: int64(limit), stall: stall, count: count, refused: refused, instead: instead}
+func limitListener(l net.Listener, limit int, stall time.Duration, count func(open int64), refusal func() []byte, instead func([]byte) []byte) net.Listener {
+	return &limitedListener{Listener: l, limit: int64(limit), stall: stall, count: count, refusal: refusal, instead: instead}
 }
 
 type limitedListener struct {
@@ -38,19 +34,11 @@ type limitedListener struct {
 	stall time.Duration
 	open  atomic.Int64
 	count func(open int64)
-	// refused is called for each connection too many.
-	refused func()
+	// refusal counts a connection too many and returns its whole answer.
+	refusal func() []byte
 	// instead returns what is written in place of an answer, or nil.
 	instead func(head []byte) []byte
 }
-
-// refusal is the whole answer on a connection too many. It says, as other
-// problems do, that nothing was applied.
-var refusal = func() string {
-	body := `{"type":"urn:cairn:problem:unavailable","title":"The node can't serve this now","status":503,"code":"unavailable","detail":"this node has no connection left","retry_after_seconds":1}` + "\n"
-	return "HTTP/1.1 503 Service Unavailable\r\nContent-Type: " + api.TypeProblem + "\r\nRetry-After: 1\r\nConnection: close\r\n" +
-		"Content-Length: " + strconv.Itoa(len(body)) + "\r\n\r\n" + body
-}()
 
 func (l *limitedListener) Accept() (net.Conn, error) {
 	for {
@@ -63,11 +51,10 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 			return &limitedConn{Conn: conn, l: l}, nil
 		}
 		l.open.Add(-1)
-		l.refused()
 		// The buffers of a fresh connection take this without waiting. To a
 		// client of TLS it is noise, and the connection fails as it must.
 		_ = conn.SetWriteDeadline(time.Now().Add(l.stall))
-		_, _ = io.WriteString(conn, refusal)
+		_, _ = conn.Write(l.refusal())
 		_ = conn.Close()
 	}
 }

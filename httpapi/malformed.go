@@ -110,6 +110,9 @@ func (s *Server) wholeProblem(f *fault) []byte {
 	revision, _ := s.cfg.Store.Revisions()
 	s.meters.observe(nil, info.Status, 0)
 	b := fmt.Appendf(nil, "HTTP/1.1 %d %s\r\n", info.Status, http.StatusText(info.Status))
+	if f.retryAfter > 0 {
+		b = fmt.Appendf(b, "Retry-After: %d\r\n", f.retryAfter)
+	}
 	for _, h := range [...]struct{ name, value string }{
 		{"Cache-Control", valueNoStore[0]},
 		{api.HeaderMember, s.cfg.MemberID},

@@ -235,7 +235,7 @@ func (x *exchange) revision() uint64 {
 	return revision
 }
 
-// modeOf and limitOf are how a lock is held, in the words of the API.
+// modeOf is how a lock is held, in the words of the API.
 func modeOf(k coordination.Kind) string {
 	if k.Read {
 		return api.ModeRead

@@ -90,17 +90,23 @@ func New(cfg Config) *Server {
 	return s
 }
 
-// Handler returns the face as a handler, for tests and for other servers.
-func (s *Server) Handler() http.Handler { return s }
-
 // Serve answers requests on l until Shutdown; it then returns
 // http.ErrServerClosed. It may be called for several listeners.
 func (s *Server) Serve(l net.Listener) error {
-	l = limitListener(l, s.cfg.MaxConnections, s.cfg.WriteTimeout, s.meters.connections, s.admission.shed[shedConnections].Inc, s.instead)
+	l = limitListener(l, s.cfg.MaxConnections, s.cfg.WriteTimeout, s.meters.connections, s.refuseConnection, s.instead)
 	if s.cfg.TLS != nil {
 		l = s.listenTLS(l)
 	}
 	return s.http.Serve(l)
+}
+
+// refuseConnection counts a connection too many and returns its answer. It says, as
+// other problems do, that nothing was applied.
+func (s *Server) refuseConnection() []byte {
+	s.admission.shed[shedConnections].Inc()
+	f := newFault(api.CodeUnavailable, "this node has no connection left; use those that are open again, or ask another node")
+	f.retryAfter = 1
+	return s.wholeProblem(&f)
 }
 
 // drain tells the streams that they end.
@@ -155,8 +161,8 @@ func (x *exchange) finish() {
 			failure = http.ErrAbortHandler
 		}
 	}
-	x.s.admission.leave(x.admitted, x.streaming, x.held, x.heldBody)
-	x.admitted, x.streaming, x.held, x.heldBody = false, false, 0, 0
+	x.s.admission.leave(x.admitted, x.streaming, x.reserved, x.reservedBody)
+	x.admitted, x.streaming, x.reserved, x.reservedBody = false, false, 0, 0
 	if !x.taken {
 		x.s.meters.observe(x.route, x.sent, x.s.cfg.Now().Sub(x.began))
 	}

@@ -39,10 +39,10 @@ type takenConn struct {
 	route     *route
 	requestID string
 	began     time.Time
-	// admitted and streaming are those of the exchange, held what the stream goes on
+	// admitted and streaming are those of the exchange, reserved what the stream goes on
 	// to hold of what it did.
 	admitted, streaming bool
-	held                int64
+	reserved            int64
 }
 
 // linger is how long an ended connection may take to be closed by the client, who
@@ -88,7 +88,7 @@ func (c *takenConn) serve(run func() error) {
 	if !c.s.taken.add(c) {
 		c.cancel()
 		_ = c.conn.Close()
-		c.s.admission.leave(c.admitted, c.streaming, c.held, 0)
+		c.s.admission.leave(c.admitted, c.streaming, c.reserved, 0)
 		return
 	}
 	go c.listen()
@@ -165,7 +165,7 @@ func (c *takenConn) finish() {
 
 func (c *takenConn) release() {
 	_ = c.conn.Close() // ends listen
-	c.s.admission.leave(c.admitted, c.streaming, c.held, 0)
+	c.s.admission.leave(c.admitted, c.streaming, c.reserved, 0)
 	c.s.meters.observe(c.route, http.StatusOK, c.s.cfg.Now().Sub(c.began))
 	c.s.taken.remove(c)
 }

@@ -163,7 +163,7 @@ func (x *exchange) leaseOptions(op *kv.Op, lease, ttl bool) {
 		return
 	}
 	if ttl {
-		op.Lease = newLeaseID(x.began)
+		op.Lease = newULID(x.began)
 	}
 }
 
@@ -286,9 +286,6 @@ func (x *exchange) parseLease(what, s string) kv.LeaseID {
 	}
 	return id
 }
-
-// newLeaseID names a lease that a put brings along.
-var newLeaseID = newULID
 
 // compare reads a compare. One beyond the limit is read for its syntax alone.
 func (r *txnReader) compare(t *kv.Txn) {

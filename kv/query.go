@@ -46,11 +46,6 @@ type Query struct {
 	MinCreateRevision, MaxCreateRevision uint64
 }
 
-// Filtered reports whether the query has revision filters.
-func (q *Query) Filtered() bool {
-	return q.MinModRevision|q.MaxModRevision|q.MinCreateRevision|q.MaxCreateRevision != 0
-}
-
 // Passes reports whether e passes the revision filters.
 func (q *Query) Passes(e *Entry) bool {
 	return (q.MinModRevision == 0 || e.ModRevision >= q.MinModRevision) &&

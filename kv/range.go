@@ -52,17 +52,6 @@ func (r Range) Empty() bool {
 	return len(r.End) > 0 && bytes.Compare(r.Start, r.End) >= 0
 }
 
-// Covers reports whether every key of o is in r.
-func (r Range) Covers(o Range) bool {
-	if o.Empty() {
-		return true
-	}
-	if bytes.Compare(o.Start, r.Start) < 0 {
-		return false
-	}
-	return len(r.End) == 0 || (len(o.End) > 0 && bytes.Compare(o.End, r.End) <= 0)
-}
-
 // Overlaps reports whether some key is in both ranges.
 func (r Range) Overlaps(o Range) bool {
 	if r.Empty() || o.Empty() {

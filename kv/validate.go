@@ -30,24 +30,6 @@ func (t *Txn) Ops() int {
 	return n
 }
 
-// ReadOnly reports whether no branch of the transaction can change anything.
-func (t *Txn) ReadOnly() bool {
-	for _, branch := range [][]Op{t.Then, t.Else} {
-		for i := range branch {
-			switch op := &branch[i]; op.Type {
-			case OpGet:
-			case OpTxn:
-				if !op.Txn.ReadOnly() {
-					return false
-				}
-			default:
-				return false
-			}
-		}
-	}
-	return true
-}
-
 // footprint is what one path through a transaction writes.
 type footprint struct {
 	keys    [][]byte // puts and increments

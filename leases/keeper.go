@@ -182,7 +182,7 @@ func (k *Keeper) requeue(ctx context.Context, renewed []kv.LeaseID) bool {
 	return err == nil
 }
 
-// end proposes the end of leases and reports whether it is worth to look for
+// end proposes the end of leases and reports whether it is worth looking for
 // more now. An expiry that is late, or repeated, or that names a lease which was
 // renewed meanwhile, changes nothing: applying checks the clock and the
 // generation. What failed stays due and is found again after the next step.

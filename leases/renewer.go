@@ -51,7 +51,7 @@ const (
 	Renewed Standing = iota + 1
 	// Doubtful says that no renewal was answered for the time to live, so that the
 	// lease may have ended. It has not where there is no leader, which this node
-	// can't tell from being cut off. Renewals are tried on.
+	// can't tell from being cut off. The renewer keeps trying.
 	Doubtful
 	// Lost says that the lease has ended or was revoked. It is the last.
 	Lost

@@ -1,9 +1,12 @@
 // Package node puts the parts of a Cairn node together: the data directory, the
-// Raft host, the shard with its store, the lease clock, the guards of quota and
-// disk, auto-compaction, and the HTTP face.
+// Raft host, the hub of watches, the shard with its store, the lease clock, the
+// renewer of leases that connections hold, the HTTP face, and what runs in the
+// background: the guard of quota and disk, auto-compaction, scheduled backups, a
+// restore, and the leader's work on who belongs to the cluster.
 //
-// Open starts them in that order and Close ends them in the reverse one;
-// nothing else in the program starts or stops a part. A node is ready
+// Open starts them in that order. Close begins where requests come in: the server,
+// the background, then leases and watches, and the shard, the host and the
+// directory last. Nothing else in the program starts or stops a part. A node is ready
 // (/readyz) once a linearizable round has succeeded.
 //
 // Shutdown is the polite end: leadership moves to another member, the listener

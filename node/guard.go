@@ -31,10 +31,9 @@ type guard struct {
 	n *Node
 	// free is what the file system has left, full whether that is below the
 	// reserve, or too little for the store's background work all the same.
-	free atomic.Uint64
-	full atomic.Bool
-	// raised says that this member's alarm is on, as far as it knows.
-	raised, warned bool
+	free   atomic.Uint64
+	full   atomic.Bool
+	warned bool
 }
 
 func newGuard(n *Node) *guard { return &guard{n: n} }

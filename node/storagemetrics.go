@@ -22,7 +22,7 @@ var (
 		nil, nil)
 	storageCache = prometheus.NewDesc("cairn_storage_cache_requests_total", "Blocks that reads looked for in the cache.",
 		[]string{"result"}, nil)
-	storageRows = prometheus.NewDesc("cairn_storage_row_cache_requests_total", "Keys that reads of a single key looked for among those that were read of late.",
+	storageRows = prometheus.NewDesc("cairn_storage_row_cache_requests_total", "Keys that reads of a single key looked for among those that were read recently.",
 		[]string{"result"}, nil)
 )
 

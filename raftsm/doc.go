@@ -29,14 +29,14 @@
 // # A read
 //
 // Readers that wait at the same time share one ReadIndex round (rounds.go): a
-// round serves those who came before it began. Every half a second a round is
+// round serves those who came before it began. Every half second a round is
 // made even if nobody waits, so that the node knows whether it is ready and how
 // stale it may be.
 //
 // # A scrub
 //
-// While a replica leads, it begins by a command, each ten seconds, a step of the
-// comparison of what all replicas have stored (scrub.go). Applying it pins the
+// While a replica leads, every ten seconds it proposes a command that begins a step
+// of the comparison of what all replicas have stored (scrub.go). Applying it pins the
 // state; a goroutine reads a part of it at a modest pace and proposes what it
 // found. Applying the finds raises the alarm of who differs. A replica looks at
 // the alarms before it answers anything else, and from then on its Quarantine
@@ -51,19 +51,19 @@
 //   - Sync makes what was applied durable, before Dragonboat cuts the log.
 //   - PrepareSnapshot pins a view, which costs the same at any size;
 //     SaveSnapshot streams it; RecoverFromSnapshot builds the new store beside
-//     the old and switches atomically. All errors of a stream are wrapped into
-//     the ones that Dragonboat tolerates, so that a peer that hangs up can't
-//     end this process.
+//     the old and switches atomically. Errors of a stream are wrapped into the
+//     ones that Dragonboat tolerates, so that a peer that hangs up can't end
+//     this process; a disk that can't be read does.
 //   - Lookup isn't used: reads go to the store, which counts its users and
 //     outlives them.
 //
 // # Ownership
 //
 // A Host owns the NodeHost and the Raft log of a node; a Shard owns one
-// replica: its flights, its round worker, its snapshot worker, its scrubber and
-// its store.
-// Close ends them in the reverse order of their start, fails what waits with
-// kv.ShuttingDown or kv.OutcomeUnknown, and returns when every goroutine has.
+// replica: its flights, its round worker, its log cutter, its scrubber and its
+// store. Close stops the replica first, so that nothing is applied any more, then
+// the others, and the store last. It fails what waits with kv.ShuttingDown or
+// kv.OutcomeUnknown, and returns when every goroutine has.
 //
 // # What a crash leaves behind
 //

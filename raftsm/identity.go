@@ -156,7 +156,7 @@ func (d *Dir) identify(spec Spec) error {
 	}
 	d.Identity, d.Fresh = id, true
 	// A crash before the rename leaves an empty directory, one after it a
-	// directory whose store is missing, which CheckStore completes.
+	// directory whose store is missing, which checkStore completes.
 	if err := writeIdentity(file, id); err != nil {
 		return err
 	}

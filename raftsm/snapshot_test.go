@@ -3,15 +3,13 @@ package raftsm
 import (
 	"errors"
 	"io"
-	"strings"
-	"sync/atomic"
+	"os"
+	"path/filepath"
 	"syscall"
 	"testing"
 
 	"github.com/cairnkv/cairn/raftsm/raftlog"
 	"github.com/cairnkv/cairn/storage"
-	"github.com/cockroachdb/pebble/v2/vfs"
-	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 	sm "github.com/lni/dragonboat/v4/statemachine"
 )
 
@@ -24,17 +22,10 @@ func (goneWriter) Write([]byte) (int, error) { return 0, syscall.ECONNRESET }
 // stream; that the store can't be read ends the process, which is not to try it
 // again and again.
 func TestSaveSnapshotFails(t *testing.T) {
-	var broken atomic.Bool
-	disk := errorfs.InjectorFunc(func(op errorfs.Op) error {
-		if broken.Load() && op.Kind.ReadOrWrite() == errorfs.OpIsRead && strings.HasSuffix(op.Path, ".sst") {
-			return syscall.EIO
-		}
-		return nil
-	})
-	mem := vfs.NewMem()
+	dir := filepath.Join(t.TempDir(), "store")
 	open := func() *storage.Store {
 		t.Helper()
-		s, err := storage.Open("store", storage.Options{FS: errorfs.Wrap(mem, disk), CacheBytes: 1 << 20, MemTableBytes: 1 << 20})
+		s, err := storage.Open(dir, storage.Options{CacheBytes: 1 << 20, MemTableBytes: 1 << 20, Fatal: func(error) {}})
 		must(t, err)
 		return s
 	}
@@ -45,19 +36,24 @@ func TestSaveSnapshotFails(t *testing.T) {
 	s = open()
 	var told error
 	m := &machine{store: s, fatal: func(err error) { told = err }, log: newLogCut(defaultSnapshotEntries, raftlog.Length{})}
-	save := func(w io.Writer, bad bool) error {
-		t.Helper()
-		pinned, err := m.PrepareSnapshot()
-		must(t, err)
-		broken.Store(bad)
-		defer broken.Store(false)
-		return m.SaveSnapshot(pinned, w, nil)
-	}
-	if err := save(goneWriter{}, false); !errors.Is(err, sm.ErrSnapshotStreaming) || told != nil {
+	pinned, err := m.PrepareSnapshot()
+	must(t, err)
+	if err := m.SaveSnapshot(pinned, goneWriter{}, nil); !errors.Is(err, sm.ErrSnapshotStreaming) || told != nil {
 		t.Errorf("a member that went away: %v, told %v", err, told)
 	}
-	if err := save(io.Discard, true); errors.Is(err, sm.ErrSnapshotStreaming) || !errors.Is(told, syscall.EIO) {
-		t.Errorf("a broken disk: %v, told %v", err, told)
-	}
+
 	must(t, s.Close())
+	s = open() // with nothing in its caches
+	m.store = s
+	pinned, err = m.PrepareSnapshot()
+	must(t, err)
+	tables, err := filepath.Glob(filepath.Join(dir, "db-*", "*.sst"))
+	must(t, err)
+	for _, table := range tables {
+		must(t, os.Truncate(table, 0))
+	}
+	if err := m.SaveSnapshot(pinned, io.Discard, nil); len(tables) == 0 || errors.Is(err, sm.ErrSnapshotStreaming) || told == nil {
+		t.Errorf("a broken disk with %d tables: %v, told %v", len(tables), err, told)
+	}
+	_ = s.Close() // as it may, with such a disk
 }

@@ -354,7 +354,7 @@ func (b *Batch) lookup(key []byte) (version, error) {
 	return v, nil
 }
 
-// fetchAtOnce is how many keys that tables of late may have make reading ahead
+// fetchAtOnce is how many keys that recent tables may have make reading ahead
 // cheaper than looking each up. Of those that they have not, one is enough.
 const fetchAtOnce = 8
 
@@ -363,7 +363,7 @@ const fetchAtOnce = 8
 // finds them with far less work than a lookup each. It is a matter of speed alone.
 func (b *Batch) Fetch(commands []*kv.Command) error {
 	keys := b.ahead[:0]
-	unchanged := 0 // so many come first, of which tables of late have nothing
+	unchanged := 0 // so many come first, of which recent tables have nothing
 	for _, c := range commands {
 		if c.Kind != kv.KindTxn {
 			continue

@@ -9,7 +9,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/sstable"
 )
 
-// changed tells which keys were not changed of late: far more of them than recent
+// changed tells which keys were not changed recently: far more of them than recent
 // can remember, in a Bloom filter, which may take a key for changed that wasn't.
 // Of a key that was not, tables of later commits have nothing, and need not be
 // asked; see unchangedOnly. New keys are such, as bulk writes bring them.

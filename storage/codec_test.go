@@ -189,7 +189,7 @@ func checkKeys(t *testing.T, a, b []byte, ra, rb uint64) {
 	va, vb := appendVersionKey(nil, a, ra), appendVersionKey(nil, b, rb)
 	want := bytes.Compare(a, b)
 	if want == 0 {
-		want = -compareNumbers(ra, rb) // the newest version comes first
+		want = bytes.Compare(binary.BigEndian.AppendUint64(nil, rb), binary.BigEndian.AppendUint64(nil, ra)) // the newest version comes first
 	}
 	if got := bytes.Compare(va, vb); got != want {
 		t.Fatalf("%q at %d, %q at %d: versions are ordered %d, want %d", a, ra, b, rb, got, want)

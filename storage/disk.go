@@ -16,7 +16,7 @@ import (
 // panics at some of these failures, without the lock that it unlocks on its way
 // out, and a process that panics on two goroutines at once may never end.
 //
-// A table that is begun while background work wants for room waits: Pebble would
+// A table that is begun while background work lacks room waits: Pebble would
 // try again at once, and again, for as long as that lasts.
 type diskFS struct {
 	vfs.FS

@@ -27,14 +27,14 @@
 //	x deadline id          leases by deadline, or by one that they had before renewals
 //	i scope · I expiry     remembered answers · the same by age
 //	q incarnation          which Raft entries of a proposer were applied
-//	M replica · A replica type   members · alarms
+//	M replica · P replica · A replica type   what members say of themselves · their places in the cluster · alarms
 //	R                      the backup that the store was filled from, if it was
 //	S                      the newest step of the comparison with other members
 //	s                      the replicated scalars (type state)
 //	f                      the format of all this
 //
 // Reading the newest version is one seek to v E(key); reading at revision R one
-// seek to v E(key) ^R. The newest versions that were read of late are in a
+// seek to v E(key) ^R. The newest versions that were read recently are in a
 // cache of rows, and need no seek (type rowCache). Counting and applying look at m
 // alone and touch no value. A watcher that catches up scans r. There is no index in
 // memory, so opening costs the same for ten keys and for ten million.

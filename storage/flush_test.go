@@ -3,6 +3,7 @@ package storage
 import (
 	"context"
 	"errors"
+	"fmt"
 	"syscall"
 	"testing"
 
@@ -91,6 +92,35 @@ func TestBehind(t *testing.T) {
 	close(fs.goOn)
 	eventually(t, "the compaction ends", func() bool { return !s.Behind() })
 	closeStore(t, s)
+}
+
+// TestNotBehind: very many layers, each of which has a key of the next one, are not
+// what a write would have to wait for: no compaction would make them fewer. Nor do
+// they become more and more.
+func TestNotBehind(t *testing.T) {
+	s := openStore(t, vfs.NewMem())
+	defer closeStore(t, s)
+	most := int32(0)
+	for i := range 120 {
+		applyTo(t, s, txn(put(fmt.Sprintf("k%03d", i), "v"), put(fmt.Sprintf("k%03d", i+1), "v")))
+		if err := s.Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		m, err := s.Metrics()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if most = max(most, m.Levels[0].Sublevels); m.Levels[0].Sublevels > sublevelsMost {
+			eventually(t, "the store is not behind", func() bool { return !s.Behind() })
+		}
+	}
+	if most < sublevelsMost {
+		t.Errorf("there were %d layers at the most: too few to show anything", most)
+	}
+	eventually(t, "the tables are compacted", func() bool {
+		m, err := s.Metrics()
+		return err == nil && m.Levels[0].TablesCount <= filesCompacted
+	})
 }
 
 // heldCompactions lets no compaction begin a table before it may go on.

@@ -11,23 +11,23 @@ import (
 // Only this file knows how keys are laid out.
 
 const (
-	spaceAlarm       = 'A'
-	spaceExpiry      = 'I'
-	spaceMember      = 'M'
-	spaceScrub       = 'S'
-	spaceMembership  = 'P'
-	spaceRestore     = 'R'
-	spaceAttached    = 'a'
-	spaceFormat      = 'f'
-	spaceIdempotency = 'i'
-	spaceLease       = 'l'
-	spaceNewest      = 'm'
-	spaceNumber      = 'n'
-	spaceEntries     = 'q'
-	spaceChange      = 'r'
-	spaceState       = 's'
-	spaceVersion     = 'v'
-	spaceDeadline    = 'x'
+	spaceAlarm       = 'A' // alarms of members
+	spaceExpiry      = 'I' // remembered answers, by when they are forgotten
+	spaceMember      = 'M' // what members say of themselves
+	spaceMembership  = 'P' // their places in the cluster
+	spaceRestore     = 'R' // the backup that the store is filled from
+	spaceScrub       = 'S' // the newest step of the comparison of contents
+	spaceAttached    = 'a' // keys of leases
+	spaceFormat      = 'f' // the format of all this
+	spaceIdempotency = 'i' // remembered answers
+	spaceLease       = 'l' // leases
+	spaceNewest      = 'm' // newest versions, without values
+	spaceNumber      = 'n' // leases, by number
+	spaceEntries     = 'q' // which entries of a proposer were applied
+	spaceChange      = 'r' // what each revision changed
+	spaceState       = 's' // the replicated scalars
+	spaceVersion     = 'v' // all versions
+	spaceDeadline    = 'x' // leases, by deadline
 )
 
 var (

@@ -3,7 +3,6 @@ package storage
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"runtime"
 	"slices"
@@ -281,12 +280,4 @@ func put(key, value string) kv.Op {
 // no entries, or an empty value, nil and empty are the same.
 func sameResult(a, b *kv.Result) bool {
 	return a.Replayed == b.Replayed && slices.Equal(kv.AppendResult(nil, a), kv.AppendResult(nil, b))
-}
-
-// mustBe fails unless err is a refusal with the code.
-func mustBe(t testing.TB, err error, code kv.Code) {
-	t.Helper()
-	if !errors.Is(err, &kv.Error{Code: code}) {
-		t.Fatalf("%v, want %s", err, code)
-	}
 }

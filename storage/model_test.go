@@ -334,7 +334,7 @@ func (m *model) holds(c *kv.Compare) bool {
 			order = bytes.Compare(e.Lease[:], c.Lease[:])
 		default:
 			have := map[kv.Target]uint64{kv.TargetVers: e.Version, kv.TargetCreate: e.CreateRevision, kv.TargetMod: e.ModRevision}[c.Target]
-			order = compareNumbers(have, c.Number)
+			order = cmp.Compare(have, c.Number)
 		}
 		if !map[kv.Operator]bool{
 			kv.Equal: order == 0, kv.NotEqual: order != 0, kv.Greater: order > 0,

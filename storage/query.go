@@ -2,6 +2,7 @@ package storage
 
 import (
 	"bytes"
+	"cmp"
 	"container/heap"
 	"slices"
 
@@ -18,7 +19,7 @@ const maxSortBytes = 64 << 20
 func runQuery(q *kv.Query, open func(values bool) (cursor, error), visit, spend func(int) error) (*kv.List, error) {
 	list := &kv.List{}
 	if q.Count || q.CountOnly {
-		n, err := countKeys(q, open, visit)
+		n, err := countKeys(open, visit)
 		if err != nil {
 			return nil, err
 		}
@@ -43,7 +44,7 @@ func runQuery(q *kv.Query, open func(values bool) (cursor, error), visit, spend 
 	return list, nil
 }
 
-func countKeys(q *kv.Query, open func(values bool) (cursor, error), visit func(int) error) (uint64, error) {
+func countKeys(open func(values bool) (cursor, error), visit func(int) error) (uint64, error) {
 	cur, err := open(false)
 	if err != nil {
 		return 0, err
@@ -274,11 +275,11 @@ func (s *sorted) order(a, b *kv.Entry) int {
 	order := 0
 	switch s.q.Sort {
 	case kv.SortByVersion:
-		order = compareNumbers(a.Version, b.Version)
+		order = cmp.Compare(a.Version, b.Version)
 	case kv.SortByCreate:
-		order = compareNumbers(a.CreateRevision, b.CreateRevision)
+		order = cmp.Compare(a.CreateRevision, b.CreateRevision)
 	case kv.SortByMod:
-		order = compareNumbers(a.ModRevision, b.ModRevision)
+		order = cmp.Compare(a.ModRevision, b.ModRevision)
 	case kv.SortByValue:
 		order = bytes.Compare(a.Value, b.Value)
 	}
@@ -289,16 +290,6 @@ func (s *sorted) order(a, b *kv.Entry) int {
 		order = bytes.Compare(a.Key, b.Key)
 	}
 	return order
-}
-
-func compareNumbers(a, b uint64) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
 }
 
 func (s *sorted) before(a, b *kv.Entry) bool { return s.order(a, b) < 0 }

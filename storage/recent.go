@@ -89,7 +89,7 @@ func putRecent[K string | []byte](r *recent, hash uint64, key K, v *version) {
 }
 
 // recentTable is a hash table with open addressing and without pointers: many keys
-// cost the collector of garbage nothing.
+// cost the garbage collector nothing.
 type recentTable struct {
 	slots   []uint32 // 1 + the place in entries
 	entries []recentEntry

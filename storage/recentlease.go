@@ -8,7 +8,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// recentLeases remembers leases that were written or looked up of late, so that a
+// recentLeases remembers leases that were written or looked up recently, so that a
 // renewal finds what it renews without a search. It is what the database says,
 // and nothing that is applied depends on whether it remembers. Only the applying
 // goroutine uses it.

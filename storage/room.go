@@ -7,12 +7,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// room knows whether the store's background work wants for room on the disk.
+// room knows whether the store's background work lacks room on the disk.
 // The reserve of the node is there to keep it from that; but a user's quota, or
 // a file system that is out of inodes, is not seen in its free bytes.
 type room struct{ wanted atomic.Uint32 }
 
-// What wants for room.
+// What lacks room.
 const (
 	flushNeedsRoom = 1 << iota
 	compactionNeedsRoom

@@ -7,7 +7,7 @@ import (
 	"github.com/cespare/xxhash/v2"
 )
 
-// rowCache has the newest versions of keys that were read of late, as the records
+// rowCache has the newest versions of keys that were read recently, as the records
 // that the database has of them, so that reading them again needs no search. It
 // decides nothing: what it has is what the database would say.
 //

@@ -69,30 +69,27 @@ func decodeState(b []byte) (state, error) {
 type window struct {
 	highest   uint64
 	lastIndex uint64
-	seen      [windowEntries / 64]uint64 // bit i%windowEntries for entry i
+	seen      [WindowEntries / 64]uint64 // bit i%WindowEntries for entry i
 }
 
 const (
-	// windowEntries bounds how far behind the newest entry of a proposer
-	// another of its entries may arrive. A proposer has far fewer in flight.
-	windowEntries = 1024
+	// WindowEntries is how many of the newest numbers of a proposer are told apart:
+	// an entry that is so far behind the newest one is taken for a repetition.
+	WindowEntries = 1024
 	// windowKeepEntries is for how many log entries an incarnation that
 	// proposes nothing more is remembered.
 	windowKeepEntries = 1_000_000
 )
 
-// WindowEntries is how many entries of one proposer may be in flight at most.
-const WindowEntries = windowEntries
-
 // admit reports whether entry seq is new, and remembers it.
 func (w *window) admit(seq, index uint64) bool {
 	w.lastIndex = index
 	bit := func(n uint64) (*uint64, uint64) {
-		n %= windowEntries
+		n %= WindowEntries
 		return &w.seen[n/64], 1 << (n % 64)
 	}
 	if seq > w.highest {
-		if seq-w.highest >= windowEntries {
+		if seq-w.highest >= WindowEntries {
 			clear(w.seen[:])
 		} else {
 			for n := w.highest + 1; n < seq; n++ {
@@ -102,7 +99,7 @@ func (w *window) admit(seq, index uint64) bool {
 		}
 		w.highest = seq
 	} else {
-		if w.highest-seq >= windowEntries {
+		if w.highest-seq >= WindowEntries {
 			return false // too old to know: never apply what may be a repetition
 		}
 		if word, mask := bit(seq); *word&mask != 0 {

@@ -21,19 +21,25 @@ import (
 // ErrClosed is returned by every operation on a store that was closed.
 var ErrClosed = errors.New("storage: closed")
 
+const (
+	// DefaultCacheBytes is Options.CacheBytes by default: what 20,000,000 keys need of
+	// indexes and filters, and a few memtables, with some room left.
+	DefaultCacheBytes = 96 << 20
+	// maxOpenFiles bounds the tables that are open at once.
+	maxOpenFiles = 1000
+)
+
 // Options configure one store. The zero value is usable. None of them can
 // influence what applying a command gives.
 type Options struct {
 	// FS is where the store lives; nil means the operating system's files.
 	FS vfs.FS
 	// CacheBytes is the memory for blocks of the tables, from which Pebble takes what
-	// memtables have, and for rows that were read of late. Default 96 MiB.
+	// memtables have, and for rows that were read recently. Default DefaultCacheBytes.
 	CacheBytes int64
 	// MemTableBytes is the size of a memtable, of which up to four exist while
 	// flushing lags. Default 16 MiB.
 	MemTableBytes uint64
-	// MaxOpenFiles bounds the open tables. Default 1,000.
-	MaxOpenFiles int
 	// BatchBytes is where a batch is cut between two commands: a batch is held
 	// in memory and in Pebble's log as one piece. Default 16 MiB.
 	BatchBytes int
@@ -56,13 +62,10 @@ func (o Options) withDefaults() Options {
 		o.FS = vfs.Default
 	}
 	if o.CacheBytes == 0 {
-		o.CacheBytes = 96 << 20
+		o.CacheBytes = DefaultCacheBytes
 	}
 	if o.MemTableBytes == 0 {
 		o.MemTableBytes = 16 << 20
-	}
-	if o.MaxOpenFiles == 0 {
-		o.MaxOpenFiles = 1000
 	}
 	if o.BatchBytes == 0 {
 		o.BatchBytes = 16 << 20
@@ -104,10 +107,10 @@ type handle struct {
 	published atomic.Pointer[state]
 	// windows is the content of space q. Only the applying goroutine uses it.
 	windows map[kv.LeaseID]*window
-	// rows has what was read of late. Anybody uses it.
+	// rows has what was read recently. Anybody uses it.
 	rows *rowCache
 	// recent is what the newest versions are, and recentLeases what leases are, as
-	// far as it is remembered; changed has the keys that were changed of late. Only the
+	// far as it is remembered; changed has the keys that were changed recently. Only the
 	// applying goroutine uses them.
 	recent       *recent
 	changed      *changed
@@ -237,13 +240,14 @@ func pebbleOptions(opts *Options, room *room) *pebble.Options {
 		Cache:                       pebble.NewCache(opts.CacheBytes - opts.CacheBytes/rowShare),
 		MemTableSize:                opts.MemTableBytes,
 		MemTableStopWritesThreshold: 4,
-		MaxOpenFiles:                opts.MaxOpenFiles,
+		MaxOpenFiles:                maxOpenFiles,
 		// Writes look at few tables, since applying remembers recent versions, and
 		// reads ask each table's filter first. So L0 may have some, and each
 		// compaction takes more of them down at once.
-		L0CompactionThreshold: sublevelsCompacted,
-		L0StopWritesThreshold: sublevelsMost,
-		LBaseMaxBytes:         64 << 20,
+		L0CompactionThreshold:     sublevelsCompacted,
+		L0CompactionFileThreshold: filesCompacted,
+		L0StopWritesThreshold:     sublevelsMost,
+		LBaseMaxBytes:             64 << 20,
 		// A second compaction at a time where one falls behind.
 		CompactionConcurrencyRange: func() (lower, upper int) { return 1, 2 },
 		BytesPerSync:               1 << 20,
@@ -271,6 +275,9 @@ const (
 	sublevelsCompacted = 8
 	sublevelsBehind    = 14
 	sublevelsMost      = 24
+	// filesCompacted is how many flushed tables make compactions begin where they are
+	// not above each other, so that a reader does not have to look at very many.
+	filesCompacted = 150
 	// blockBytes is the size of a block before compression: larger ones are written
 	// and merged with less work, smaller ones take less of the cache for a record.
 	blockBytes = 8 << 10
@@ -533,9 +540,15 @@ func (s *Store) Metrics() (Metrics, error) {
 // more should wait. Without that the layers of flushed tables pile up until no write
 // at all is taken, for as long as one compaction lasts. It gathers all metrics of the
 // database, so it is for who is about to write much.
+//
+// Many layers alone say nothing: where each has a key or two of the next one, as those
+// of a log have, they are many, a key is in few of them, and none is compacted.
 func (s *Store) Behind() bool {
 	m, err := s.Metrics()
-	return err == nil && m.Levels[0].Sublevels >= sublevelsBehind
+	if err != nil || m.Levels[0].Sublevels < sublevelsBehind {
+		return false
+	}
+	return m.Levels[0].FillFactor >= 1 || m.Compact.NumInProgress > 0
 }
 
 // format names the layout that doc.go describes.

@@ -181,12 +181,12 @@ func (t *txnRun) compare(c *kv.Compare) (bool, error) {
 		return false, err
 	}
 	defer cur.close()
-	any := false
+	seen := false
 	for ok := cur.first(); ok; ok = cur.next() {
 		if err := t.visit(1); err != nil {
 			return false, err
 		}
-		any = true
+		seen = true
 		if !holds(c, cur.version()) {
 			return false, nil
 		}
@@ -194,7 +194,7 @@ func (t *txnRun) compare(c *kv.Compare) (bool, error) {
 	if err := cur.err(); err != nil {
 		return false, err
 	}
-	if !any {
+	if !seen {
 		return holds(c, &version{}), nil
 	}
 	return true, nil

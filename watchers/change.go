@@ -58,22 +58,9 @@ type Delivery struct {
 	Subset []int32
 	// More says that further parts of the revision follow.
 	More bool
-	// Shared says that other streams have the change too, so that it is worth to
-	// encode it once for all.
+	// Shared says that other streams have the change too, so that it is
+	// worth encoding once for all.
 	Shared bool
-}
-
-// Each calls fn for each event that concerns the stream.
-func (d *Delivery) Each(fn func(*kv.Event)) {
-	if d.Subset == nil {
-		for i := range d.Events {
-			fn(&d.Events[i])
-		}
-		return
-	}
-	for _, i := range d.Subset {
-		fn(&d.Events[i])
-	}
 }
 
 // Len is the number of events that concern the stream.

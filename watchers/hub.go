@@ -117,7 +117,7 @@ func (h *Hub) Applied(to uint64, events []kv.Event) {
 		h.queueBytes = 0
 		h.counted.forgotten.Add(1)
 	case events == nil && last >= 0 && h.queue[last].events == nil:
-		h.queue[last].to = to
+		h.queue[last].to = max(h.queue[last].to, to)
 	default:
 		h.queue = append(h.queue, a)
 		h.queueBytes += a.bytes

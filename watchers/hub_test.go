@@ -444,7 +444,7 @@ func follow(t *testing.T, r *replica, rng *rand.Rand, toTheEnd bool) {
 			if d.Revision <= position || open != 0 && d.Revision != open {
 				t.Errorf("revision %d after %d, open %d", d.Revision, position, open)
 			}
-			d.Each(func(e *kv.Event) { got = append(got, fmt.Sprint(e.Entry.ModRevision, eventText(e))) })
+			d.each(func(e *kv.Event) { got = append(got, fmt.Sprint(e.Entry.ModRevision, eventText(e))) })
 			if d.More {
 				open = d.Revision
 			} else {

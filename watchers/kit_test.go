@@ -135,7 +135,7 @@ func text(got []Delivery) string {
 	var lines []string
 	for i := range got {
 		var events []string
-		got[i].Each(func(e *kv.Event) { events = append(events, eventText(e)) })
+		got[i].each(func(e *kv.Event) { events = append(events, eventText(e)) })
 		more := ""
 		if got[i].More {
 			more = "+"
@@ -175,4 +175,17 @@ func prefix(p string) kv.Range { return kv.Prefix([]byte(p)) }
 func isCompacted(err error) bool {
 	var e *kv.Error
 	return errors.As(err, &e) && e.Code == kv.Compacted
+}
+
+// each calls fn for each event that concerns the stream.
+func (d *Delivery) each(fn func(*kv.Event)) {
+	if d.Subset == nil {
+		for i := range d.Events {
+			fn(&d.Events[i])
+		}
+		return
+	}
+	for _, i := range d.Subset {
+		fn(&d.Events[i])
+	}
 }
