@@ -46,6 +46,9 @@ type Status struct {
 	QuotaBytes         uint64 `json:"quota_bytes"`
 	ClusterVersion     uint32 `json:"cluster_version"`
 	StartedAt          Time   `json:"started_at"`
+	// InTouch: linearizable rounds succeed, so the member has caught up with the leader
+	// and counts for a majority, whether it serves or not.
+	InTouch bool `json:"in_touch"`
 	// LastLinearizableAt is when the last completed linearizable round began.
 	LastLinearizableAt *Time       `json:"last_linearizable_at,omitempty"`
 	Watches            WatchStatus `json:"watches"`

@@ -126,6 +126,7 @@ func (x *exchange) status() {
 	answer.Watches = api.WatchStatus{
 		Open: watches.Streams, Live: watches.Live, Behind: watches.Behind, Lag: watches.Lag, QueuedBytes: watches.QueuedBytes,
 	}
+	answer.InTouch = s.InTouch
 	if !s.LastLinearizable.IsZero() {
 		answer.LastLinearizableAt = &api.Time{Time: s.LastLinearizable}
 	}

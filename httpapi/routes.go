@@ -176,13 +176,24 @@ func routes() []route {
 	}
 }
 
+// needsContent reports whether a route is refused while there is no content, or none
+// that may be shown. What says so is not, nor what puts it right.
+func needsContent(pattern string) bool {
+	for _, free := range []string{"/v1/status", "/v1/alarms", "/v1/cluster"} {
+		if strings.HasPrefix(pattern, free) {
+			return false
+		}
+	}
+	return strings.HasPrefix(pattern, "/v1/")
+}
+
 // tree makes chi's tree of the routes. Its handlers find the exchange in the
 // ResponseWriter that they are given.
 func (s *Server) tree() *chi.Mux {
 	mux := chi.NewRouter()
 	for i := range s.routes {
 		rt := &s.routes[i]
-		rt.served = strings.HasPrefix(rt.pattern, "/v1/") && rt.pattern != "/v1/status" && rt.pattern != "/v1/alarms"
+		rt.served = needsContent(rt.pattern)
 		mux.MethodFunc(rt.method, rt.pattern, func(w http.ResponseWriter, r *http.Request) {
 			w.(*exchange).run(rt)
 		})

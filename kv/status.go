@@ -25,6 +25,9 @@ type Status struct {
 	ClusterVersion uint32
 	Members        []Member
 	Alarms         []Alarm
+	// InTouch says that linearizable rounds succeed: the member has caught up with the
+	// leader and is part of a majority, whether it serves or not.
+	InTouch bool
 	// LastLinearizable is when the last completed linearizable round began;
 	// zero if none has.
 	LastLinearizable time.Time

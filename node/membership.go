@@ -12,6 +12,7 @@ import (
 	"github.com/cairnkv/cairn/api"
 	"github.com/cairnkv/cairn/httpapi"
 	"github.com/cairnkv/cairn/kv"
+	"github.com/cairnkv/cairn/raftsm"
 	"github.com/oklog/ulid/v2"
 )
 
@@ -77,6 +78,9 @@ func (c membership) shown(id kv.LeaseID) (api.ClusterMember, error) {
 
 func (c membership) propose(ctx context.Context, m kv.Membership) error {
 	command := &kv.Command{Kind: kv.KindMembership, Time: time.Now().UnixMilli(), Membership: m}
+	if err := c.n.mayPropose(command); err != nil {
+		return err
+	}
 	if err := c.n.guard.admit(command); err != nil {
 		return err
 	}
@@ -146,7 +150,7 @@ func (c membership) PromoteMember(ctx context.Context, id kv.LeaseID) (m api.Clu
 	case p == nil:
 		return m, kv.Errorf(kv.MemberNotFound, "there is no member %s", id)
 	case p.State == kv.MemberLearner:
-		if !p.healthy {
+		if !c.sound(p) {
 			return m, kv.Errorf(kv.LearnerBehind, "member %s does not answer, or has not caught up; it would count as a voter that is missing", id)
 		}
 		p.State = kv.MemberPromoting
@@ -158,6 +162,13 @@ func (c membership) PromoteMember(ctx context.Context, id kv.LeaseID) (m api.Clu
 		return m, err
 	}
 	return c.settled(ctx, id, kv.MemberVoter)
+}
+
+// sound reports whether a member may vote or lead. Where the contents differ and
+// nobody knows which is right, none serves, and an operator must still be able to
+// bring the cluster to the right one.
+func (c membership) sound(p *place) bool {
+	return p.healthy || p.inTouch && c.n.shard.Quarantine() == raftsm.Doubtful
 }
 
 // RemoveMember implements httpapi.Cluster.
@@ -211,7 +222,7 @@ func (c membership) TransferLeader(ctx context.Context, id kv.LeaseID) (leader k
 	var to *place
 	for i := range all {
 		p := &all[i]
-		if p.ID == id && id != (kv.LeaseID{}) || id == (kv.LeaseID{}) && p.State == kv.MemberVoter && p.healthy && !p.leader {
+		if p.ID == id && id != (kv.LeaseID{}) || id == (kv.LeaseID{}) && p.State == kv.MemberVoter && c.sound(p) && !p.leader {
 			to = p
 		}
 	}
@@ -222,7 +233,7 @@ func (c membership) TransferLeader(ctx context.Context, id kv.LeaseID) (leader k
 		return leader, kv.Errorf(kv.MemberNotFound, "there is no member %s", id)
 	case to.State != kv.MemberVoter:
 		return leader, kv.Errorf(kv.WrongMemberState, "member %s is %s, not a voter", to.ID, to.State)
-	case !to.healthy:
+	case !c.sound(to):
 		return leader, &kv.Error{Code: kv.Unavailable, Detail: fmt.Sprintf("member %s does not answer, or has not caught up", to.ID), RetryAfterSeconds: 1}
 	}
 	ctx, cancel := context.WithTimeout(ctx, transferLimit)
@@ -254,17 +265,17 @@ func find(all []place, id kv.LeaseID) *place {
 
 // quorumAtRisk refuses a configuration of which less than a majority answers.
 func quorumAtRisk(all []place) error {
-	voters, healthy := 0, 0
+	voters, answering := 0, 0
 	for i := range all {
 		if all[i].votes() {
 			voters++
-			if all[i].healthy {
-				healthy++
+			if all[i].inTouch {
+				answering++
 			}
 		}
 	}
-	if quorum := voters/2 + 1; healthy < quorum {
-		return kv.Errorf(kv.QuorumAtRisk, "there would be %d voters, of which %d answer; a majority is %d", voters, healthy, quorum)
+	if quorum := voters/2 + 1; answering < quorum {
+		return kv.Errorf(kv.QuorumAtRisk, "there would be %d voters, of which %d answer; a majority is %d", voters, answering, quorum)
 	}
 	return nil
 }
@@ -322,6 +333,12 @@ func (n *Node) settleOne(ctx context.Context, m *kv.Membership) error {
 	return nil
 }
 
+// mayVote reports whether this learner has caught up, with content that it may show,
+// or of which nobody in the cluster knows better.
+func (n *Node) mayVote() bool {
+	return n.Ready() == nil || n.shard.Ready() == nil && n.shard.Quarantine() == raftsm.Doubtful
+}
+
 // follow has this member ask for its promotion once it has caught up, and end
 // when it was removed.
 func (n *Node) follow(ctx context.Context) {
@@ -333,11 +350,14 @@ func (n *Node) follow(ctx context.Context) {
 			case p.State == kv.MemberRemoved:
 				n.removed("its own log")
 				return
-			case p.State == kv.MemberLearner && !p.Learner && n.Ready() == nil:
+			case p.State == kv.MemberLearner && !p.Learner && n.mayVote():
 				if _, err := (membership{n}).PromoteMember(ctx, id); err != nil && ctx.Err() == nil {
 					n.cfg.Logger.Info("this learner is not promoted yet", "err", err)
 				}
 			}
+		}
+		if err := n.shard.FitTiming(); err != nil && ctx.Err() == nil {
+			n.cfg.Logger.Warn("this member runs with the timing of one that is alone", "err", err)
 		}
 		last := n.shard.LastRound()
 		if last.IsZero() {

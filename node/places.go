@@ -34,10 +34,11 @@ type place struct {
 	clientURL string
 	version   uint32
 	leader    bool
-	// asked says that applied and lag are known; healthy, that its linearizable
-	// rounds succeed, so it has caught up with the leader.
-	asked, healthy bool
-	applied, lag   uint64
+	// asked says that applied and lag are known; inTouch, that its linearizable
+	// rounds succeed, so it has caught up with the leader and counts for a majority;
+	// healthy, that it serves, too. A member in quarantine does not, and votes.
+	asked, inTouch, healthy bool
+	applied, lag            uint64
 }
 
 // votes reports whether the member is, or is about to be, a voter.
@@ -117,7 +118,8 @@ func (n *Node) places(ctx context.Context) ([]place, error) {
 	}
 	eachPlace(all, func(p *place) {
 		if p.Replica == n.dir.Identity.Replica {
-			p.asked, p.applied, p.healthy = true, applied, n.shard.Ready() == nil
+			p.asked, p.applied = true, applied
+			p.inTouch, p.healthy = n.shard.Ready() == nil, n.Ready() == nil
 			return
 		}
 		if !p.InRaft() || p.clientURL == "" {
@@ -127,7 +129,7 @@ func (n *Node) places(ctx context.Context) ([]place, error) {
 		if err := n.ask(ctx, p.clientURL+"/v1/status", &status); err != nil || status.MemberID != p.ID.String() {
 			return
 		}
-		p.asked, p.applied = true, status.AppliedIndex
+		p.asked, p.applied, p.inTouch = true, status.AppliedIndex, status.InTouch
 		p.lag = max(applied, status.AppliedIndex) - status.AppliedIndex
 		p.healthy = n.ask(ctx, p.clientURL+"/readyz", nil) == nil
 	})

@@ -17,11 +17,15 @@ func (n *Node) quarantined() error {
 }
 
 // mayPropose lets alarms through whatever the content is: they are how an
-// operator ends a quarantine. And while nobody's content can be trusted, clients
-// may keep their leases: that these end would change more.
+// operator ends a quarantine. While nobody's content can be trusted, members may be
+// replaced, which is the other way; and clients may keep their leases: that these end
+// would change more.
 func (n *Node) mayPropose(c *kv.Command) error {
 	err := n.quarantined()
-	if err == nil || c.Kind == kv.KindAlarm || c.Kind == kv.KindLeaseRenew && n.shard.Quarantine() == raftsm.Doubtful {
+	if err == nil || c.Kind == kv.KindAlarm {
+		return nil
+	}
+	if n.shard.Quarantine() == raftsm.Doubtful && (c.Kind == kv.KindLeaseRenew || c.Kind == kv.KindMembership) {
 		return nil
 	}
 	return err

@@ -129,10 +129,18 @@ func TestCorruptMember(t *testing.T) {
 	// part of the majority that keeps the log.
 	for i, other := range nodes {
 		if i != bad && other.shard.IsLeader() {
+			dead := other.dir.Identity.MemberID.String()
 			must(t, other.Close())
 			left := users[3-i-bad]
 			eventually(t, "the last sound member leads", func() bool { return left.n.shard.IsLeader() })
 			left.want(201, "", "PUT", "/v1/kv/with-two", "v")
+			// The one in quarantine counts for a majority, so the dead one can be
+			// replaced; but it is not asked to change anything itself.
+			u.want(503, `"code":"corrupt"`, "DELETE", "/v1/cluster/members/"+dead, "")
+			eventually(t, "the dead member is removed", func() bool {
+				status, _, err := left.try("DELETE", "/v1/cluster/members/"+dead, "")
+				return err == nil && status == 200
+			})
 			break
 		}
 	}
@@ -235,10 +243,22 @@ func TestNoMajorityIsOfOneMind(t *testing.T) {
 	result, err := face{nodes[0]}.Propose(context.Background(), &kv.Command{Kind: kv.KindLeaseRenew, Renew: []kv.LeaseID{parsed}})
 	must(t, err)
 	must(t, result.Err())
-	// The operator has decided: here, that it doesn't matter.
-	users[0].want(200, `"cleared":1`, "DELETE", "/v1/alarms", "")
-	for i, n := range nodes {
-		eventually(t, "it serves again", func() bool { return n.quarantined() == nil })
-		users[i].want(200, "", "GET", "/v1/kv/k?consistency=stale", "")
+	// The operator has decided: the third one is right. It leads, the others are
+	// removed, and the alarm ends.
+	right := users[2]
+	id2 := nodes[2].dir.Identity.MemberID.String()
+	eventually(t, "the right one leads", func() bool {
+		status, _, err := users[0].try("POST", "/v1/cluster/leader", `{"member":"`+id2+`"}`)
+		return err == nil && status == 200 && nodes[2].shard.IsLeader()
+	})
+	for _, n := range nodes[:2] {
+		id := n.dir.Identity.MemberID.String()
+		eventually(t, "a wrong one is removed", func() bool {
+			status, _, err := right.try("DELETE", "/v1/cluster/members/"+id, "")
+			return err == nil && status == 200
+		})
 	}
+	right.want(200, `"cleared":1`, "DELETE", "/v1/alarms?type=corrupt", "")
+	eventually(t, "it serves again", func() bool { return nodes[2].quarantined() == nil })
+	right.want(200, "right", "GET", "/v1/kv/k", "")
 }

@@ -14,7 +14,7 @@ func (n *Node) Status() kv.Status {
 	s := kv.Status{
 		ClusterID: id.ClusterID, MemberID: id.MemberID, Name: id.Name, Replica: id.Replica,
 		Leader: leader, Term: term, QuotaBytes: n.cfg.QuotaBytes, DiskFreeBytes: n.guard.free.Load(),
-		LastLinearizable: n.shard.LastRound(), StartedAt: n.started,
+		InTouch: n.shard.Ready() == nil, LastLinearizable: n.shard.LastRound(), StartedAt: n.started,
 	}
 	// A store that is closing has no figures; the node is about to be gone.
 	if stats, err := n.shard.Store().Stats(); err == nil {

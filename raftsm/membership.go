@@ -182,6 +182,16 @@ func (s *Shard) TransferTo(replica uint64) error {
 	return s.host.nh.RequestLeaderTransfer(s.cfg.Shard, replica)
 }
 
+// FitTiming sees to it that a replica which is one of several runs with the timing of
+// a cluster. It began with what its store said, and after a loss of power that may be
+// what was so before the second member came; the log has told it since.
+func (s *Shard) FitTiming() error {
+	if alone, err := s.isAlone(); err != nil || alone {
+		return err
+	}
+	return s.leaveAlone()
+}
+
 // leaveAlone starts the replica again with the timing of a cluster: one that is
 // alone has nobody to wait for, but as one of several it would take every short
 // silence for the end of its leader. Writes wait meanwhile, for about 2 s.
@@ -194,9 +204,9 @@ func (s *Shard) leaveAlone() error {
 	if s.ended {
 		return kv.Errorf(kv.ShuttingDown, "this node is shutting down")
 	}
-	s.host.stopping.Store(true)
+	s.host.stopping.Add(1)
 	if err := s.host.nh.StopReplica(s.cfg.Shard, s.replica); err != nil {
-		s.host.stopping.Store(false)
+		s.host.stopping.Add(-1)
 		return err
 	}
 	<-s.machine.closed
@@ -205,7 +215,6 @@ func (s *Shard) leaveAlone() error {
 	for {
 		err := s.run(true)
 		if !errors.Is(err, dragonboat.ErrShardAlreadyExist) {
-			s.host.stopping.Store(false)
 			if err != nil {
 				s.cfg.Fatal(err)
 			}
@@ -230,7 +239,12 @@ type unloads struct {
 
 // NodeUnloaded implements raftio.ISystemEventListener.
 func (u unloads) NodeUnloaded(info raftio.NodeInfo) {
-	if !u.h.stopping.Load() && u.disowned != nil {
+	for n := u.h.stopping.Load(); n > 0; n = u.h.stopping.Load() {
+		if u.h.stopping.CompareAndSwap(n, n-1) {
+			return // one of those that were asked for
+		}
+	}
+	if u.disowned != nil {
 		u.disowned(fmt.Errorf("replica %d was removed from the cluster", info.ReplicaID))
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/cairnkv/cairn/kv"
+	"github.com/lni/dragonboat/v4/raftio"
 	"github.com/oklog/ulid/v2"
 )
 
@@ -180,6 +181,43 @@ func TestGrowAndShrink(t *testing.T) {
 		t.Errorf("the replica id is %d, want 4", m.shard.Replica())
 	}
 	m.wantValue(t, "after", "1")
+}
+
+// TestFitTiming: a member of several that began as one alone, since its store was
+// behind its log, takes the timing of a cluster once it knows better.
+func TestFitTiming(t *testing.T) {
+	first := lone(t)
+	first.open(t)
+	first.announce(t)
+	must(t, first.shard.FitTiming())
+	if !first.shard.lone {
+		t.Error("one that is alone has another timing")
+	}
+	second, id := admit(t, first, "m2")
+	second.open(t)
+	settle(t, []*member{first}, id, kv.MemberLearner)
+	first.shard.life.Lock()
+	first.shard.lone = true
+	first.shard.life.Unlock()
+	must(t, first.shard.FitTiming())
+	if first.shard.lone {
+		t.Error("one of two has the timing of one alone")
+	}
+	first.mustPut(t, "k", "v")
+	second.wantValue(t, "k", "v")
+}
+
+// TestUnloads: that a replica was stopped which we have stopped is no removal, however
+// late Dragonboat says so; the next one is.
+func TestUnloads(t *testing.T) {
+	var told []error
+	u := unloads{&Host{}, func(err error) { told = append(told, err) }}
+	u.h.stopping.Add(2)
+	for want := range 3 {
+		if u.NodeUnloaded(raftio.NodeInfo{ReplicaID: 1}); len(told) != max(0, want-1) {
+			t.Errorf("after %d replicas were stopped, two of them by us: %v", want+1, told)
+		}
+	}
 }
 
 // TestJoinAgain crashes a join between its steps.

@@ -75,8 +75,9 @@ type Host struct {
 	transport *transport.Transport
 	join      sync.Once // of the transport, with the first shard
 	shards    sync.Map  // the numbers of those that run
-	// stopping says that a replica is being stopped by us.
-	stopping atomic.Bool
+	// stopping counts the replicas that we have asked to stop and of which Dragonboat has
+	// not said so yet, which it does later, from a goroutine of its own.
+	stopping atomic.Int64
 }
 
 // leaderEvents tells who waits when a leader was elected. Dragonboat calls
@@ -378,7 +379,7 @@ func (s *Shard) Close() error {
 	s.life.Lock()
 	defer s.life.Unlock()
 	s.ended = true
-	s.host.stopping.Store(true)
+	s.host.stopping.Add(1)
 	err := s.host.nh.StopReplica(s.cfg.Shard, s.replica)
 	if errors.Is(err, dragonboat.ErrShardNotFound) {
 		err = nil // it has applied its own removal
