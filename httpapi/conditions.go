@@ -15,6 +15,14 @@ import (
 // never is a revision that no key has.
 const never = math.MaxUint64
 
+// refuseConditions refuses the conditions of a request whose route has none: who asks
+// for one must not get a write without it.
+func (x *exchange) refuseConditions() {
+	if len(x.r.Header["If-Match"])|len(x.r.Header["If-None-Match"]) != 0 {
+		x.fail(api.CodeInvalidArgument, "this route takes neither If-Match nor If-None-Match; POST /v1/txn has conditions in its if")
+	}
+}
+
 // conditions reads If-Match, If-None-Match and if_revision into compares on key.
 func (x *exchange) conditions(key []byte) []kv.Compare {
 	x.ifs = x.ifs[:0]

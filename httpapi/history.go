@@ -7,8 +7,8 @@ import (
 	"github.com/cairnkv/cairn/kv"
 )
 
-// historyBatch is how many versions are read at a time: each may be as large as
-// the largest value, and a page ends when its size does.
+// historyBatch is how many versions are read at a time, fewer if they are large: a
+// page ends when its size does.
 const historyBatch = 16
 
 // history answers GET on the history of a key, newest version first.
@@ -31,6 +31,10 @@ func (x *exchange) history(key []byte) {
 		return
 	}
 	defer v.Close()
+	if !x.enterPage() {
+		return
+	}
+	defer x.leavePage()
 	revision := v.Revision()
 	if continued {
 		revision = c.revision

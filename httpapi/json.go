@@ -138,6 +138,9 @@ func (p *jsonParser) object(what string, member func(name string) bool) {
 			return
 		}
 		switch {
+		case len(seen) == maxObjectFields:
+			p.bad("an object has at most %d fields", maxObjectFields)
+			return
 		case slices.Contains(seen, name):
 			p.x.fail(api.CodeDuplicateField, "%s has the field %.64q twice", what, name)
 			p.skip()
@@ -149,6 +152,10 @@ func (p *jsonParser) object(what string, member func(name string) bool) {
 		}
 	}
 }
+
+// maxObjectFields bounds the fields of one object: each is compared with those before
+// it. No object of the API has so many.
+const maxObjectFields = 256
 
 // array reads an array and calls element for each of its elements.
 func (p *jsonParser) array(what string, element func()) {

@@ -93,6 +93,10 @@ func (x *exchange) hash() {
 		return
 	}
 	defer v.Close()
+	if !x.enterPage() { // it reads everything
+		return
+	}
+	defer x.leavePage()
 	revision := mode.revision
 	if revision == 0 {
 		revision = v.Revision()

@@ -44,10 +44,16 @@ func (s recipeStore) View() (coordination.View, error) { return s.Store.View() }
 // segment is cut out before it is decoded: an encoded slash is part of a name,
 // which may not have one.
 func (x *exchange) names(prefix, suffix string) []string {
-	tail := strings.TrimSuffix(strings.TrimPrefix(x.r.URL.EscapedPath(), prefix), suffix)
+	// RawPath is what the client wrote, and what the route was found by. There is none
+	// where Path says the same.
+	path, decode := x.r.URL.RawPath, url.PathUnescape
+	if path == "" {
+		path, decode = x.r.URL.Path, func(s string) (string, error) { return s, nil }
+	}
+	tail := strings.TrimSuffix(strings.TrimPrefix(path, prefix), suffix)
 	names := strings.Split(tail, "/")
 	for i, segment := range names {
-		name, err := url.PathUnescape(segment)
+		name, err := decode(segment)
 		if err == nil {
 			err = coordination.CheckName(name)
 		}

@@ -26,6 +26,9 @@ type route struct {
 	// fenced says that it is a transaction, or several, that can be bound to a
 	// holder by a Cairn-Fencing header.
 	fenced bool
+	// conditional says that it is a write which If-Match and If-None-Match can hold
+	// back; the others refuse these.
+	conditional bool
 	// unkeyed says that it changes state and may be repeated as it is: it refuses
 	// an Idempotency-Key, under which a remembered answer could be out of date.
 	unkeyed bool
@@ -82,6 +85,7 @@ func routes() []route {
 		return route{method: "POST", pattern: pattern, body: body, types: types, handle: handle}
 	}
 	several := func(r route) route { r.keyBytes = bulkKeyBytes; return r }
+	conditional := func(r route) route { r.conditional = true; return r }
 	long := func(r route) route { r.stream = true; return r }
 	fenced := func(r route) route { r.fenced = true; return r }
 	// What the recipes do is safe to repeat: see package coordination.
@@ -100,14 +104,14 @@ func routes() []route {
 	return []route{
 		read("GET", keyPath+"*", getParams, nil, inPath(keyPath, (*exchange).getKey)),
 		read("HEAD", keyPath+"*", getParams, nil, inPath(keyPath, (*exchange).getKey)),
-		fenced(write("PUT", keyPath+"*", putParams, rawBody, typesJSON, inPath(keyPath, (*exchange).putKey))),
-		fenced(write("DELETE", keyPath+"*", deleteParams, noBody, typesJSON, inPath(keyPath, (*exchange).deleteKey))),
+		conditional(fenced(write("PUT", keyPath+"*", putParams, rawBody, typesJSON, inPath(keyPath, (*exchange).putKey)))),
+		conditional(fenced(write("DELETE", keyPath+"*", deleteParams, noBody, typesJSON, inPath(keyPath, (*exchange).deleteKey)))),
 		fenced(write("POST", keyPath+"*", sequenceParams, rawBody, typesJSON, inPath(keyPath, (*exchange).postSequence))),
 
 		read("GET", "/v1/key", keyParams|getParams, nil, inQuery((*exchange).getKey)),
 		read("HEAD", "/v1/key", keyParams|getParams, nil, inQuery((*exchange).getKey)),
-		fenced(write("PUT", "/v1/key", keyParams|putParams, rawBody, typesJSON, inQuery((*exchange).putKey))),
-		fenced(write("DELETE", "/v1/key", keyParams|deleteParams, noBody, typesJSON, inQuery((*exchange).deleteKey))),
+		conditional(fenced(write("PUT", "/v1/key", keyParams|putParams, rawBody, typesJSON, inQuery((*exchange).putKey)))),
+		conditional(fenced(write("DELETE", "/v1/key", keyParams|deleteParams, noBody, typesJSON, inQuery((*exchange).deleteKey)))),
 		fenced(write("POST", "/v1/key", keyParams|sequenceParams, rawBody, typesJSON, inQuery((*exchange).postSequence))),
 
 		read("GET", "/v1/kv", listParams, typesList, (*exchange).list),
@@ -306,6 +310,9 @@ func (x *exchange) run(rt *route) {
 	}
 	if given := x.r.Header[api.HeaderFencing]; len(given) > 0 {
 		x.readFences(given, rt.fenced)
+	}
+	if !rt.conditional && rt.method != http.MethodGet && rt.method != http.MethodHead {
+		x.refuseConditions()
 	}
 	if x.r.URL.RawQuery != "" {
 		x.parseQuery(x.r.URL.RawQuery, rt.params, rt.repeats)

@@ -34,9 +34,11 @@ type guard struct {
 	free   atomic.Uint64
 	full   atomic.Bool
 	warned bool
+	// mostAnswers is kv.MaxIdempotencyRecords, but for tests.
+	mostAnswers uint64
 }
 
-func newGuard(n *Node) *guard { return &guard{n: n} }
+func newGuard(n *Node) *guard { return &guard{n: n, mostAnswers: kv.MaxIdempotencyRecords} }
 
 // look measures the disk.
 func (g *guard) look() error {
@@ -157,20 +159,35 @@ func (g *guard) set(ctx context.Context, active bool) error {
 
 // admit refuses a command before it is proposed, where this member's disk or
 // the table of remembered answers has no room. Deletes and compactions are let
-// through below the reserve, too: they are what makes room.
+// through below the reserve, too: they are what makes room. So are repetitions, which
+// get their first answer and change nothing.
 func (g *guard) admit(c *kv.Command) error {
+	if err := g.room(c); err != nil && !g.repeats(c) {
+		return err
+	}
+	return nil
+}
+
+func (g *guard) room(c *kv.Command) error {
 	if g.full.Load() && grows(c) {
 		return &kv.Error{Code: kv.NoSpace, RetryAfterSeconds: 5,
 			Detail: fmt.Sprintf("this member's disk has less than %d bytes left, or no more files or quota; delete or compact, or make room on the disk", reserveBytes)}
 	}
-	if c.IdempotencyKey == "" {
-		return nil
-	}
-	if n := g.n.shard.Store().IdempotencyRecords(); n >= kv.MaxIdempotencyRecords {
+	if n := g.n.shard.Store().IdempotencyRecords(); c.IdempotencyKey != "" && n >= g.mostAnswers {
 		return &kv.Error{Code: kv.IdempotencyFull, RetryAfterSeconds: 30,
-			Detail: fmt.Sprintf("%d answers are remembered already, which is the most; try again later or without an idempotency key", n)}
+			Detail: fmt.Sprintf("%d answers are remembered already, which is the most; try again later, with the same key", n)}
 	}
 	return nil
+}
+
+// repeats reports whether a command is a repetition of one that was applied, as far as
+// this member has it.
+func (g *guard) repeats(c *kv.Command) bool {
+	if c.IdempotencyKey == "" {
+		return false
+	}
+	remembered, err := g.n.shard.Store().Remembers(c.Principal, c.IdempotencyKey)
+	return err == nil && remembered
 }
 
 // grows reports whether a command can make the store larger.

@@ -60,6 +60,33 @@ func TestQuota(t *testing.T) {
 	u.want(200, "", "PUT", "/v1/kv/small", "v")
 }
 
+// TestRepetitionsAreAdmitted: where nothing more can be remembered, or written, who
+// repeats what was applied gets its answer.
+func TestRepetitionsAreAdmitted(t *testing.T) {
+	t.Parallel()
+	n := ready(t, config(t))
+	keyed := func(key, value string) *kv.Command {
+		c := put("k", value)
+		c.IdempotencyKey = key
+		return c
+	}
+	propose := func(c *kv.Command) (*kv.Result, error) { return face{n}.Propose(t.Context(), c) }
+	first, err := propose(keyed("a", "1"))
+	must(t, err)
+	n.guard.mostAnswers = 1
+	for _, full := range []bool{false, true} {
+		n.guard.full.Store(full)
+		again, err := propose(keyed("a", "1"))
+		must(t, err)
+		if !again.Replayed || again.Revision != first.Revision {
+			t.Errorf("full %v: a repetition got %+v", full, again)
+		}
+		if _, err := propose(keyed("b", "2")); !errors.Is(err, &kv.Error{Code: kv.IdempotencyFull}) && !errors.Is(err, &kv.Error{Code: kv.NoSpace}) {
+			t.Errorf("full %v: another one got %v", full, err)
+		}
+	}
+}
+
 // TestAdmit says what a member with a full disk still takes.
 func TestAdmit(t *testing.T) {
 	n := ready(t, config(t))

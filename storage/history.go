@@ -11,9 +11,15 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
+// maxHistoryBytes is about how much of a key's history is read at once: each version
+// may be as large as the largest value, and this much as one.
+const maxHistoryBytes = 256 << 10
+
 // History returns what history still holds of key, newest first: at most limit
-// events with a revision below before, or from the newest on when before is 0.
+// events with a revision below before, or from the newest on when before is 0, and no
+// more of them once they have maxHistoryBytes. more says that there are older ones.
 func (v *View) History(key []byte, before uint64, limit int) (events []kv.Event, more bool, err error) {
+	size := 0
 	prefix := appendVersionPrefix(nil, key)
 	start := prefix
 	if before != 0 {
@@ -49,7 +55,7 @@ func (v *View) History(key []byte, before uint64, limit int) (events []kv.Event,
 		if !ver.exists && revision <= v.st.compact {
 			break
 		}
-		if limit > 0 && len(events) == limit {
+		if limit > 0 && len(events) == limit || size >= maxHistoryBytes {
 			return events, true, nil
 		}
 		e := kv.Event{Type: kv.EventDelete, Reason: t.reason}
@@ -57,6 +63,7 @@ func (v *View) History(key []byte, before uint64, limit int) (events []kv.Event,
 			e = kv.Event{Type: kv.EventPut}
 			entry := ver.entry(key)
 			e.Entry = entry.Clone()
+			size += e.Entry.Size()
 		} else {
 			e.Entry = kv.Entry{Key: key, ModRevision: revision, ModifiedAt: t.modifiedAt}
 		}

@@ -517,6 +517,18 @@ func (s *Store) IdempotencyRecords() uint64 {
 	return h.published.Load().idempotent
 }
 
+// Remembers reports whether an answer is remembered under an idempotency key, of which
+// a repetition gets it. It may be over, and be forgotten a moment later.
+func (s *Store) Remembers(principal, key string) (bool, error) {
+	h, err := s.acquire()
+	if err != nil {
+		return false, err
+	}
+	defer h.release()
+	record, err := getCopy(h.db, idempotencyKey(idempotencyScope(principal, key)))
+	return record != nil, err
+}
+
 // Metrics are Pebble's own account of itself, and how many reads of a key found it in
 // the cache of rows, since the store was opened or a snapshot took its place.
 type Metrics struct {
