@@ -5,10 +5,12 @@ import (
 	"cmp"
 	"context"
 	"encoding/binary"
+	"errors"
 	"math"
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/cairnkv/cairn/api"
 	"github.com/cairnkv/cairn/kv"
@@ -40,7 +42,6 @@ func (x *exchange) list() {
 	if v == nil {
 		return
 	}
-	defer v.Close()
 	if l.query.Revision = l.mode.revision; l.query.Revision == 0 {
 		l.query.Revision = v.Revision()
 	}
@@ -48,6 +49,7 @@ func (x *exchange) list() {
 		x.streamList(v, &l)
 		return
 	}
+	defer v.Close()
 	ctx, cancel := context.WithTimeout(x.r.Context(), x.s.cfg.ReadTimeout)
 	defer cancel()
 	if x.readPage(ctx, v, &l) {
@@ -342,10 +344,46 @@ var linkEscaper = strings.NewReplacer(">", "%3E", "<", "%3C", `"`, "%22", " ", "
 // streamBytes is how much of a stream is collected before it is written.
 const streamBytes = 32 << 10
 
+// viewHold is for how long a stream holds on to a view of the store. A client that
+// reads slowly would keep on the disk what was overwritten and compacted since, for
+// hours. The next view is read at the same revision.
+const viewHold = 30 * time.Second
+
+// listViews are the views of the store that a stream reads, one after the other.
+type listViews struct {
+	x     *exchange
+	now   View
+	since time.Time
+}
+
+// old reports whether it is time for another view.
+func (s *listViews) old() bool { return time.Since(s.since) >= s.x.s.viewHold }
+
+// renew lets go of the view and opens another one.
+func (s *listViews) renew() error {
+	s.now.Close()
+	s.now = nil
+	v, err := s.x.s.cfg.Store.View()
+	if err != nil {
+		return err
+	}
+	s.now, s.since = v, time.Now()
+	return nil
+}
+
+func (s *listViews) close() {
+	if s.now != nil {
+		s.now.Close()
+	}
+}
+
 // streamList answers with a line for each entry, in constant memory. What goes
 // wrong after the first line breaks the connection off, so that a stream that
-// ended well is one that is complete.
+// ended well is one that is complete. It closes the view.
 func (x *exchange) streamList(v View, l *listing) {
+	views := &listViews{x: x, now: v, since: time.Now()}
+	defer views.close()
+	revision := v.Revision()
 	x.w.Header()["Content-Type"] = valueNDJSON
 	x.w.Header()["Cache-Control"] = valueNoStore
 	x.w.Header()["X-Content-Type-Options"] = valueNosniff
@@ -354,7 +392,7 @@ func (x *exchange) streamList(v View, l *listing) {
 	flush := func() error {
 		if !started {
 			started = true
-			x.writeHeader(200, v.Revision())
+			x.writeHeader(200, revision)
 		}
 		err := x.writeBody(b)
 		b = b[:0]
@@ -367,7 +405,7 @@ func (x *exchange) streamList(v View, l *listing) {
 		}
 		return flush()
 	}
-	err := l.scan(v, x, line, func(prefix []byte) error {
+	err := l.scan(views, line, func(prefix []byte) error {
 		b = append(b, '{')
 		b = appendBytes(b, "common_prefix", prefix, l.base64)
 		b = append(b, '}', '\n')
@@ -384,26 +422,39 @@ func (x *exchange) streamList(v View, l *listing) {
 	}
 }
 
+// errViewOld ends a scan that goes on with another view.
+var errViewOld = errors.New("the view is old")
+
 // scan calls entry or prefix for each line of a stream.
-func (l *listing) scan(v View, x *exchange, entry func(*kv.Entry) error, prefix func([]byte) error) error {
+func (l *listing) scan(views *listViews, entry func(*kv.Entry) error, prefix func([]byte) error) error {
 	if l.query.Delimiter != nil {
-		return l.scanFolded(v, x, entry, prefix)
+		return l.scanFolded(views, entry, prefix)
 	}
 	left := l.query.Limit
 	for _, part := range l.parts {
 		q := l.query
 		q.Range, q.Limit = part, left
-		seen := 0
-		err := v.Scan(x.r.Context(), &q, func(e *kv.Entry) error {
-			seen++
-			return entry(e)
-		})
-		if err != nil {
-			return err
-		}
-		if l.query.Limit > 0 {
-			if left -= seen; left <= 0 {
-				return nil
+		for more := true; more; {
+			seen := 0
+			err := views.now.Scan(views.x.r.Context(), &q, func(e *kv.Entry) error {
+				seen++
+				if err := entry(e); err != nil || !views.old() {
+					return err
+				}
+				q.After = bytes.Clone(e.Key)
+				return errViewOld
+			})
+			if more = err == errViewOld; more {
+				err = views.renew()
+			}
+			if err != nil {
+				return err
+			}
+			if l.query.Limit > 0 {
+				if left -= seen; left <= 0 {
+					return nil
+				}
+				q.Limit = left
 			}
 		}
 	}
@@ -411,19 +462,24 @@ func (l *listing) scan(v View, x *exchange, entry func(*kv.Entry) error, prefix 
 }
 
 // scanFolded streams a list with common prefixes, page after page.
-func (l *listing) scanFolded(v View, x *exchange, entry func(*kv.Entry) error, prefix func([]byte) error) error {
+func (l *listing) scanFolded(views *listViews, entry func(*kv.Entry) error, prefix func([]byte) error) error {
 	const pageEntries = 1000
-	pages := *l
+	pages, ctx := *l, views.x.r.Context()
 	left := l.query.Limit
 	for {
-		if err := x.r.Context().Err(); err != nil {
+		if err := ctx.Err(); err != nil {
 			return err
+		}
+		if views.old() {
+			if err := views.renew(); err != nil {
+				return err
+			}
 		}
 		pages.query.Limit = pageEntries
 		if l.query.Limit > 0 {
 			pages.query.Limit = min(pageEntries, left)
 		}
-		p, err := pages.page(x.r.Context(), v)
+		p, err := pages.page(ctx, views.now)
 		if err != nil {
 			return err
 		}

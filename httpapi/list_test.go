@@ -111,6 +111,10 @@ func TestListAgainstTwin(t *testing.T) {
 		}
 		want := expect(keys, prefix, start, end, delimiter, descending)
 
+		k.server.viewHold = viewHold
+		if rapid.Bool().Draw(rt, "slowly") {
+			k.server.viewHold = 0 // another view for each line
+		}
 		stream := k.do("GET", "/v1/kv?"+q.Encode(), nil, "Accept: application/x-ndjson")
 		var streamed []item
 		for line := range bytes.Lines(stream.body) {

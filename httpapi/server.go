@@ -44,6 +44,7 @@ type Server struct {
 	// tests.
 	silence      func(net.Conn) (time.Duration, bool)
 	doubtAfter   time.Duration
+	viewHold     time.Duration // the constant, but for tests
 	bulkPatience time.Duration
 }
 
@@ -60,6 +61,7 @@ func New(cfg Config) *Server {
 		silence:  peerSilence,
 
 		doubtAfter:   doubtAfter,
+		viewHold:     viewHold,
 		bulkPatience: bulkPatience,
 	}
 	s.recipes = coordination.New(recipeStore{s.cfg.Store}, s.cfg.Now)

@@ -75,6 +75,36 @@ func TestManyFields(t *testing.T) {
 	}
 }
 
+// TestStreamAcrossViews: a stream that goes on with another view has the entries of the
+// revision at which it began.
+func TestStreamAcrossViews(t *testing.T) {
+	k := newKit(t)
+	for _, key := range []string{"a", "b", "c"} {
+		k.put(key, "1")
+	}
+	k.server.viewHold = 0
+	revision, _ := k.server.cfg.Store.Revisions()
+	k.put("b", "2")
+	k.do("DELETE", "/v1/kv/c", nil)
+	k.put("d", "1")
+	target := fmt.Sprintf("/v1/kv?revision=%d", revision)
+	a := k.do("GET", target, nil, "Accept: application/x-ndjson")
+	var keys []string
+	for line := range strings.Lines(string(a.body)) {
+		var e api.Entry
+		if err := json.Unmarshal([]byte(line), &e); err != nil {
+			t.Fatal(err)
+		}
+		keys = append(keys, string(e.Key)+"="+string(e.Value))
+	}
+	if got := strings.Join(keys, " "); got != "a=1 b=1 c=1" {
+		t.Errorf("the stream has %s", got)
+	}
+	if n := k.member.views.Load(); n != 0 {
+		t.Errorf("%d views are open", n)
+	}
+}
+
 // TestHistoryOfLargeValues: a page of a history ends soon after its size, and the pages
 // have all versions.
 func TestHistoryOfLargeValues(t *testing.T) {
