@@ -1,6 +1,7 @@
 package coordination
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -30,12 +31,20 @@ type claim struct {
 	progress func(before int)
 
 	// queued is the create revision of the waiter's key, as far as it is known,
-	// 0 before there is one; waiter is the lease of that key.
-	queued uint64
-	waiter kv.LeaseID
+	// 0 before there is one; waiter is the lease of that key. It is own where this
+	// claim put the key, and another one where another request of c.lease did.
+	queued      uint64
+	waiter, own kv.LeaseID
+	// placed says that this claim has had a place of its own or made one its own.
+	placed bool
+	// front is the place that nobody stands before, and so nobody ever will.
+	front uint64
 	// doubt says that a waiter's key may be there, or come, that was not seen;
-	// stray the same of a holder's key that no waiter's key stands before.
+	// stray the same of a holder's key that no waiter's key stands before. loose
+	// is the place through which a holder's key may be there, or come: as long as
+	// that place may be there.
 	doubt, stray bool
+	loose        uint64
 	// renewAt is when the leases of a waiter are renewed next, renewEvery how
 	// often.
 	renewAt    time.Time
@@ -50,6 +59,12 @@ const (
 	// retryPause is the pause before a waiting claim tries again what the node
 	// could not do, such as without a leader.
 	retryPause = 200 * time.Millisecond
+	// countPause is the pause between two counts of the waiters ahead, for each of
+	// them: many that wait must not do nothing but count each other.
+	countPause = 20 * time.Millisecond
+	// maxClockGap is how far the clocks of members may lie apart for a lock delay to
+	// count.
+	maxClockGap = 5 * time.Second
 )
 
 // errStopping says that the node is about to stop. Its store may say so before the
@@ -66,17 +81,23 @@ func (r *Recipes) acquire(ctx context.Context, c *claim) (kv.Entry, error) {
 	waiting, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
 	holder, err := r.pursue(ctx, waiting, c)
+	// When the node is about to stop, the client is still there to be told.
+	drained := errors.Is(context.Cause(ctx), errStopping)
+	stopping := drained || errors.Is(err, errStopping)
+	gone := ctx.Err() != nil && !drained
 	switch {
-	case err == nil && ctx.Err() != nil:
+	case err == nil && gone:
 		// Nobody is there to be told. What the next request of the same lease
 		// would be told stays.
 		r.abandon(ctx, c, holder)
 		return kv.Entry{}, context.Cause(ctx)
 	case err == nil:
 		return holder, nil
-	case c.queued == 0 && !c.doubt && !c.stray:
+	case c.queued == 0 && !c.doubt && !c.unsure():
 		return kv.Entry{}, err // nothing was written
-	case c.ttl == 0 && (errors.Is(err, errStopping) || errors.Is(context.Cause(ctx), errStopping)):
+	case c.ttl == 0 && stopping && c.unsure():
+		return kv.Entry{}, unknown(c, err)
+	case c.ttl == 0 && stopping:
 		// The client asks another node with the same lease, and finds its place.
 		return kv.Entry{}, errStopping
 	}
@@ -87,18 +108,32 @@ func (r *Recipes) acquire(ctx context.Context, c *claim) (kv.Entry, error) {
 		if errors.Is(err, errHeld) || ctx.Err() != nil {
 			err = werr
 		}
-	case held != nil && ctx.Err() != nil:
+	case held != nil && gone:
 		r.abandon(ctx, c, *held)
 	case held != nil:
 		return *held, nil
 	}
 	switch {
-	case ctx.Err() != nil:
+	case gone:
 		err = context.Cause(ctx)
-	case errors.Is(err, errHeld) && c.stray:
-		err = kv.Errorf(kv.OutcomeUnknown, "whether %.100q was taken is not known; ask again with the same lease, or look who holds it", c.name)
+	case c.unsure() && !errors.Is(err, &kv.Error{Code: kv.LeaseNotFound}): // without its lease nothing is held
+		err = unknown(c, err)
+	case stopping:
+		err = errStopping
 	}
 	return kv.Entry{}, err
+}
+
+// unsure reports whether the claim may hold its site, or come to, without anybody
+// having seen it.
+func (c *claim) unsure() bool { return c.stray || c.loose != 0 }
+
+// unknown is the error of an unsure claim that ended with another one.
+func unknown(c *claim, err error) error {
+	if errors.Is(err, &kv.Error{Code: kv.OutcomeUnknown}) {
+		return err
+	}
+	return kv.Errorf(kv.OutcomeUnknown, "whether %.100q was taken is not known; ask again with the same lease, or look who holds it", c.name)
 }
 
 // pursue looks and acts until the claim is granted, refused, or its wait over.
@@ -143,6 +178,8 @@ func (r *Recipes) pursue(ctx, waiting context.Context, c *claim) (kv.Entry, erro
 			return kv.Entry{}, errHeld
 		case c.queued == 0:
 			revision, err = r.enqueue(ctx, c)
+		case !c.placed:
+			revision, err = r.resume(ctx, c)
 		default:
 			revision, err = r.idle(ctx, waiting, c, &s)
 		}
@@ -168,9 +205,11 @@ type sight struct {
 	// free says that the claim may be granted, with that slot of a semaphore.
 	free bool
 	slot int
-	// watch is what must change before it can be, opens when else that may be.
+	// watch is what must change before it can be, opens when else that may be;
+	// ahead is the waiter whose key that is, without one it is the holders.
 	watch kv.Range
 	opens time.Time
+	ahead *kv.Entry
 	// before counts the waiters ahead, if that is wanted.
 	before int
 }
@@ -198,23 +237,29 @@ func (r *Recipes) look(ctx context.Context, c *claim) (s sight, err error) {
 	}
 	if c.queued = 0; found {
 		c.queued, c.waiter = own.CreateRevision, own.Lease
+		c.placed = c.placed || c.waiter == c.own
 	}
-	blocker, err := lastAhead(ctx, v, c)
-	if err != nil {
-		return s, err
+	if c.loose != c.queued {
+		c.loose = 0 // the place is gone: it was granted, and that is over, or will never be
 	}
-	if blocker != nil {
-		s.watch = kv.SingleKey(blocker)
+	if c.queued == 0 || c.queued != c.front {
+		if s.ahead, err = lastAhead(ctx, v, c); err != nil {
+			return s, err
+		}
+	}
+	if s.ahead != nil {
+		s.watch = kv.SingleKey(s.ahead.Key)
 		if c.progress != nil {
 			s.before, err = countAhead(ctx, v, c)
 		}
 		return s, err
 	}
+	c.front = c.queued
 	s.watch = c.site.held()
 	if s.slot, s.free = h.room(c.kind); !s.free {
 		return s, nil
 	}
-	if s.opens, err = delayedUntil(v, c.site); err == nil && s.opens.After(r.now()) {
+	if s.opens, err = delayedUntil(v, c.site, r.now()); err == nil && s.opens.After(r.now()) {
 		s.free = false
 	}
 	return s, err
@@ -313,8 +358,7 @@ func (h *holders) room(k Kind) (slot int, free bool) {
 // lastAhead finds the waiter that the claim waits for: of those that it must not
 // pass, the one that came last before it. Waiters that come later never pass it,
 // so once there is none there will be none.
-func lastAhead(ctx context.Context, v View, c *claim) (key []byte, err error) {
-	var last kv.Entry
+func lastAhead(ctx context.Context, v View, c *claim) (last *kv.Entry, err error) {
 	for _, part := range c.site.ahead(c.kind) {
 		q := &kv.Query{Range: part, KeysOnly: true, Limit: 1}
 		if c.queued > 0 {
@@ -324,11 +368,11 @@ func lastAhead(ctx context.Context, v View, c *claim) (key []byte, err error) {
 		if err != nil {
 			return nil, err
 		}
-		if len(l.Entries) > 0 && l.Entries[0].CreateRevision > last.CreateRevision {
-			last = l.Entries[0]
+		if len(l.Entries) > 0 && (last == nil || l.Entries[0].CreateRevision > last.CreateRevision) {
+			last = &l.Entries[0]
 		}
 	}
-	return last.Key, nil
+	return last, nil
 }
 
 // countAhead counts the waiters before the claim.
@@ -375,7 +419,9 @@ func (r *Recipes) take(ctx context.Context, c *claim, s *sight) (holder *kv.Entr
 	txn.Then = append(txn.Then, put)
 	result, err := r.transact(ctx, txn)
 	if err != nil {
-		c.stray = c.stray || c.queued == 0 && errors.Is(err, &kv.Error{Code: kv.OutcomeUnknown})
+		if errors.Is(err, &kv.Error{Code: kv.OutcomeUnknown}) {
+			c.stray, c.loose = c.stray || c.queued == 0, c.queued
+		}
 		return nil, 0, err
 	}
 	if !result.Succeeded {
@@ -388,19 +434,12 @@ func (r *Recipes) take(ctx context.Context, c *claim, s *sight) (holder *kv.Entr
 }
 
 // enqueue puts the waiter's key. One that the same lease has already, from an
-// earlier request, is taken over with its place.
+// earlier request, is found at the next look.
 func (r *Recipes) enqueue(ctx context.Context, c *claim) (revision uint64, err error) {
 	key := c.site.waiter(c.kind, c.lease)
-	result, err := r.transact(ctx, &kv.Txn{
-		If: []kv.Compare{missing(kv.SingleKey(key))},
-		Then: []kv.Op{{
-			Type: kv.OpPut, Key: key, Value: c.value, ContentType: c.contentType,
-			Lease: r.newID(), OwnTTLMillis: waiterTTLMillis,
-		}},
-	})
+	c.own = cmp.Or(c.own, r.newID())
+	result, err := r.putWaiter(ctx, c, key, missing(kv.SingleKey(key)))
 	if err != nil {
-		// If it was applied nevertheless, the key is found at the next look.
-		c.doubt = c.doubt || errors.Is(err, &kv.Error{Code: kv.OutcomeUnknown})
 		return 0, err
 	}
 	c.queued = result.Revision // until the next look says it exactly
@@ -411,33 +450,110 @@ func (r *Recipes) enqueue(ctx context.Context, c *claim) (revision uint64, err e
 	return result.Revision, nil
 }
 
+// resume makes the place its own that an earlier request of the same lease has
+// left: the place stays, its whole time to live begins, and when the earlier
+// request ends it does not take the place away.
+func (r *Recipes) resume(ctx context.Context, c *claim) (revision uint64, err error) {
+	key := c.site.waiter(c.kind, c.lease)
+	c.own = cmp.Or(c.own, r.newID())
+	result, err := r.putWaiter(ctx, c, key, created(key, c.queued), // and an earlier try was not applied
+		kv.Compare{Range: kv.SingleKey(key), Target: kv.TargetLease, Operator: kv.NotEqual, Lease: c.own})
+	if err != nil {
+		return 0, err
+	}
+	return result.Revision, nil
+}
+
+// putWaiter puts the waiter's key with a lease of this claim, always the same: so
+// it is known by its lease, whichever of several tries was applied.
+func (r *Recipes) putWaiter(ctx context.Context, c *claim, key []byte, conditions ...kv.Compare) (*kv.Result, error) {
+	result, err := r.transact(ctx, &kv.Txn{
+		If: conditions,
+		Then: []kv.Op{{
+			Type: kv.OpPut, Key: key, Value: c.value, ContentType: c.contentType,
+			Lease: c.own, OwnTTLMillis: waiterTTLMillis,
+		}},
+	})
+	if err != nil {
+		// If it was applied nevertheless, the key is found at the next look.
+		c.doubt = c.doubt || errors.Is(err, &kv.Error{Code: kv.OutcomeUnknown})
+		return nil, err
+	}
+	c.placed = c.placed || result.Succeeded
+	return result, nil
+}
+
 // idle waits for what must change, and renews the leases meanwhile. It returns
 // the revision to look at next.
+//
+// A whole look costs as much as there are waiters, so it is not for each renewal of
+// each of them: until the wait ends, one who waits behind another looks only whether
+// both are still there.
 func (r *Recipes) idle(ctx, waiting context.Context, c *claim, s *sight) (revision uint64, err error) {
-	if c.progress != nil {
-		c.progress(s.before)
-	}
-	until := c.renewAt
-	if !s.opens.IsZero() {
-		if opens := time.Now().Add(s.opens.Sub(r.now())); opens.Before(until) {
-			until = opens
+	counted := time.Now()
+	for {
+		if c.progress != nil {
+			c.progress(s.before)
+		}
+		until := c.renewAt
+		if !s.opens.IsZero() {
+			if opens := time.Now().Add(s.opens.Sub(r.now())); opens.Before(until) {
+				until = opens
+			}
+		}
+		changed, cancel := context.WithDeadline(waiting, until)
+		revision, err = r.store.WaitChange(changed, s.watch, s.revision)
+		over := changed.Err() != nil
+		cancel()
+		switch {
+		case ctx.Err() != nil:
+			return 0, ctx.Err()
+		case err != nil && !over:
+			return 0, err
+		}
+		if !time.Now().Before(c.renewAt) {
+			if err := r.keepAlive(ctx, c); err != nil {
+				return 0, err
+			}
+		}
+		if err == nil {
+			return revision, nil
+		}
+		if s.ahead == nil || waiting.Err() != nil {
+			return s.revision, nil // it is time for something else
+		}
+		count := c.progress != nil && time.Since(counted) >= time.Duration(s.before)*countPause
+		if same, err := r.still(ctx, c, s, count); err != nil || !same {
+			return s.revision, err
+		}
+		if count {
+			counted = time.Now()
 		}
 	}
-	changed, cancel := context.WithDeadline(waiting, until)
-	defer cancel()
-	revision, err = r.store.WaitChange(changed, s.watch, s.revision)
-	switch {
-	case ctx.Err() != nil:
-		return 0, ctx.Err()
-	case err != nil && changed.Err() == nil:
-		return 0, err
-	case err != nil:
-		revision = s.revision // it is time for something else
+}
+
+// still reports whether a claim waits at its place and behind the waiter it was seen
+// to wait behind; nobody can come between the two. It brings the sight up to now,
+// for the next wait would read all history since.
+func (r *Recipes) still(ctx context.Context, c *claim, s *sight, count bool) (bool, error) {
+	v, err := r.store.View()
+	if err != nil {
+		return false, err
 	}
-	if !time.Now().Before(c.renewAt) {
-		return revision, r.keepAlive(ctx, c)
+	defer v.Close()
+	own, found, err := v.Get(c.site.waiter(c.kind, c.lease), 0)
+	if err != nil || !found || own.CreateRevision != c.queued {
+		return false, err
 	}
-	return revision, nil
+	ahead, found, err := v.Get(s.ahead.Key, 0)
+	if err != nil || !found || ahead.CreateRevision != s.ahead.CreateRevision {
+		return false, err
+	}
+	c.waiter, s.revision = own.Lease, v.Revision()
+	if count {
+		s.before, err = countAhead(ctx, v, c)
+	}
+	return true, err
 }
 
 // keepAlive renews the lease of the waiter's key, and a client's own.
@@ -505,20 +621,35 @@ func (r *Recipes) pause(waiting context.Context, c *claim, failure error) error 
 }
 
 // withdraw ends a claim that was not granted: its place in the queue goes, and
-// with it whatever might have been granted through it later. It returns the
-// holder's key if the claim was granted before.
+// with it whatever might have been granted through it later. A place that another
+// request of the same lease made its own is that one's. It returns the holder's key
+// if the claim was granted before.
 func (r *Recipes) withdraw(ctx context.Context, c *claim) (*kv.Entry, error) {
-	result, err := r.transact(ctx, &kv.Txn{Then: []kv.Op{
-		remove(c.site.waiter(c.kind, c.lease)),
+	waiter := kv.SingleKey(c.site.waiter(c.kind, c.lease))
+	reads := []kv.Op{
+		get(&kv.Query{Range: waiter, KeysOnly: true}),
 		get(&kv.Query{Range: kv.SingleKey(c.site.alone())}),
 		get(&kv.Query{Range: kv.SingleKey(c.seat(Kind{Read: true}, c.lease, 0))}),
 		get(&kv.Query{Range: c.site.slots(), Limit: MaxSlots}),
-	}})
+	}
+	txn := &kv.Txn{Then: reads}
+	if c.own != (kv.LeaseID{}) {
+		txn = &kv.Txn{
+			If:   []kv.Compare{{Range: waiter, Target: kv.TargetLease, Operator: kv.Equal, Lease: c.own}},
+			Then: append([]kv.Op{{Type: kv.OpDelete, Range: waiter}}, reads...),
+			Else: reads,
+		}
+	}
+	result, err := r.transact(ctx, txn)
 	if err != nil {
 		return nil, err
 	}
-	for i := range result.Ops[1:] {
-		for _, e := range entries(&result.Ops[1+i]) {
+	read := result.Ops[len(result.Ops)-len(reads):]
+	if place := entries(&read[0]); len(place) == 0 || place[0].CreateRevision != c.loose {
+		c.loose = 0
+	}
+	for i := range read[1:] {
+		for _, e := range entries(&read[1+i]) {
 			if kind, _ := c.kindOf(e.Key); e.Lease == c.lease && kind == c.kind {
 				return &e, nil
 			}
@@ -571,8 +702,10 @@ func notHolder(s site, token uint64) error {
 
 // delayedUntil is when a lock opens again that was lost: its holder's lease ended
 // and it had asked for a delay. It is measured by wall clocks, from when the store
-// ended the lease; what must not happen meanwhile is for the fence to prevent.
-func delayedUntil(v View, s site) (time.Time, error) {
+// ended the lease; what must not happen meanwhile is for the fence to prevent. Where
+// more is left than the whole delay the clocks disagree, maybe by a day, and it is
+// open: the delay is a courtesy, and nobody can shorten it.
+func delayedUntil(v View, s site, now time.Time) (time.Time, error) {
 	events, _, err := v.History(s.alone(), 0, 2)
 	if err != nil || len(events) < 2 {
 		return time.Time{}, err
@@ -586,5 +719,9 @@ func delayedUntil(v View, s site) (time.Time, error) {
 		return time.Time{}, nil
 	}
 	delay := time.Duration(value.LockDelaySeconds * float64(time.Second))
-	return time.UnixMilli(lost.Entry.ModifiedAt).Add(delay), nil
+	opens := time.UnixMilli(lost.Entry.ModifiedAt).Add(delay)
+	if opens.Sub(now) > delay+maxClockGap {
+		return time.Time{}, nil
+	}
+	return opens, nil
 }

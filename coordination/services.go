@@ -126,14 +126,21 @@ func (r *Recipes) Instance(v View, service, name string) (i Instance, found bool
 	return instanceOf(&e), true, nil
 }
 
-// pageOfInstances is how many registrations are read at once.
-const pageOfInstances = 1_000
+// pageOfInstances and pageOfInstancesBytes bound what is read of registrations at
+// once.
+const (
+	pageOfInstances      = 1_000
+	pageOfInstancesBytes = 1 << 20
+)
 
 // Instances lists up to limit registrations of a service in a view, in the order
 // of their names, those after a name, and of them those that have the tag, if it
 // is not empty. It reports whether there are more.
 func (r *Recipes) Instances(ctx context.Context, v View, service, tag, after string, limit int) (found []Instance, more bool, err error) {
-	q := &kv.Query{Range: kv.Prefix(instanceKey(service, "")), Limit: pageOfInstances}
+	q := &kv.Query{Range: kv.Prefix(instanceKey(service, "")), Limit: pageOfInstances, MaxBytes: pageOfInstancesBytes}
+	if tag == "" {
+		q.Limit = min(q.Limit, limit+1) // the one beyond says that there are more
+	}
 	if after != "" {
 		q.After = instanceKey(service, after)
 	}

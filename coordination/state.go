@@ -2,6 +2,7 @@ package coordination
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/cairnkv/cairn/kv"
@@ -33,7 +34,7 @@ type Holder struct {
 type Waiter struct {
 	Kind  Kind
 	Lease kv.LeaseID
-	Value []byte
+	// Owner is what a lock's waiter calls itself.
 	Owner string
 	// Since is the revision that orders the waiters.
 	Since uint64
@@ -63,7 +64,13 @@ func (r *Recipes) Election(ctx context.Context, v View, name string) (State, err
 
 func readState(ctx context.Context, v View, s site) (State, error) {
 	state := State{Name: s.name, Revision: v.Revision()}
-	held, err := v.List(ctx, &kv.Query{Range: s.held(), Limit: maxShown})
+	// The values of candidates are what they would proclaim: large, and not shown.
+	candidates := strings.HasPrefix(s.base, electionsPrefix)
+	holders := s.held()
+	if candidates {
+		holders = kv.SingleKey(s.alone())
+	}
+	held, err := v.List(ctx, &kv.Query{Range: holders, Limit: maxShown})
 	if err != nil {
 		return state, err
 	}
@@ -72,7 +79,7 @@ func readState(ctx context.Context, v View, s site) (State, error) {
 			state.Holders = append(state.Holders, s.holderOf(e))
 		}
 	}
-	queue, err := v.List(ctx, &kv.Query{Range: kv.Prefix([]byte(s.queue())), Limit: maxShown, Sort: kv.SortByCreate, Count: true})
+	queue, err := v.List(ctx, &kv.Query{Range: kv.Prefix([]byte(s.queue())), Limit: maxShown, Sort: kv.SortByCreate, Count: true, KeysOnly: candidates})
 	if err != nil {
 		return state, err
 	}
@@ -98,7 +105,7 @@ func (s site) holderOf(e *kv.Entry) Holder {
 
 func (s site) waiterOf(e *kv.Entry) Waiter {
 	kind, id := s.kindOf(e.Key)
-	w := Waiter{Kind: kind, Value: e.Value, Owner: ownerOf(e), Since: e.CreateRevision, At: time.UnixMilli(e.ModifiedAt)}
+	w := Waiter{Kind: kind, Owner: ownerOf(e), Since: e.CreateRevision, At: time.UnixMilli(e.ModifiedAt)}
 	_ = w.Lease.UnmarshalText([]byte(id)) // as waiter wrote it
 	return w
 }

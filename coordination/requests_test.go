@@ -1,0 +1,343 @@
+package coordination
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/cairnkv/cairn/kv"
+)
+
+// A cutoff is a log whose node finds no leader from a moment on.
+type cutoff struct {
+	*log
+	lost atomic.Bool
+}
+
+func (c *cutoff) Wait(ctx context.Context, want kv.Consistency) error {
+	if c.lost.Load() {
+		return kv.Errorf(kv.NoLeader, "made to fail")
+	}
+	return c.log.Wait(ctx, want)
+}
+
+func isUnknown(err error) bool { return errors.Is(err, &kv.Error{Code: kv.OutcomeUnknown}) }
+
+// freed frees the site as soon as somebody waits for it, and calls then after each
+// command that puts a holder's key.
+func (l *log) freed(s site, then func() error) {
+	var once sync.Once
+	l.fail(nil, func(c *kv.Command) error {
+		if s.takes(c) {
+			return then()
+		}
+		var err error
+		if c.Kind == kv.KindTxn && len(c.Txn.Then) == 1 && c.Txn.Then[0].Type == kv.OpPut {
+			once.Do(func() {
+				_, err = l.apply(&kv.Command{Kind: kv.KindTxn, Txn: &kv.Txn{Then: []kv.Op{remove(s.alone())}}})
+			})
+		}
+		return err
+	})
+}
+
+// TestUnknownIsToldWithoutALeader takes a lock without learning of it, and finds no
+// leader from then on. That there is none says nothing of the lock.
+func TestUnknownIsToldWithoutALeader(t *testing.T) {
+	for _, own := range []bool{true, false} {
+		l := newLog(t)
+		c := &cutoff{log: l}
+		r, s := New(c, time.Now), lockSite("l")
+		_, err := r.Acquire(context.Background(), Claim{Name: "l", TTLMillis: 60_000})
+		must(t, err)
+		l.freed(s, func() error {
+			c.lost.Store(true)
+			l.fail(func(*kv.Command) error { return kv.Errorf(kv.NoLeader, "made to fail") }, nil)
+			return kv.Errorf(kv.OutcomeUnknown, "made to fail")
+		})
+		ask := Claim{Name: "l", TTLMillis: 60_000, Wait: time.Second}
+		if !own {
+			ask.TTLMillis, ask.Lease = 0, l.grant(time.Minute)
+		}
+		_, err = r.Acquire(context.Background(), ask)
+		if n := len(l.state(s).Holders); n != 1 || !isUnknown(err) {
+			t.Errorf("own lease %v: %d hold it, and the answer is %v", own, n, err)
+		}
+	}
+}
+
+// TestUnknownStray is the same of a grant that no place stands before, and that has
+// not come when the claim is given up.
+func TestUnknownStray(t *testing.T) {
+	l := newLog(t)
+	c := &cutoff{log: l}
+	r, s := New(c, time.Now), lockSite("l")
+	var late *kv.Command
+	l.onTake(s, func(take *kv.Command) error {
+		late = keep(t, take)
+		c.lost.Store(true)
+		return kv.Errorf(kv.OutcomeUnknown, "made to fail")
+	})
+	_, err := r.Acquire(context.Background(), Claim{Name: "l", TTLMillis: 60_000, Wait: time.Second})
+	if !isUnknown(err) {
+		t.Errorf("got %v", err)
+	}
+	if result, err := l.apply(late); err != nil || !result.Succeeded {
+		t.Errorf("the grant did not come: %+v, %v", result, err)
+	}
+}
+
+// TestUnknownWhileStopping has a node stop as soon as the lock was taken: whether
+// that is known or not, nobody is told that nothing is held.
+func TestUnknownWhileStopping(t *testing.T) {
+	for _, own := range []bool{true, false} {
+		for _, queued := range []bool{true, false} {
+			for _, known := range []bool{true, false} {
+				ctx, cancel := context.WithCancelCause(context.Background())
+				l := newLog(t)
+				r, s := l.recipes(), lockSite("l")
+				if queued {
+					_, err := r.Acquire(ctx, Claim{Name: "l", TTLMillis: 60_000})
+					must(t, err)
+				}
+				l.freed(s, func() error {
+					cancel(errStopping)
+					if known {
+						return nil
+					}
+					return kv.Errorf(kv.OutcomeUnknown, "made to fail")
+				})
+				ask := Claim{Name: "l", TTLMillis: 60_000, Wait: patience}
+				if !own {
+					ask.TTLMillis, ask.Lease = 0, l.grant(time.Minute)
+				}
+				_, err := r.Acquire(ctx, ask)
+				if n := len(l.state(s).Holders); n != 1 || err != nil && (known || !isUnknown(err)) {
+					t.Errorf("own lease %v, queued %v, known %v: %d hold it, and the answer is %v", own, queued, known, n, err)
+				}
+			}
+		}
+	}
+}
+
+// TestPlaceIsTheNewerRequests sends the request of a lease again while the first one
+// is under way, and ends the first, as a node does that notices late that its client
+// has gone to another one: the place stays.
+func TestPlaceIsTheNewerRequests(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	l := newLog(t)
+	r, s := l.recipes(), lockSite("l")
+	_, err := r.Acquire(ctx, Claim{Name: "l", TTLMillis: 600_000})
+	must(t, err)
+	lease := l.grant(time.Minute)
+	first, leave := context.WithCancel(ctx)
+	defer leave()
+	gone, outcomes := make(chan outcome, 1), make(chan outcome, 2)
+	race(first, r, "first", Claim{Name: "l", Lease: lease, Wait: patience}, gone)
+	l.awaitQueue(s, 1)
+	since := l.state(s).Queue[0].Since
+	race(ctx, r, "behind", Claim{Name: "l", TTLMillis: 60_000, Wait: patience}, outcomes)
+	l.awaitQueue(s, 2)
+	race(ctx, r, "again", Claim{Name: "l", Lease: lease, Wait: patience}, outcomes)
+	l.await("three wait", func() bool { l.mu.Lock(); defer l.mu.Unlock(); return l.waiting == 3 })
+	leave()
+	if o := <-gone; !errors.Is(o.err, context.Canceled) {
+		t.Errorf("got %v", o.err)
+	}
+	// One that does not wait doesn't take it away either.
+	if _, err := r.Acquire(ctx, Claim{Name: "l", Lease: lease}); !isHeld(err) {
+		t.Errorf("got %v", err)
+	}
+	if q := l.state(s).Queue; len(q) != 2 || q[0].Lease != lease || q[0].Since != since {
+		t.Errorf("the place was of %d, the queue is %+v", since, q)
+	}
+	cancel()
+	<-outcomes
+	<-outcomes
+	if n := l.state(s).Waiting; n > 0 {
+		t.Errorf("%d are left in the queue", n)
+	}
+}
+
+// TestResumedPlaceHasItsTime finds a place whose node died some seconds ago: it is
+// there for a whole time to live from then on.
+func TestResumedPlaceHasItsTime(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	l := newLog(t)
+	r, s := l.recipes(), lockSite("l")
+	_, err := r.Acquire(ctx, Claim{Name: "l", TTLMillis: 600_000})
+	must(t, err)
+	lease := l.grant(time.Minute)
+	place, err := l.apply(&kv.Command{Kind: kv.KindTxn, Txn: &kv.Txn{Then: []kv.Op{
+		{Type: kv.OpPut, Key: s.waiter(Kind{}, lease), Lease: r.newID(), OwnTTLMillis: waiterTTLMillis},
+	}}})
+	must(t, err)
+	l.pass(9 * time.Second)
+	outcomes := make(chan outcome, 1)
+	race(ctx, r, "again", Claim{Name: "l", Lease: lease, Wait: patience}, outcomes)
+	l.awaitQueue(s, 1)
+	l.pass(9 * time.Second)
+	if q := l.state(s).Queue; len(q) != 1 || q[0].Since != place.Revision {
+		t.Errorf("the place was of %d, the queue is %+v", place.Revision, q)
+	}
+	cancel()
+	<-outcomes
+}
+
+// TestLockDelayWithClocksApart has a waiter whose clock is far behind that of the
+// member that ended the lease: it does not wait until its clock gets there.
+func TestLockDelayWithClocksApart(t *testing.T) {
+	ctx := context.Background()
+	l := newLog(t)
+	r := l.recipes()
+	_, err := r.Acquire(ctx, Claim{Name: "l", TTLMillis: 1_000, Delay: time.Minute})
+	must(t, err)
+	l.pass(3 * time.Second)
+	if _, err := r.Acquire(ctx, Claim{Name: "l", TTLMillis: 1_000}); !isHeld(err) {
+		t.Errorf("not closed: %v", err)
+	}
+	behind := New(l, func() time.Time { return time.Now().Add(-time.Hour) })
+	if _, err := behind.Acquire(ctx, Claim{Name: "l", TTLMillis: 1_000}); err != nil {
+		t.Errorf("an hour behind: %v", err)
+	}
+}
+
+// A meter is a log that counts what is read of it.
+type meter struct {
+	*log
+	mu    sync.Mutex
+	lists int
+	bytes int
+}
+
+type meterView struct {
+	View
+	m *meter
+}
+
+func (m *meter) View() (View, error) {
+	v, err := m.log.View()
+	return meterView{v, m}, err
+}
+
+func (v meterView) List(ctx context.Context, q *kv.Query) (*kv.List, error) {
+	l, err := v.View.List(ctx, q)
+	v.m.mu.Lock()
+	defer v.m.mu.Unlock()
+	v.m.lists++
+	for i := range l.Entries {
+		v.m.bytes += l.Entries[i].Size()
+	}
+	return l, err
+}
+
+func (m *meter) read() (lists, bytes int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.lists, m.bytes
+}
+
+// TestIdleWaiterReadsNoQueue has a waiter renew its leases over and over: it does not
+// read the queue for it, but notices when it or the one before it has lost its place.
+func TestIdleWaiterReadsNoQueue(t *testing.T) {
+	ctx := context.Background()
+	l := newLog(t)
+	m := &meter{log: l}
+	r, metered, s := l.recipes(), New(m, time.Now), lockSite("l")
+	holder, err := r.Acquire(ctx, Claim{Name: "l", TTLMillis: 600_000})
+	must(t, err)
+	first, leave := context.WithCancel(ctx)
+	defer leave()
+	gone, outcomes := make(chan outcome, 1), make(chan outcome, 1)
+	race(first, r, "first", Claim{Name: "l", TTLMillis: 60_000, Wait: patience}, gone)
+	l.awaitQueue(s, 1)
+	lease := l.grant(time.Second)
+	race(ctx, metered, "it", Claim{Name: "l", Lease: lease, Wait: patience}, outcomes)
+	l.awaitQueue(s, 2)
+	renewals := func(more int) {
+		t.Helper()
+		count := func() int { l.mu.Lock(); defer l.mu.Unlock(); return l.renewed[lease] }
+		n := count()
+		l.await("it renews its leases", func() bool { return count() >= n+more })
+	}
+	before, _ := m.read()
+	renewals(4)
+	if after, _ := m.read(); after != before {
+		t.Errorf("the queue and the holders were read %d times", after-before)
+	}
+
+	// Its own place goes: it takes another.
+	place := func() uint64 {
+		q := l.state(s).Queue
+		i := slices.IndexFunc(q, func(w Waiter) bool { return w.Lease == lease })
+		if i < 0 {
+			return 0
+		}
+		return q[i].Since
+	}
+	since := place()
+	_, err = l.apply(&kv.Command{Kind: kv.KindTxn, Txn: &kv.Txn{Then: []kv.Op{remove(s.waiter(Kind{}, lease))}}})
+	must(t, err)
+	l.await("it is back", func() bool { return place() > since })
+
+	leave()
+	<-gone
+	_, err = r.Release(ctx, "l", holder.Token)
+	must(t, err)
+	must(t, (<-outcomes).err)
+}
+
+// TestReadsWhatIsShown lists one registration out of many large ones, and an election
+// with candidates that would proclaim much.
+func TestReadsWhatIsShown(t *testing.T) {
+	ctx := context.Background()
+	l := newLog(t)
+	m := &meter{log: l}
+	r := New(m, time.Now)
+	large := make([]byte, 64<<10)
+	for i := range 40 {
+		ops := []kv.Op{
+			{Type: kv.OpPut, Key: instanceKey("web", string(rune('A'+i))), Value: []byte(`{"tags":["t"],"address":"` + string(slices.Repeat([]byte{'a'}, len(large))) + `"}`)},
+			{Type: kv.OpPut, Key: electionSite("e").waiter(Kind{}, r.newID()), Value: large},
+		}
+		_, err := l.apply(&kv.Command{Kind: kv.KindTxn, Txn: &kv.Txn{Then: ops}})
+		must(t, err)
+	}
+	v, err := m.View()
+	must(t, err)
+	defer v.Close()
+	read := func(what string, limit int, fn func() error) {
+		t.Helper()
+		_, before := m.read()
+		must(t, fn())
+		if _, after := m.read(); after-before > limit {
+			t.Errorf("%s: %d bytes were read", what, after-before)
+		}
+	}
+	instances := func(tag string, limit int) func() error {
+		return func() error {
+			found, more, err := r.Instances(ctx, v, "web", tag, "", limit)
+			if len(found) != min(limit, 40) || more != (limit < 40) {
+				t.Errorf("%d found, more %v", len(found), more)
+			}
+			return err
+		}
+	}
+	read("one registration", 3*len(large), instances("", 1))
+	read("one with a tag", pageOfInstancesBytes, instances("t", 1))
+	must(t, instances("", 50)())
+	must(t, instances("t", 30)())
+	read("an election", len(large), func() error {
+		state, err := r.Election(ctx, v, "e")
+		if state.Waiting != 40 || len(state.Queue) != 40 {
+			t.Errorf("got %+v", state)
+		}
+		return err
+	})
+}
