@@ -5,9 +5,11 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"iter"
 	"net/http"
+	"sync"
 	"sync/atomic"
 
 	"github.com/cairnkv/cairn/api"
@@ -85,9 +87,8 @@ type bulk struct {
 	progress func(api.BulkReport)
 
 	// Of the attempt under way.
-	body    *sourceReader
-	touched atomic.Bool // something of the source was read
-	report  api.BulkReport
+	body   *sourceReader
+	report api.BulkReport
 }
 
 func (b *bulk) run(ctx context.Context) (*api.BulkReport, error) {
@@ -100,6 +101,7 @@ func (b *bulk) run(ctx context.Context) (*api.BulkReport, error) {
 		i := (first + uint32(n-1)) % uint32(len(c.endpoints))
 		b.report = api.BulkReport{}
 		what, err := b.attempt(ctx, c.endpoints[i])
+		touched := b.body.end()
 		if b.report.Applied >= best.Applied {
 			best = b.report
 		}
@@ -116,19 +118,18 @@ func (b *bulk) run(ctx context.Context) (*api.BulkReport, error) {
 		err.Attempts = n
 		// What was read of the source is gone, unless it can be read again; and
 		// to send it again is safe only if the cluster knows it again.
-		again := !b.touched.Load() || b.rewind != nil && b.r.repeatable()
+		again := !touched || b.rewind != nil && b.r.repeatable()
 		if what == decided || !again || n == c.attempts || !pause(ctx, n, n < len(c.endpoints), err.Problem.RetryAfterSeconds) {
 			return &best, err
 		}
-		if b.touched.Load() {
-			// The transport may read the body until it closes it; a source that
-			// can be read again does not make it wait.
-			<-b.body.done
+		if touched {
+			// A Read may be under way; a source that can be read again does not
+			// make it wait.
+			b.body.wait()
 			if failed := b.rewind(); failed != nil {
 				err.Cause = failed
 				return &best, err
 			}
-			b.touched.Store(false)
 		}
 	}
 }
@@ -137,7 +138,7 @@ func (b *bulk) run(ctx context.Context) (*api.BulkReport, error) {
 func (b *bulk) attempt(ctx context.Context, endpoint string) (verdict, *Error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	body := &sourceReader{b: b, done: make(chan struct{})}
+	body := &sourceReader{source: b.source}
 	b.body = body
 	var conn connection
 	hr, err := b.r.new(conn.trace(ctx), b.c, endpoint, body)
@@ -205,32 +206,60 @@ func (b *bulk) follow(answer io.Reader) error {
 	}
 }
 
-// A sourceReader is the source as the body of one attempt.
+// A sourceReader is the source as the body of one attempt. The transport may read
+// it when the attempt is over: it must not take then what the next one will send.
 type sourceReader struct {
-	b      *bulk
+	source io.Reader
 	failed atomic.Pointer[error]
-	closed atomic.Bool
-	// done is closed when the transport won't read any more.
-	done chan struct{}
+	// reading is held by a Read of the source, which may take long.
+	reading sync.Mutex
+
+	mu      sync.Mutex
+	over    bool
+	touched bool // something of the source was read
 }
+
+// errAttemptOver is what the transport reads when nobody listens any more.
+var errAttemptOver = errors.New("the attempt is over")
 
 // Read reads the source, and keeps an error of it apart from errors of the
 // connection.
 func (s *sourceReader) Read(p []byte) (int, error) {
-	s.b.touched.Store(true)
-	n, err := s.b.source.Read(p)
+	s.reading.Lock()
+	defer s.reading.Unlock()
+	if !s.begin() {
+		return 0, errAttemptOver
+	}
+	n, err := s.source.Read(p)
 	if err != nil && err != io.EOF {
 		s.failed.Store(&err)
 	}
 	return n, err
 }
 
-// Close is called by the transport, once it is done with the body.
-func (s *sourceReader) Close() error {
-	if s.closed.CompareAndSwap(false, true) {
-		close(s.done)
+// begin notes that the source is read. It returns false if the attempt is over.
+func (s *sourceReader) begin() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.over {
+		s.touched = true
 	}
-	return nil
+	return !s.over
+}
+
+// end ends the attempt: no Read of the source begins any more. It says whether one
+// did before.
+func (s *sourceReader) end() (touched bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.over = true
+	return s.touched
+}
+
+// wait waits, after end, for the Read of the source that is under way.
+func (s *sourceReader) wait() {
+	s.reading.Lock()
+	defer s.reading.Unlock()
 }
 
 func (s *sourceReader) failure() error {

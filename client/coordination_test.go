@@ -3,6 +3,9 @@ package client_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"testing"
 	"time"
 
@@ -257,5 +260,84 @@ func TestRegistration(t *testing.T) {
 	noError(t, other.Deregister(ctx))
 	if deleted, err := c.Deregister(ctx, "web", "2"); err != nil || deleted {
 		t.Errorf("deleted %v, %v", deleted, err)
+	}
+}
+
+// A node that is stopped takes every request and answers none, or goes silent in the
+// middle. Who observes an election goes on to the next one.
+func TestObserveOverAStoppedNode(t *testing.T) {
+	leads := func(token int) string {
+		return fmt.Sprintf("event: leader\ndata: {\"name\":\"e\",\"token\":%d,\"fence\":\"e:%d\",\"lease\":\"1\",\"value\":\"\",\"mod_revision\":%d}\n\n", token, token, token)
+	}
+	for _, test := range []struct {
+		name  string
+		nodes [][]step // of all but the last one, what answers
+	}{
+		{"no answer", [][]step{{stays}}},
+		{"silence", [][]step{{streams(leads(6), stays)}}},
+		{"out of touch", [][]step{{streams("event: doubtful\ndata: {}\n\n", stays)}}},
+		{"no answer behind a node that is gone", [][]step{{breaks}, {stays}}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			var endpoints []string
+			for _, steps := range test.nodes {
+				endpoints = append(endpoints, newScript(t, steps...).url)
+			}
+			c := newClient(t, append(endpoints, newScript(t, streams(leads(7), stays)).url)...)
+			c.SetSilence(200 * time.Millisecond)
+			for l, err := range c.Observe(patient(t), "e") {
+				noError(t, err)
+				if l != nil && l.Token == 7 {
+					break
+				}
+			}
+		})
+	}
+}
+
+// An end of the context that is near is an error, and not that nobody leads.
+func TestObserveEndsWithItsContext(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(refuses(api.CodeNoLeader)))
+	defer server.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	defer cancel()
+	var last error
+	for l, err := range newClient(t, server.URL).Observe(ctx, "e") {
+		if err == nil {
+			t.Errorf("got the leader %v of a node that knows none", l)
+		}
+		last = err
+	}
+	if !errors.Is(last, context.DeadlineExceeded) {
+		t.Errorf("ended with %v", last)
+	}
+}
+
+// What a leader proclaims, and the end of a registration, are not sent again when
+// they may have been applied: the first sending may arrive late.
+func TestNoRepetitionThatMayComeLate(t *testing.T) {
+	ctx := patient(t)
+	n := newTurnNode(t, answers(`{"name":"e","token":7,"fence":"e:7","lease":"01KB0000000000000000000000"}`), breaks, answers(`{"revision":13}`))
+	l, err := newClient(t, n.url).Campaign(ctx, "e", []byte("a"), client.CampaignOptions{})
+	noError(t, err)
+	wantError(t, l.Proclaim(ctx, []byte("b")), client.ErrOutcomeUnknown)
+	if got := len(n.asked()); got != 2 {
+		t.Errorf("%d requests, want the campaign and one more", got)
+	}
+	noError(t, l.Resign(ctx))
+
+	deleted := answers(`{"revision":13,"deleted":1}`)
+	s := newScript(t, breaks)
+	_, err = newClient(t, s.url, newScript(t, deleted).url).Deregister(ctx, "web", "1")
+	wantError(t, err, client.ErrOutcomeUnknown)
+
+	instance := answers(`{"service":"web","instance":"1","lease":"01KB0000000000000000000000","ttl_seconds":3600}`)
+	s = newScript(t, breaks, instance, breaks)
+	g, err := newClient(t, s.url).Register(ctx, "web", "1", api.Registration{TTLSeconds: 3600})
+	noError(t, err)
+	wantError(t, g.Deregister(ctx), client.ErrOutcomeUnknown)
+	if got := len(s.requests()); got != 3 {
+		t.Errorf("%d requests, want the registration, again, and its end", got)
 	}
 }

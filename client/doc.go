@@ -31,6 +31,11 @@
 //   - A write is repeated in that case too if it has an Idempotency-Key, which is
 //     what [Idempotent] gives it: the cluster applies it once, however often and on
 //     whichever node it arrives.
+//   - So are a few writes that have no key and do no harm if they are done twice, or
+//     late: the renewal of a lease, what [Client.Lock] and [Client.Campaign] ask for
+//     under a lease of their own, the promotion and the removal of a member, the
+//     transfer of the leadership, and a registration, of which [Client.Register]
+//     says what may remain.
 //
 // Idempotent is not the default because it is not free: the cluster keeps a record
 // of each such write for ten minutes, on every member, and has room for a million

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -51,10 +52,11 @@ func (c *Client) Campaign(ctx context.Context, name string, value []byte, o Camp
 }
 
 // Proclaim changes what the leader proclaims. The error of one that does not lead
-// any more is [ErrNotHolder].
+// any more is [ErrNotHolder]. It is not repeated after [ErrOutcomeUnknown]: a value
+// that arrives late would replace a newer one. [Client.Election] tells which value
+// stands, though one that is still on its way may yet come.
 func (l *Leadership) Proclaim(ctx context.Context, value []byte) error {
 	r := newRequest(http.MethodPut, electionTarget(l.Name))
-	r.harmless = true
 	if value == nil {
 		value = []byte{}
 	}
@@ -94,7 +96,7 @@ func (c *Client) Observe(ctx context.Context, name string) iter.Seq2[*api.Leader
 			return yield(l, nil)
 		}
 		for n := 1; ; n++ {
-			began := time.Now()
+			began, preferred := time.Now(), c.preferred.Load()
 			left, err := c.observe(ctx, name, give)
 			switch {
 			case left:
@@ -106,11 +108,16 @@ func (c *Client) Observe(ctx context.Context, name string) iter.Seq2[*api.Leader
 				yield(nil, err)
 				return
 			}
+			// A node that is stopped takes every request and answers none.
+			var e *Error
+			if errors.As(err, &e) {
+				c.passOver(preferred, e.Endpoint)
+			}
 			if time.Since(began) >= watchSettled {
 				n = 1
 			}
 			if !sleep(ctx, backoff(n, 0)) {
-				yield(nil, ctx.Err())
+				yield(nil, cmp.Or(ctx.Err(), context.DeadlineExceeded)) // which would come first
 				return
 			}
 		}
@@ -118,7 +125,7 @@ func (c *Client) Observe(ctx context.Context, name string) iter.Seq2[*api.Leader
 }
 
 // observe follows an election on one connection. It returns true when give has
-// ended it.
+// ended it, and else why the connection ended.
 func (c *Client) observe(ctx context.Context, name string, give func(*api.Leader) bool) (left bool, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -136,7 +143,7 @@ func (c *Client) observe(ctx context.Context, name string, give func(*api.Leader
 		for !left {
 			e, err := events.Next()
 			if err != nil {
-				return nil // the connection has ended; there will be another
+				return unavailable("", err) // there will be another connection
 			}
 			switch e.Type {
 			case api.EventVacant:
@@ -149,7 +156,7 @@ func (c *Client) observe(ctx context.Context, name string, give func(*api.Leader
 				left = !give(&l)
 			case api.EventDoubtful:
 				if len(c.endpoints) > 1 {
-					return nil // another one may be in touch with the cluster
+					return cutOff("") // another one may be in touch with the cluster
 				}
 			}
 		}

@@ -26,7 +26,8 @@ type request struct {
 	body   []byte
 	// write says that it changes state.
 	write bool
-	// harmless says of a write that it does no harm if it is done twice.
+	// harmless says of a write that it does no harm if it is done twice, the second
+	// time perhaps long after the call, and after calls that came later.
 	harmless bool
 	// stream says that the answer is read after the call that opened it, under
 	// the context of the caller alone.

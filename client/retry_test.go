@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -178,6 +179,46 @@ func TestBulkRepetition(t *testing.T) {
 			}
 			if test.want == nil && (report.Applied != 1 || s.requests()[1].body != line) {
 				t.Errorf("got %+v after %v", report, s.requests())
+			}
+		})
+	}
+}
+
+// lateReader is a transport that answers before it reads the body: the first request
+// with a refusal, and the second once it has tried to read the first one's body.
+type lateReader struct {
+	bodies []io.Reader
+	late   string // what was read of the first
+	sent   string // what was read of the second
+}
+
+func (l *lateReader) RoundTrip(r *http.Request) (*http.Response, error) {
+	answer := httptest.NewRecorder()
+	l.bodies = append(l.bodies, r.Body)
+	if len(l.bodies) == 1 {
+		refuses(api.CodeBusy)(answer, r)
+		return answer.Result(), nil
+	}
+	late, _ := io.ReadAll(l.bodies[0])
+	sent, err := io.ReadAll(l.bodies[1])
+	l.late, l.sent = string(late), string(sent)
+	says(200, `{"applied":1,"revision":12,"done":true}`+"\n")(answer, r)
+	return answer.Result(), err
+}
+
+// A transport may read the body of an attempt that is over. The lines are those of
+// the next one.
+func TestBulkLinesAreNotReadLate(t *testing.T) {
+	const line = `{"delete":{"key":"a"}}` + "\n"
+	for name, lines := range map[string]io.Reader{"a stream": io.MultiReader(strings.NewReader(line)), "a file": strings.NewReader(line)} {
+		t.Run(name, func(t *testing.T) {
+			transport := &lateReader{}
+			c := newClientOf(t, client.Config{HTTPClient: &http.Client{Transport: transport}})
+			if _, err := c.BulkLines(context.Background(), lines, nil); err != nil {
+				t.Fatal(err)
+			}
+			if transport.late != "" || transport.sent != line {
+				t.Errorf("the first attempt took %q, the second one sent %q", transport.late, transport.sent)
 			}
 		})
 	}

@@ -27,6 +27,14 @@ type Registration struct {
 // which is 10 s if r has neither one nor a lease, until Deregister or until ctx
 // ends. If the registration is gone meanwhile, because no node answered for longer
 // than it lives, the next renewal makes it anew.
+//
+// A registration and its renewals are sent again when it is not known what became of
+// them: they all say the same. One that a node held up may arrive late. After
+// Deregister it makes the instance live again, and it replaces what was registered
+// under the same name since. The first ends with its time to live, or with its Lease
+// if it has one, and the second with the next renewal of the other. Where that is too
+// long, register under a Lease of its own and revoke it after Deregister: what comes
+// later under it is refused.
 func (c *Client) Register(ctx context.Context, service, instance string, r api.Registration) (*Registration, error) {
 	if r.TTLSeconds == 0 && r.Lease == "" {
 		r.TTLSeconds = defaultLockTTL.Seconds()
@@ -67,7 +75,7 @@ func (g *Registration) keep(ctx context.Context, r api.Registration, every time.
 
 func (g *Registration) renew(ctx context.Context, registration api.Registration) error {
 	r := newRequest(http.MethodPut, g.target)
-	r.harmless = true
+	r.harmless = true // as Register says; keep would send it again anyway
 	if err := r.setJSON(registration); err != nil {
 		return err
 	}
@@ -85,7 +93,8 @@ func (g *Registration) Err() error {
 // Done is closed when nothing is renewed any more.
 func (g *Registration) Done() <-chan struct{} { return g.done }
 
-// Deregister ends the registration now.
+// Deregister ends the registration now. With [ErrOutcomeUnknown] it may live on for
+// its time to live, or as long as its lease, but it is not renewed any more.
 func (g *Registration) Deregister(ctx context.Context) error {
 	g.stop()
 	<-g.done
@@ -94,13 +103,14 @@ func (g *Registration) Deregister(ctx context.Context) error {
 }
 
 // Deregister ends a registration, whoever made it, and says whether there was one.
+// It is not repeated after [ErrOutcomeUnknown]: arriving late, it would end a
+// registration that was made since.
 func (c *Client) Deregister(ctx context.Context, service, instance string) (bool, error) {
 	return c.deregister(ctx, serviceTarget(service, instance))
 }
 
 func (c *Client) deregister(ctx context.Context, target string) (bool, error) {
 	r := newRequest(http.MethodDelete, target)
-	r.harmless = true
 	result, err := call[api.DeleteResult](ctx, c, r)
 	if err != nil {
 		return false, err

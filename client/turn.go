@@ -32,16 +32,19 @@ func (t *turn) ask(ctx context.Context, r *request, granted any) error {
 	defer cancel(nil)
 	silent := time.AfterFunc(t.c.silence, func() { cancel(silenceError(t.c.silence)) })
 	defer silent.Stop()
+	first := t.c.preferred.Load()
 	err := t.c.do(ctx, r, func(resp *http.Response) error {
 		defer resp.Body.Close()
 		if !isType(resp, sse.ContentType) {
 			return into(granted)(resp)
 		}
-		return t.follow(sse.NewReader(&heard{resp.Body, silent, t.c.silence}, messageBytes), granted)
+		err := t.follow(sse.NewReader(&heard{resp.Body, silent, t.c.silence}, messageBytes), granted)
+		silent.Reset(t.c.silence) // the next node, if there is one, may never answer
+		return err
 	})
 	var e *Error
 	if errors.As(err, &e) {
-		t.c.passOver(e.Endpoint)
+		t.c.passOver(first, e.Endpoint)
 		return causeOf(ctx, e)
 	}
 	return err
@@ -84,12 +87,15 @@ func (t *turn) tell(before int) {
 	t.before = before
 }
 
-// passOver makes the calls that come begin with another endpoint than one that has
-// failed.
-func (c *Client) passOver(endpoint string) {
+// passOver makes the calls that come begin with the endpoint after the one that has
+// failed, unless the preference is not first any more, with which that call began:
+// then another call knows better. The failed one need not be the first: those
+// before it have failed as well.
+func (c *Client) passOver(first uint32, endpoint string) {
 	for i, e := range c.endpoints {
 		if e == endpoint {
-			c.preferred.CompareAndSwap(uint32(i), uint32((i+1)%len(c.endpoints)))
+			c.preferred.CompareAndSwap(first, uint32((i+1)%len(c.endpoints)))
+			return
 		}
 	}
 }

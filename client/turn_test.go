@@ -90,7 +90,7 @@ func newTurnNode(t *testing.T, steps ...step) *turnNode {
 func (n *turnNode) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(r.Body)
 	next := answers(`{"id":"01KB0000000000000000000000","number":"1","ttl_seconds":10,"deleted":0,"revision":2}`)
-	if strings.HasPrefix(r.URL.Path, "/v1/locks/") {
+	if strings.HasPrefix(r.URL.Path, "/v1/locks/") || strings.HasPrefix(r.URL.Path, "/v1/elections/") {
 		n.mu.Lock()
 		n.claims = append(n.claims, received{method: r.Method, target: r.Header.Get("Accept"), body: string(body)})
 		if next = breaks; len(n.steps) > 0 {
@@ -166,6 +166,22 @@ func TestLockWaitGoesOn(t *testing.T) {
 			noError(t, l.Release(patient(t)))
 		})
 	}
+}
+
+// A node is lost on which a lock is waited for, and the next one is stopped: it takes
+// the claim and never answers.
+func TestLockWaitOverAStoppedNode(t *testing.T) {
+	a := newTurnNode(t, events("event: waiting\ndata: {\"before\":3}\n\n", false))
+	b := newTurnNode(t, mute, mute, mute, mute)
+	c := newTurnNode(t, events("event: acquired\nid: 7\ndata: "+granted+"\n\n", false))
+	cl := newClient(t, a.url, b.url, c.url)
+	cl.SetSilence(200 * time.Millisecond)
+	l, err := cl.Lock(patient(t), "l", client.LockOptions{})
+	noError(t, err)
+	if l.Token != 7 || len(b.asked()) != 1 {
+		t.Errorf("got %+v, after %d claims that were not answered", l.Lock, len(b.asked()))
+	}
+	noError(t, l.Release(patient(t)))
 }
 
 // A node that has no events for claims answers once; a refusal ends the wait.
