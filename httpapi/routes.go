@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"errors"
 	"net/http"
 	"strings"
 
@@ -39,6 +40,9 @@ type route struct {
 	// served says that it needs what is in the store: while that is being filled
 	// from a backup, it is refused.
 	served bool
+	// cluster says that it is about the members, and so a way to put content right that
+	// can't be trusted.
+	cluster bool
 	// stream says that it may be open for long.
 	stream bool
 	meter  *meter
@@ -180,24 +184,14 @@ func routes() []route {
 	}
 }
 
-// needsContent reports whether a route is refused while there is no content, or none
-// that may be shown. What says so is not, nor what puts it right.
-func needsContent(pattern string) bool {
-	for _, free := range []string{"/v1/status", "/v1/alarms", "/v1/cluster"} {
-		if strings.HasPrefix(pattern, free) {
-			return false
-		}
-	}
-	return strings.HasPrefix(pattern, "/v1/")
-}
-
 // tree makes chi's tree of the routes. Its handlers find the exchange in the
 // ResponseWriter that they are given.
 func (s *Server) tree() *chi.Mux {
 	mux := chi.NewRouter()
 	for i := range s.routes {
 		rt := &s.routes[i]
-		rt.served = needsContent(rt.pattern)
+		rt.served = strings.HasPrefix(rt.pattern, "/v1/") && rt.pattern != "/v1/status" && rt.pattern != "/v1/alarms"
+		rt.cluster = strings.HasPrefix(rt.pattern, "/v1/cluster")
 		mux.MethodFunc(rt.method, rt.pattern, func(w http.ResponseWriter, r *http.Request) {
 			w.(*exchange).run(rt)
 		})
@@ -294,7 +288,11 @@ func (x *exchange) run(rt *route) {
 		return
 	}
 	if rt.served {
-		if err := x.s.cfg.Store.Serving(); err != nil {
+		err := x.s.cfg.Store.Serving()
+		if rt.cluster && errors.Is(err, &kv.Error{Code: kv.CorruptContent}) {
+			err = nil
+		}
+		if err != nil {
 			x.refuseRead(err)
 			return
 		}

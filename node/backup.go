@@ -166,7 +166,7 @@ func (s *schedule) take(ctx context.Context) error {
 		return err
 	}
 	began := time.Now()
-	v, err := s.n.shard.Store().View()
+	v, err := s.n.view()
 	if err != nil {
 		return err
 	}
@@ -181,6 +181,7 @@ func (s *schedule) take(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	v.Close() // what was overwritten since need not wait for what follows
 	if err := s.verify(ctx, name, info.SHA256); err != nil {
 		return errors.Join(fmt.Errorf("%s was written and is not right: %w", name, err), s.place.Remove(ctx, name))
 	}

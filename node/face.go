@@ -110,7 +110,7 @@ func (f face) Serving() error { return f.n.serving() }
 func (f face) Behind() bool { return f.n.shard.Store().Behind() }
 
 func (f face) Backup() (httpapi.Backup, error) {
-	v, err := f.n.shard.Store().View()
+	v, err := f.n.view()
 	if err != nil {
 		return nil, err
 	}

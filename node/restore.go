@@ -269,9 +269,15 @@ func (n *Node) proposeRestore(ctx context.Context, r kv.Restore) error {
 	return result.Err()
 }
 
-// restoredRevision is where a store begins that is restored now.
+// restoredRevision is where a store begins that is restored now. What was handed out
+// since is counted from the newest change in the backup: a member that was cut off,
+// or whose clock was ahead, may have been asked for it long after.
 func restoredRevision(h *backup.Header, now time.Time) (uint64, error) {
-	since := max(now.Sub(h.TakenAt), 0)
+	from := h.TakenAt
+	if changed := time.UnixMilli(h.LastTime); h.LastTime > 0 && changed.Before(from) {
+		from = changed
+	}
+	since := max(now.Sub(from), 0)
 	revision := h.Revision + (uint64(since/time.Second)+1)*revisionsPerSecond
 	if revision > kv.MaxRevision {
 		return 0, impossible("it is %s, which is too long after the backup of %s: set the clock", now.UTC().Format(time.RFC3339), h.TakenAt.Format(time.RFC3339))

@@ -401,6 +401,13 @@ func TestRestoredRevision(t *testing.T) {
 			t.Errorf("after %v: %d, %v", c.since, got, err)
 		}
 	}
+	// The backup of a member that was a day behind, and one of a clock that was ahead.
+	for _, taken := range []time.Time{taken, taken.Add(30 * 24 * time.Hour)} {
+		h := &backup.Header{Revision: 1000, TakenAt: taken, LastTime: taken.Add(-24 * time.Hour).UnixMilli()}
+		if got, err := restoredRevision(h, time.UnixMilli(h.LastTime).Add(24*time.Hour)); err != nil || got != 1000+86_401<<20 {
+			t.Errorf("a day after the last change: %d, %v", got, err)
+		}
+	}
 }
 
 // TestRestoredWatchers has clients watch a cluster that is restored behind their
