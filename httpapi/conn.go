@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"bytes"
 	"errors"
 	"net"
 	"os"
@@ -23,6 +24,9 @@ type limitedConn struct {
 	net.Conn
 	l      *limitedListener
 	closed atomic.Bool
+	// heard says that something was read, framed that it began as HTTP/2 does, whose
+	// frames are read in pieces of any length.
+	heard, framed atomic.Bool
 	// armed is when the deadline of writes was last set, in Unix nanoseconds.
 	armed atomic.Int64
 
@@ -106,7 +110,7 @@ func (c *limitedConn) SetDeadline(t time.Time) error {
 }
 
 func (c *limitedConn) Read(b []byte) (int, error) {
-	if len(b) == 1 && !c.deferRead() {
+	if len(b) == 1 && !c.framed.Load() && !c.deferRead() {
 		return 0, os.ErrDeadlineExceeded
 	}
 	for {
@@ -114,6 +118,10 @@ func (c *limitedConn) Read(b []byte) (int, error) {
 			return 0, err
 		}
 		n, err := c.Conn.Read(b)
+		if n > 0 && !c.heard.Load() {
+			c.heard.Store(true)
+			c.framed.Store(bytes.HasPrefix(b[:n], []byte("PRI ")))
+		}
 		if late := c.end(err); n > 0 || late || !errors.Is(err, os.ErrDeadlineExceeded) {
 			return n, err
 		}

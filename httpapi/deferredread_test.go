@@ -77,6 +77,24 @@ func TestDeferredReadInterrupted(t *testing.T) {
 	}
 }
 
+// Over HTTP/2 a read of one byte is the payload of a frame, which all requests of the
+// connection wait for: it is never deferred.
+func TestFramesAreNotDeferred(t *testing.T) {
+	c, _, peer := deferredPair(t)
+	go func() { _, _ = io.WriteString(peer, "PRI * HTTP/2.0\r\n1") }()
+	if _, err := io.ReadFull(c, make([]byte, 16)); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := c.Read(make([]byte, 1)); n != 1 || err != nil {
+		t.Fatal(n, err)
+	}
+	c.reads.Lock()
+	defer c.reads.Unlock()
+	if n := c.reads.deferred.n; n != 0 {
+		t.Errorf("%d reads were deferred", n)
+	}
+}
+
 // A read behind a request may be interrupted before it has begun.
 func TestDeferredReadInterruptedBefore(t *testing.T) {
 	c, reads, _ := deferredPair(t)
