@@ -271,18 +271,25 @@ func Verify(r io.Reader) (Info, error) { return VerifyBeside(context.Background(
 
 // VerifyBeside is Verify within a share of the time, and until ctx ends.
 func VerifyBeside(ctx context.Context, r io.Reader, share Share) (Info, error) {
+	return verify(ctx, r, share, func([]byte) {})
+}
+
+// verify reads a whole backup and gives its blocks to each, in order.
+func verify(ctx context.Context, r io.Reader, share Share, each func(content []byte)) (Info, error) {
 	b, err := NewReader(r)
 	if err != nil {
 		return Info{}, err
 	}
 	defer b.Close()
 	for began := time.Now(); ; began = time.Now() {
-		switch _, err := b.Next(); {
+		content, err := b.Next()
+		switch {
 		case errors.Is(err, io.EOF):
 			return b.Info(), nil
 		case err != nil:
 			return Info{}, err
 		}
+		each(content)
 		if err := share.pause(ctx, time.Since(began)); err != nil {
 			return Info{}, err
 		}

@@ -2,6 +2,7 @@ package backup
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -17,6 +18,14 @@ type Chosen struct {
 	Sum   [32]byte
 	place Place
 	name  string
+	// blocks are the checksums of its blocks: the file is opened anew for the restore,
+	// perhaps several times, and may not be the same any more.
+	blocks [][sha256.Size]byte
+}
+
+// Has reports whether content is the block of the backup with this number, from 1 on.
+func (c *Chosen) Has(block uint64, content []byte) bool {
+	return block >= 1 && block <= uint64(len(c.blocks)) && c.blocks[block-1] == sha256.Sum256(content)
 }
 
 // String says where it is.
@@ -72,7 +81,7 @@ func check(ctx context.Context, p Place, name string, sum *[32]byte) (*Chosen, e
 	if err != nil {
 		return nil, fmt.Errorf("open the backup: %w", err)
 	}
-	c.Info, err = VerifyBeside(ctx, f, 1)
+	c.Info, err = verify(ctx, f, 1, func(content []byte) { c.blocks = append(c.blocks, sha256.Sum256(content)) })
 	if err := errors.Join(err, f.Close()); err != nil {
 		return nil, fmt.Errorf("%s: %w", c, err)
 	}

@@ -233,6 +233,9 @@ func (n *Node) readParts(ctx context.Context, from uint64, parts chan<- []byte) 
 			return &restoreError{err}
 		case err != nil:
 			return err
+		case !n.backup.Has(part, content):
+			// Before anything of it is proposed: what was applied is the other's.
+			return impossible("%s was replaced by another backup meanwhile", n.backup)
 		case part < from:
 			continue
 		}

@@ -294,6 +294,40 @@ func TestRestoreInterrupted(t *testing.T) {
 	sameContent(t, ready(t, cfg), info)
 }
 
+// TestRestoreOfAReplacedFile: where another backup takes the place of the file while
+// the restore is interrupted, nothing of it is restored that differs, and with the
+// right file it goes on.
+func TestRestoreOfAReplacedFile(t *testing.T) {
+	t.Parallel()
+	old := ready(t, config(t))
+	fillNode(t, old, 50_000)
+	dir := t.TempDir()
+	file, right, other := filepath.Join(dir, "backup"), filepath.Join(dir, "right"), filepath.Join(dir, "other")
+	info := save(t, old, file)
+	must(t, os.Link(file, right))
+	newUser(t, old).want(200, "", "PUT", "/v1/kv/k/0049000", "of the other")
+	save(t, old, other)
+
+	cfg := config(t)
+	cfg.RestoreFrom = file
+	replaced := false
+	first := cfg
+	first.beforePart = func(part uint64) error {
+		if part < 2 || replaced {
+			return nil
+		}
+		replaced = true
+		return errors.Join(os.Rename(other, file), errors.New("interrupted"))
+	}
+	n := open(t, first)
+	if err := n.Wait(); err == nil || !strings.Contains(err.Error(), "was replaced by another backup") {
+		t.Errorf("it ended with %v", err)
+	}
+	must(t, n.Close())
+	must(t, os.Rename(right, file))
+	sameContent(t, ready(t, cfg), info)
+}
+
 // TestRestoreRefused doesn't begin where it can't end, and then makes nothing.
 func TestRestoreRefused(t *testing.T) {
 	old := ready(t, config(t))
