@@ -159,6 +159,17 @@ func (s *schedule) age(now time.Time) time.Duration {
 	return now.Sub(time.UnixMilli(newest))
 }
 
+// ageSeconds is the age as the metric has it. One that is dated in the future says
+// nothing of how old its state is, so it counts as none: an alert must not wait until
+// its time has come.
+func (s *schedule) ageSeconds(now time.Time) float64 {
+	age := s.age(now)
+	if s.newest.Load() == 0 || age < -futureBackup {
+		return math.Inf(1)
+	}
+	return age.Seconds()
+}
+
 // take writes a backup and checks what was written.
 func (s *schedule) take(ctx context.Context) error {
 	// Only a member that leads in truth has what is current.
@@ -239,11 +250,8 @@ func (s *schedule) registerMetrics(r prometheus.Registerer) {
 			return float64(value.Load())
 		}))
 	}
-	gauge("backup_age_seconds", "Age of the newest scheduled backup that this member sees; +Inf if there is none.", func() float64 {
-		if s.newest.Load() == 0 {
-			return math.Inf(1)
-		}
-		return s.age(time.Now()).Seconds()
+	gauge("backup_age_seconds", "Age of the newest scheduled backup that this member sees; +Inf if there is none, or if it is dated in the future.", func() float64 {
+		return s.ageSeconds(time.Now())
 	})
 	gauge("backup_interval_seconds", "Time between scheduled backups, as configured.", s.cfg.Every.Seconds)
 	gauge("backup_last_size_bytes", "Size of the last scheduled backup that this member took.", func() float64 { return float64(s.size.Load()) })

@@ -13,6 +13,25 @@ import (
 	"github.com/cairnkv/cairn/backup"
 )
 
+// TestBackupAge: a backup that is dated in the future counts as none.
+func TestBackupAge(t *testing.T) {
+	now := time.Now()
+	for _, c := range []struct {
+		taken time.Time
+		want  float64
+	}{
+		{time.Time{}, math.Inf(1)}, {now.Add(-time.Hour), 3600}, {now.Add(time.Hour), math.Inf(1)}, {now.Add(30 * time.Second), -30},
+	} {
+		s := &schedule{}
+		if !c.taken.IsZero() {
+			s.newest.Store(c.taken.UnixMilli())
+		}
+		if got := s.ageSeconds(now); got != c.want && math.Abs(got-c.want) > 0.01 {
+			t.Errorf("taken at %v: %v, want %v", c.taken, got, c.want)
+		}
+	}
+}
+
 // newestIn is the newest backup of a directory, and how many there are.
 func newestIn(t testing.TB, dir string) (path string, n int) {
 	t.Helper()
