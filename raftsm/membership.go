@@ -186,6 +186,12 @@ func (s *Shard) TransferTo(replica uint64) error {
 // a cluster. It began with what its store said, and after a loss of power that may be
 // what was so before the second member came; the log has told it since.
 func (s *Shard) FitTiming() error {
+	s.life.Lock()
+	lone := s.lone
+	s.life.Unlock()
+	if !lone {
+		return nil // as nearly always: the store need not be asked
+	}
 	if alone, err := s.isAlone(); err != nil || alone {
 		return err
 	}

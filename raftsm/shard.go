@@ -313,9 +313,9 @@ func (s *Shard) start(hasLog bool) error {
 
 // Propose replicates a command and waits for its result. When ctx ends it returns
 // soon, within patrolEvery, and the command may be applied. It keeps nothing of the
-// command. Errors are *kv.Error: a command that the members could not decode, or that
-// is too large, is refused, as is one that would wait too long (kv.Busy); of the
-// others only kv.OutcomeUnknown leaves open whether it is applied.
+// command. One that the members could not decode, or that is too large, is refused, as
+// is one that would wait too long (kv.Busy). Of all errors only kv.OutcomeUnknown
+// leaves open whether it is applied.
 func (s *Shard) Propose(ctx context.Context, c *kv.Command) (*kv.Result, error) {
 	return s.proposer.Propose(ctx, c)
 }

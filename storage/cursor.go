@@ -111,8 +111,10 @@ type pastCursor struct {
 	rng      kv.Range
 	it       *pebble.Iterator
 	revision uint64
-	// pass, if not nil, is told of the revision that keeps a key from being shown:
-	// that of its deletion, or a newer one. It may end the walk.
+	// pass, if not nil, is told of each key that is not shown, by a revision that
+	// changed it: one behind that which is read, if there is one, or that of its
+	// deletion. So above the compacted revision it is told the same whether what is
+	// superfluous was swept away already or not. It may end the walk.
 	pass    func(revision uint64) error
 	passed  int         // keys in a row that were not shown
 	live    *metaCursor // nil before it is needed
@@ -137,6 +139,7 @@ func newPastCursor(r pebble.Reader, rng kv.Range, revision uint64, pass func(rev
 // many versions it has.
 func (c *pastCursor) settle(valid bool) bool {
 	c.user, c.passed = nil, 0
+	newer := uint64(0) // a revision of the key behind the one that is read, if any
 	for valid && c.bad == nil {
 		k := c.it.Key()
 		_, revision, ok := splitVersionKey(k)
@@ -149,15 +152,18 @@ func (c *pastCursor) settle(valid bool) bool {
 			// one is younger.
 			n := versionPrefixLen(k)
 			c.seek = appendInverted(append(c.seek[:0], k[:n]...), c.revision)
+			newer = revision
 			if valid = c.it.SeekGE(c.seek); !valid || !bytes.HasPrefix(c.it.Key(), c.seek[:n]) {
-				c.passing(revision)
+				c.passing(newer)
+				newer = 0
 			}
 			continue
 		}
 		if c.decode() {
 			return true
 		}
-		c.passing(revision)
+		c.passing(max(revision, newer))
+		newer = 0
 		switch {
 		case c.bad != nil:
 			return false
@@ -233,6 +239,9 @@ func (c *pastCursor) settleBack(valid bool) bool {
 				return true
 			}
 			_, revision, _ = splitVersionKey(c.it.Key())
+			if c.pass != nil && c.it.Prev() && bytes.HasPrefix(c.it.Key(), c.prefix) {
+				_, revision, _ = splitVersionKey(c.it.Key())
+			}
 		}
 		c.passing(revision)
 		switch {

@@ -72,3 +72,64 @@ func TestCursorsAgree(t *testing.T) {
 		closeStore(t, s)
 	}
 }
+
+// TestPassedKeysAreTheSame: of the keys that a read of the past passes, those that
+// count towards a budget are the same on a member that has swept and on one that has
+// not, forwards and backwards: else one of them would refuse what the other does.
+func TestPassedKeysAreTheSame(t *testing.T) {
+	random := rand.New(rand.NewPCG(3, 4))
+	for round := range 30 {
+		s := openStore(t, vfs.NewMem())
+		key := func() []byte { return fmt.Appendf(nil, "k%02d", random.IntN(40)) }
+		for range 150 {
+			if random.IntN(2) == 0 {
+				applyTo(t, s, txn(put(string(key()), "v")))
+			} else {
+				applyTo(t, s, txn(kv.Op{Type: kv.OpDelete, Range: kv.SingleKey(key())}))
+			}
+		}
+		newest, _ := s.Revisions()
+		compact := newest/4 + random.Uint64N(newest/4)
+		counted := func() (counts []int) {
+			mustView(t, s, func(v *View) {
+				for revision := compact; revision < newest; revision += 1 + newest/16 {
+					n := 0
+					pass := func(revision uint64) error {
+						if revision > compact {
+							n++
+						}
+						return nil
+					}
+					for _, backwards := range []bool{false, true} {
+						c, err := newPastCursor(v.snap, kv.Range{}, revision, pass)
+						if err != nil {
+							t.Fatal(err)
+						}
+						if n = 0; backwards {
+							for ok := c.last(); ok; ok = c.prev() {
+							}
+						} else {
+							for ok := c.first(); ok; ok = c.next() {
+							}
+						}
+						c.close()
+						counts = append(counts, n)
+					}
+				}
+			})
+			return counts
+		}
+		before := counted()
+		run(t, s, fmt.Sprintf("compact %d", compact))
+		awaitSwept(t, s)
+		if after := counted(); !slices.Equal(before, after) {
+			t.Fatalf("round %d: %v keys are counted before the sweep, %v after it", round, before, after)
+		}
+		for i := 0; i < len(before); i += 2 {
+			if before[i] != before[i+1] {
+				t.Fatalf("round %d: forwards and backwards %v", round, before)
+			}
+		}
+		closeStore(t, s)
+	}
+}
