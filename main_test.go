@@ -107,23 +107,16 @@ func freeBase(t testing.TB) int {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if allFree(base, base+1, base+10, base+11, base+20, base+21) {
+		free := true
+		for _, port := range []int{base, base + 1, base + 10, base + 11, base + 20, base + 21} {
+			free = free && testkit.IsFree(port)
+		}
+		if free {
 			return base
 		}
 	}
 	t.Fatal("no free ports")
 	return 0
-}
-
-func allFree(ports ...int) bool {
-	for _, port := range ports {
-		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
-		if err != nil {
-			return false
-		}
-		defer l.Close()
-	}
-	return true
 }
 
 // dropper is the URL of a server that reads each request and then hangs up, as a

@@ -145,17 +145,19 @@ const lowestPort, highestPort = 10_000, 32_000
 var givenAddrs sync.Map
 
 // freeAddr is a loopback address on which nobody listens at the moment, and which it
-// has not given before: the two of a server must differ.
-func freeAddr() (addr string, err error) {
+// has not given before: the two of a server must differ. It asks by a connection: a
+// listener that is closed lives on for a moment in a server that is just being forked.
+func freeAddr() (string, error) {
 	for range 100 {
-		addr = fmt.Sprintf("127.0.0.1:%d", lowestPort+rand.IntN(highestPort-lowestPort))
+		addr := fmt.Sprintf("127.0.0.1:%d", lowestPort+rand.IntN(highestPort-lowestPort))
 		if _, given := givenAddrs.LoadOrStore(addr, true); given {
 			continue
 		}
-		var listener net.Listener
-		if listener, err = net.Listen("tcp", addr); err == nil {
-			return addr, listener.Close()
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			return addr, nil
 		}
+		conn.Close()
 	}
-	return "", fmt.Errorf("no free port: %w", err)
+	return "", errors.New("no free port")
 }

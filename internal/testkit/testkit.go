@@ -55,15 +55,25 @@ func FreePorts(t testing.TB, n int) []int {
 		if given.ports[port] {
 			continue
 		}
-		l, err := net.Listen("tcp", address(port))
-		if err != nil {
+		if !IsFree(port) {
 			continue
 		}
-		defer l.Close() // held until all are found
 		ports = append(ports, port)
 		given.ports[port] = true
 	}
 	return ports
+}
+
+// IsFree says whether nothing listens at a port of the loopback. It asks by a
+// connection: a listener that is closed lives on for a moment in each process that was
+// forked meanwhile, and would keep the port from whom it is given to.
+func IsFree(port int) bool {
+	conn, err := net.Dial("tcp", address(port))
+	if err != nil {
+		return true
+	}
+	conn.Close()
+	return false
 }
 
 // FreeAddresses are the addresses of FreePorts.
