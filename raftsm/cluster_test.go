@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -55,25 +56,21 @@ func leader(t testing.TB, members []*member) (lead *member, follow []*member) {
 	return lead, follow
 }
 
-// agree waits until all have applied the same, and compares the states.
+// agree waits until all have applied the same, and compares the states that they had
+// then: a leader writes now and then without being asked.
 func agree(t testing.TB, members []*member) {
 	t.Helper()
-	applied := func(m *member) uint64 {
-		index, err := m.shard.Store().Applied()
-		must(t, err)
-		return index
-	}
+	states := make([]string, len(members))
 	eventually(t, "all have applied the same", func() bool {
-		for _, m := range members {
-			if applied(m) != applied(members[0]) {
-				return false
-			}
+		applied := make([]uint64, len(members))
+		for i, m := range members {
+			states[i], applied[i] = m.stateAt(t)
 		}
-		return true
+		return slices.Min(applied) == slices.Max(applied)
 	})
-	for _, m := range members {
-		if got, want := m.state(t), members[0].state(t); got != want {
-			t.Errorf("member %d is in state %s, member %d in %s", m.shard.Replica(), got, members[0].shard.Replica(), want)
+	for i, m := range members {
+		if states[i] != states[0] {
+			t.Errorf("member %d is in state %s, member %d in %s", m.shard.Replica(), states[i], members[0].shard.Replica(), states[0])
 		}
 	}
 }

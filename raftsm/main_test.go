@@ -149,14 +149,20 @@ func (m *member) wantStale(t testing.TB, key, value string) {
 	}
 }
 
-// state is a hash of all that is replicated, and the entry at which it was
-// taken.
+// state is a hash of all that is replicated, and of the entry at which it was taken.
 func (m *member) state(t testing.TB) string {
+	t.Helper()
+	hash, _ := m.stateAt(t)
+	return hash
+}
+
+// stateAt is the same with the index up to which the log was applied then.
+func (m *member) stateAt(t testing.TB) (hash string, applied uint64) {
 	t.Helper()
 	v, err := m.shard.Store().View()
 	must(t, err)
 	defer v.Close()
 	sum, err := v.StateHash(context.Background())
 	must(t, err)
-	return fmt.Sprintf("%x", sum[:8])
+	return fmt.Sprintf("%x", sum[:8]), v.Applied()
 }

@@ -37,7 +37,8 @@ func openTransport(cfg *HostConfig) (*transport.Transport, error) {
 	}
 	if cfg.Disowned != nil {
 		c.Refused = func(address string, r *transport.Refusal) {
-			if r.Reason == transport.ReasonMember || r.Reason == transport.ReasonRemoved {
+			switch r.Reason {
+			case transport.ReasonMember, transport.ReasonRemoved, transport.ReasonRolledBack:
 				cfg.Disowned(errors.New("the member at " + address + " says: " + r.Detail))
 			}
 		}

@@ -55,7 +55,8 @@ type HostConfig struct {
 	// PeerFiles, if set, make members speak by mutual TLS and refuse all else.
 	PeerFiles *PeerFiles
 	// Disowned, if set, is called when another member says that this replica was
-	// removed or belongs to somebody else. It must not block.
+	// removed, belongs to somebody else, or has lost what it had acknowledged. It
+	// must not block.
 	Disowned func(error)
 	// Fatal is called, from any goroutine, when the Raft log can't be written any
 	// more, and must end the process. Dragonboat panics if it is nil or returns.
@@ -270,7 +271,7 @@ func (s *Shard) start(hasLog bool) error {
 	if err != nil {
 		return err
 	}
-	length, err := h.log.Verify(shard, s.replica, applied)
+	extent, err := h.log.Verify(shard, s.replica, applied)
 	if err != nil {
 		return err
 	}
@@ -293,13 +294,15 @@ func (s *Shard) start(hasLog bool) error {
 	s.scrubber = newScrubber(s)
 	s.machine = &machine{
 		alarms: s.lookAtAlarms, scrub: s.scrubber.take, trusted: func() bool { return s.Quarantine() == Sound },
-		log:   newLogCut(s.cfg.SnapshotEntries, length),
+		log:   newLogCut(s.cfg.SnapshotEntries, extent.Length),
 		store: s.store, callbacks: s.cfg.Callbacks, timed: h.timings.Applied, deliver: s.proposer.deliver, incarnation: incarnation,
 		revisions: newRevisionWaiters(), fatal: s.cfg.Fatal, closed: make(chan struct{}),
 	}
 	s.lookAtAlarms()
 	// Before it starts, so that nobody speaks to it whom its state would refuse.
-	h.join.Do(func() { h.transport.Join(roster{h, s.store}) })
+	h.join.Do(func() {
+		h.transport.Join(roster{h, s.store}, transport.Start{Index: extent.LastIndex, Term: extent.Term})
+	})
 	h.shards.Store(shard, nil)
 	if err := s.run(hasLog); err != nil {
 		return err

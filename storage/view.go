@@ -117,6 +117,9 @@ func (v *View) Close() {
 func (v *View) Revision() uint64  { return v.st.revision }
 func (v *View) Compacted() uint64 { return v.st.compact }
 
+// Applied returns the index of the log up to which the view has applied it.
+func (v *View) Applied() uint64 { return v.st.applied }
+
 // check returns the revision to read at, or why it can't be read.
 func (v *View) check(revision uint64) (uint64, error) {
 	switch {

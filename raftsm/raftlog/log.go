@@ -45,21 +45,21 @@ func (l *Log) Has(shardID, replicaID uint64) (bool, error) {
 
 // Verify reports whether the log of a replica reaches as far as it must: the
 // record's high-water mark, and applied, which is the index up to which the
-// replica's state machine has applied the log (0 for a new one). It gives the length
-// of the log. It is to be called after the NodeHost was made and before the replica
+// replica's state machine has applied the log (0 for a new one). It gives what there
+// is of the log. It is to be called after the NodeHost was made and before the replica
 // is started; any error means that it must not be started. The error matches
 // ErrLogTruncated, ErrLogCorrupt, ErrRecordUnusable or ErrStateBehind, or is one of
 // the file system.
-func (l *Log) Verify(shardID, replicaID, applied uint64) (Length, error) {
+func (l *Log) Verify(shardID, replicaID, applied uint64) (Extent, error) {
 	s := l.open.Load()
 	if s == nil {
-		return Length{}, ErrNotOpen
+		return Extent{}, ErrNotOpen
 	}
 	have, length, err := s.check(shardID, replicaID, applied, entries)
 	if err != nil || have == (mark{}) {
-		return Length{}, err // a new replica has no log yet, and isn't to be asked for one
+		return Extent{}, err // a new replica has no log yet, and isn't to be asked for one
 	}
-	return length, s.reaches(shardID, replicaID, applied)
+	return Extent{have.lastIndex, have.term, length}, s.reaches(shardID, replicaID, applied)
 }
 
 // factory is what a NodeHost opens its log with.

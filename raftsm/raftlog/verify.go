@@ -17,6 +17,14 @@ const (
 	entries
 )
 
+// Extent is what a start finds of a log: the index of its last entry, or of the
+// snapshot that stands for it, the newest term that the replica has been in, and how
+// much there is of it.
+type Extent struct {
+	LastIndex, Term uint64
+	Length          Length
+}
+
 // Length is how much of a log lies behind the snapshot that cut it last and was
 // applied.
 type Length struct{ Entries, Bytes int64 }

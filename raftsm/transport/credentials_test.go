@@ -62,8 +62,8 @@ func TestCertificates(t *testing.T) {
 					cfg.TLS.interval = time.Hour
 				}
 			})
-			a.Join(a)
-			b.Join(b)
+			a.Join(a, Start{})
+			b.Join(b, Start{})
 			for _, way := range []struct {
 				name     string
 				from, to *end
@@ -105,8 +105,8 @@ func TestExpired(t *testing.T) {
 		cfg.TLS, err = LoadCredentials(Files{CA: ours.File(), Cert: cert, Key: key})
 		must(t, err)
 	})
-	a.Join(a)
-	b.Join(b)
+	a.Join(a, Start{})
+	b.Join(b, Start{})
 	if _, err := a.GetConnection(context.Background(), b.cfg.Self.Address); err == nil || !strings.Contains(err.Error(), "expired") {
 		t.Errorf("got %v", err)
 	}
@@ -123,8 +123,8 @@ func TestReload(t *testing.T) {
 	ours := newAuthority(t)
 	a := newEnd(t, 1, func(cfg *Config) { cfg.TLS = credentialsOf(t, ours, "a", []string{"127.0.0.1"}, nil) })
 	b := newEnd(t, 2, func(cfg *Config) { cfg.TLS = credentialsOf(t, ours, "b", []string{"127.0.0.1"}, nil) })
-	a.Join(a)
-	b.Join(b)
+	a.Join(a, Start{})
+	b.Join(b, Start{})
 	c := connect(t, b, a)
 	heard := 0
 	hear := func() {

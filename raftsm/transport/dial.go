@@ -35,6 +35,7 @@ type outbound struct {
 	target string
 	// peer is who answers there, made when the connection was.
 	peer *hello
+	log  *remembered // of the peer
 	made time.Time
 	stop func() bool // ends the watch over the context
 	once sync.Once
@@ -152,6 +153,10 @@ func (c *outbound) greet(ctx context.Context, raw net.Conn) error {
 	if t.closed() {
 		return net.ErrClosed
 	}
+	c.log = t.remember(peer.Replica)
+	if err := c.log.compare(peer); err != nil {
+		return err
+	}
 	t.dialled[c] = struct{}{}
 	c.peer, c.made = peer, time.Now()
 	// Who answers at the member's address is the member.
@@ -184,6 +189,7 @@ func (c *outbound) sendMessages(batch pb.MessageBatch) error {
 	if c.t.quarantined.Load() && !c.t.lastResort.Load() {
 		batch.Requests = withoutCandidacy(batch.Requests)
 	}
+	c.log.sent(batch.Requests)
 	for len(batch.Requests) > maxMessages {
 		first := batch
 		first.Requests = batch.Requests[:maxMessages]

@@ -9,7 +9,8 @@
 //     the replica and the member behind it on both ends; a member of another
 //     cluster, a replica that is somebody else by now (wiped, cloned) or at
 //     another address is refused, with a line in both logs. So it can neither
-//     vote nor be asked for its vote.
+//     vote nor be asked for its vote. The same goes for one whose log ends before
+//     what it has acknowledged (memory.go).
 //   - No memory is taken on the word of a peer. Frames (frame.go) have an upper
 //     length, and memory grows with what has arrived. Connections that have not
 //     shown who they are yet are few, and each has a few seconds.

@@ -23,8 +23,11 @@ import (
 // refusal is its reason u8 and a text. Any other body is
 //
 //	kind u8 · cluster 16 · deployment u64 · replica u64 · member 16 · incarnation 16 · length u16 · address
+//	· last index u64 · term u64
 //
-// and what follows in it is for later versions and not looked at.
+// The last two are those of its log when the process began. They came later: who does
+// not send them does not look at them either. What follows the term is for later
+// versions and not looked at.
 const (
 	helloMagic = "cairn-p\n"
 	// version is the newest version of the protocol that is spoken here,
@@ -70,6 +73,8 @@ type hello struct {
 	Identity
 	// incarnation names the process.
 	incarnation ulid.ULID
+	// began is nil if that was not said.
+	began *Start
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -91,6 +96,10 @@ func appendHello(b []byte, h *hello) []byte {
 	b = append(b, h.incarnation[:]...)
 	b = binary.BigEndian.AppendUint16(b, uint16(len(h.Address)))
 	b = append(b, h.Address...)
+	if h.began != nil {
+		b = binary.BigEndian.AppendUint64(b, h.began.Index)
+		b = binary.BigEndian.AppendUint64(b, h.began.Term)
+	}
 	return sealHello(b, start)
 }
 
@@ -162,6 +171,9 @@ func (h *hello) decode(b []byte) error {
 		return errMalformed
 	}
 	h.Address = string(b[fixed : fixed+n])
+	if rest := b[fixed+n:]; len(rest) >= 16 {
+		h.began = &Start{Index: binary.BigEndian.Uint64(rest), Term: binary.BigEndian.Uint64(rest[8:])}
+	}
 	if h.kind != kindMessages && h.kind != kindSnapshot || h.Replica == 0 || !validAddress(h.Address) {
 		return errMalformed
 	}
@@ -203,7 +215,9 @@ const (
 	// ReasonCloned: another process of the same member runs, at the member's
 	// address.
 	ReasonCloned Reason = 13
-	reasonEnd    Reason = 14
+	// ReasonRolledBack: the member's log ends before what it has acknowledged.
+	ReasonRolledBack Reason = 14
+	reasonEnd        Reason = 15
 )
 
 var reasonWords = [reasonEnd]string{
@@ -211,7 +225,7 @@ var reasonWords = [reasonEnd]string{
 	ReasonCertificate: "certificate", ReasonHandshake: "handshake", ReasonVersion: "version", ReasonCluster: "cluster",
 	ReasonMember: "member", ReasonAddress: "address", ReasonRemoved: "removed", ReasonSelf: "self",
 	ReasonStarting: "starting", ReasonLimit: "limit", ReasonChanged: "changed", ReasonFrame: "frame",
-	ReasonCloned: "cloned",
+	ReasonCloned: "cloned", ReasonRolledBack: "rolled-back",
 }
 
 func (r Reason) String() string {

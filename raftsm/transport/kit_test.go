@@ -108,8 +108,8 @@ func newEnd(t testing.TB, replica uint64, change func(*Config)) *end {
 func pair(t testing.TB, change func(*Config)) (a, b *end) {
 	t.Helper()
 	a, b = newEnd(t, 1, change), newEnd(t, 2, change)
-	a.Join(a)
-	b.Join(b)
+	a.Join(a, Start{})
+	b.Join(b, Start{})
 	return a, b
 }
 

@@ -135,6 +135,7 @@ func (t *Transport) accept() {
 type inbound struct {
 	conn net.Conn
 	peer *hello
+	log  *remembered // of the peer
 }
 
 // serve takes a connection through the handshake and receives on it.
@@ -215,7 +216,7 @@ const askAgain = 30 * time.Second
 // admit takes a connection among those that have shown who they are. Connections
 // of an earlier process of the same member are over, unless that one still answers
 // at the member's address: then the directory was copied, and two processes would
-// vote as one.
+// vote as one. One whose log ends before what its member has shown is refused.
 func (t *Transport) admit(c *inbound, verified verifiedTLS) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -230,6 +231,10 @@ func (t *Transport) admit(c *inbound, verified verifiedTLS) error {
 			_ = d.conn.Close()
 		}
 		return refuse(ReasonCloned, "another process of this member answers at %s; one of the two has a copy of the other's directory", d.target)
+	}
+	c.log = t.remember(c.peer.Replica)
+	if err := c.log.compare(c.peer); err != nil {
+		return err
 	}
 	n := 0
 	for other := range t.open {
@@ -285,6 +290,7 @@ func (t *Transport) receiveMessages(c *inbound) error {
 			t.stats.dropped.Add(uint64(n))
 			t.log.warn("dropped", hostOf(c.peer.Address), "Dropped messages that this member must not receive.", "replica", c.peer.Replica, "messages", n)
 		}
+		c.log.received(batch.Requests)
 		if len(batch.Requests) > 0 {
 			t.handleBatch(batch)
 		}

@@ -73,7 +73,8 @@ type Transport struct {
 	lastResort  atomic.Bool
 
 	cluster Cluster
-	joined  chan struct{} // closed when cluster is set
+	began   Start
+	joined  chan struct{} // closed when both are set
 
 	handleBatch raftio.MessageHandler
 	handleChunk raftio.ChunkHandler
@@ -86,6 +87,7 @@ type Transport struct {
 	waiting *waitingRoom
 	mu      sync.Mutex
 	seen    map[uint64]Member        // by replica, as they said themselves
+	logs    map[uint64]*remembered   // by replica
 	open    map[*inbound]struct{}    // that have shown who they are
 	dialled map[*outbound]struct{}   // all
 	tlsOpen map[net.Conn]verifiedTLS // connections with certificates, both ways
@@ -99,7 +101,7 @@ func New(cfg Config) *Transport {
 	t := &Transport{
 		cfg: cfg, incarnation: ulid.Make(), log: newLimitedLog(cfg.Logger), joined: make(chan struct{}),
 		closing: make(chan struct{}), waiting: newWaitingRoom(),
-		seen: map[uint64]Member{}, open: map[*inbound]struct{}{}, dialled: map[*outbound]struct{}{},
+		seen: map[uint64]Member{}, logs: map[uint64]*remembered{}, open: map[*inbound]struct{}{}, dialled: map[*outbound]struct{}{},
 		tlsOpen: map[net.Conn]verifiedTLS{},
 	}
 	return t
@@ -130,10 +132,11 @@ func validAddress(address string) bool {
 // Name implements raftio.ITransport.
 func (t *Transport) Name() string { return "cairn" }
 
-// Join tells the transport what the node knows of its cluster. Until then other
-// members wait at the door. It is called once.
-func (t *Transport) Join(c Cluster) {
-	t.cluster = c
+// Join tells the transport what the node knows of its cluster, and where its log
+// ended when it began. Until then other members wait at the door. It is called once,
+// before the replica starts.
+func (t *Transport) Join(c Cluster, began Start) {
+	t.cluster, t.began = c, began
 	close(t.joined)
 }
 
@@ -200,7 +203,13 @@ func (t *Transport) closed() bool {
 
 // self is this end's part of a handshake.
 func (t *Transport) self(k kind, oldest, newest byte) *hello {
-	return &hello{oldest: oldest, newest: newest, kind: k, Identity: t.cfg.Self, incarnation: t.incarnation}
+	h := &hello{oldest: oldest, newest: newest, kind: k, Identity: t.cfg.Self, incarnation: t.incarnation}
+	select {
+	case <-t.joined:
+		h.began = &t.began
+	default:
+	}
+	return h
 }
 
 // check compares who the other end says it is with what this node knows, and

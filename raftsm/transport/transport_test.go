@@ -183,8 +183,8 @@ func TestHandshakeRefusals(t *testing.T) {
 			if c.members != nil {
 				a.members = c.members(b.cfg.Self)
 			}
-			a.Join(a)
-			b.Join(b)
+			a.Join(a, Start{})
+			b.Join(b, Start{})
 			for _, way := range []struct {
 				name     string
 				from, to *end
@@ -222,14 +222,14 @@ func TestHandshakeRefusals(t *testing.T) {
 // first one. Its process is not told to end for it.
 func TestWipedBeforeItWasKnown(t *testing.T) {
 	a := newEnd(t, 1, nil)
-	a.Join(a)
+	a.Join(a, Start{})
 	address := freeAddress(t)
 	first := newEnd(t, 2, func(c *Config) { c.Self.Address, c.Listen = address, address })
-	first.Join(first)
+	first.Join(first, Start{})
 	connect(t, first, a).Close()
 	must(t, first.Close())
 	second := newEnd(t, 2, func(c *Config) { c.Self.Address, c.Listen = address, address })
-	second.Join(second)
+	second.Join(second, Start{})
 	_, err := second.GetConnection(context.Background(), a.cfg.Self.Address)
 	var refusal *Refusal
 	if !errors.As(err, &refusal) || refusal.Reason != ReasonChanged {
@@ -241,7 +241,7 @@ func TestWipedBeforeItWasKnown(t *testing.T) {
 // and are let in when it has.
 func TestNobodyBeforeTheStateIsKnown(t *testing.T) {
 	a, b := newEnd(t, 1, nil), newEnd(t, 2, nil)
-	b.Join(b)
+	b.Join(b, Start{})
 	done := make(chan error)
 	go func() {
 		c, err := b.GetConnection(context.Background(), a.cfg.Self.Address)
@@ -257,7 +257,7 @@ func TestNobodyBeforeTheStateIsKnown(t *testing.T) {
 		t.Fatal("it did not wait", err)
 	default:
 	}
-	a.Join(a)
+	a.Join(a, Start{})
 	must(t, <-done)
 	eventually(t, "it is heard", func() bool { return a.received() == 1 })
 }
@@ -283,7 +283,7 @@ func TestClonedPeer(t *testing.T) {
 		a, b := pair(t, change)
 		out := connect(t, a, b)
 		clone := newEnd(t, 2, func(c *Config) { c.Self, c.Listen, c.TLS = b.cfg.Self, freeAddress(t), b.cfg.TLS })
-		clone.Join(clone)
+		clone.Join(clone, Start{})
 		_, err := clone.GetConnection(context.Background(), a.cfg.Self.Address)
 		var refusal *Refusal
 		if !errors.As(err, &refusal) || refusal.Reason != ReasonCloned {
@@ -341,7 +341,7 @@ func TestRestartOfAPeer(t *testing.T) {
 		eventually(t, "the first one has arrived", func() bool { return b.received() == 1 })
 		must(t, b.Close())
 		again := newEnd(t, 2, func(cfg *Config) { cfg.Self, cfg.Listen, cfg.TLS = b.cfg.Self, b.cfg.Self.Address, b.cfg.TLS })
-		again.Join(again)
+		again.Join(again, Start{})
 		eventually(t, "its end was seen", func() bool { return c.(*line).conn.gone.Load() })
 		if err := c.SendMessageBatch(batch(heartbeat(1, 2))); err == nil {
 			t.Error("a connection that has just been made was made again at once")
