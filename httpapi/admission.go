@@ -20,9 +20,11 @@ type admission struct {
 	requests, streams atomic.Int64
 	maxRequests       int64
 	maxStreams        int64
-	// held is the bytes of answers, and of leases that connections hold, that are in
-	// memory, bodies those of bodies.
-	held, bodies atomic.Int64
+	// held is the bytes of answers, and of leases and watches that connections hold,
+	// that are in memory, bodies those of bodies, lines those of bulk writes.
+	held, bodies, lines atomic.Int64
+	// scrapes are the metrics that are being read.
+	scrapes atomic.Int64
 	// hearing are the clients whose bodies are read although they are not wanted.
 	hearing atomic.Int64
 	// pages has a token for each page that is being read.
@@ -70,8 +72,8 @@ func newAdmission(maxConnections int, registerer prometheus.Registerer) *admissi
 			}, func() float64 { return float64(a.streams.Load()) }),
 			prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 				Name: "cairn_http_held_bytes",
-				Help: "Bytes of large bodies and answers in memory.",
-			}, func() float64 { return float64(a.held.Load() + a.bodies.Load()) }))
+				Help: "Bytes of large bodies and answers in memory, and of bulk writes.",
+			}, func() float64 { return float64(a.held.Load() + a.bodies.Load() + a.lines.Load()) }))
 	}
 	return a
 }
@@ -83,7 +85,7 @@ func (x *exchange) admit(rt *route) bool {
 		return true
 	}
 	a := x.s.admission
-	x.admitted = true
+	x.share.admitted = true
 	if a.requests.Add(1) > a.maxRequests {
 		x.shed(shedRequests, a.maxRequests, "%d requests are under way on this node, which is the most", a.maxRequests)
 		return false
@@ -95,7 +97,7 @@ func (x *exchange) admit(rt *route) bool {
 // is one too many.
 func (x *exchange) admitStream() bool {
 	a := x.s.admission
-	x.streaming = true
+	x.share.streaming = true
 	if a.streams.Add(1) > a.maxStreams {
 		x.shed(shedStreams, a.maxStreams, "%d streams are open on this node, which is the most; another one may have room", a.maxStreams)
 		return false
@@ -103,20 +105,31 @@ func (x *exchange) admitStream() bool {
 	return true
 }
 
-// leave gives back what admit, reserve and reserveBody took.
-func (a *admission) leave(admitted, streaming bool, reserved, body int64) {
-	if admitted {
+// A share is what one request has of the admission.
+type share struct {
+	admitted, streaming bool
+	// Bytes, as the admission counts them.
+	held, body, lines int64
+}
+
+// leave gives a share back.
+func (a *admission) leave(s *share) {
+	if s.admitted {
 		a.requests.Add(-1)
 	}
-	if streaming {
+	if s.streaming {
 		a.streams.Add(-1)
 	}
-	if reserved != 0 {
-		a.held.Add(-reserved)
+	if s.held != 0 {
+		a.held.Add(-s.held)
 	}
-	if body != 0 {
-		a.bodies.Add(-body)
+	if s.body != 0 {
+		a.bodies.Add(-s.body)
 	}
+	if s.lines != 0 {
+		a.lines.Add(-s.lines)
+	}
+	*s = share{}
 }
 
 // reserve counts n bytes that are kept until the request ends, and reports whether
@@ -126,7 +139,7 @@ func (x *exchange) reserve(n int) bool {
 	if n <= freeBytes {
 		return true
 	}
-	x.reserved += int64(n)
+	x.share.held += int64(n)
 	return x.s.admission.held.Add(int64(n)) <= maxHeldBytes
 }
 
@@ -135,16 +148,44 @@ func (x *exchange) reserveBody(n int) bool {
 	if n <= freeBytes {
 		return true
 	}
-	more := int64(n) - x.reservedBody
-	x.reservedBody = int64(n)
+	more := int64(n) - x.share.body
+	x.share.body = int64(n)
 	return x.s.admission.bodies.Add(more) <= maxHeldBodyBytes
 }
 
-// failMemory reports that there is no room for an answer, failBodies for a body.
-func (x *exchange) failMemory() { x.noMemory("answers", maxHeldBytes) }
-func (x *exchange) failBodies() { x.noMemory("requests", maxHeldBodyBytes) }
+// dropBody gives back the buffer of a large body, of which nothing may be needed any
+// more: the request goes on for long without it.
+func (x *exchange) dropBody() {
+	if x.share.body == 0 {
+		return // the exchange keeps a small one
+	}
+	x.s.admission.leave(&share{body: x.share.body})
+	x.share.body = 0
+	x.s.keepPage(x.body)
+	x.body = nil
+}
 
-func (x *exchange) noMemory(what string, limit int64) {
+// reserveLines is reserve for the lines of a bulk write, which takes n bytes now. Its
+// share goes up and down by whole steps.
+func (x *exchange) reserveLines(n int) bool {
+	const step = 64 << 10
+	now := int64(0)
+	if n > freeBytes {
+		now = int64(n+step-1) / step * step
+	}
+	more := now - x.share.lines
+	if more == 0 {
+		return true
+	}
+	x.share.lines = now
+	return x.s.admission.lines.Add(more) <= maxHeldLineBytes || more < 0
+}
+
+// failAnswer reports that there is no room for an answer, failBody for a body.
+func (x *exchange) failAnswer() { x.failMemory("answers", maxHeldBytes) }
+func (x *exchange) failBodies() { x.failMemory("requests", maxHeldBodyBytes) }
+
+func (x *exchange) failMemory(what string, limit int64) {
 	x.failLimit(api.CodeBusy, limit, "large %s take all the memory that there is for them on this node", what)
 	if x.fault.code == api.CodeBusy {
 		x.fault.shed = shedMemory

@@ -13,15 +13,16 @@ import (
 
 	"github.com/cairnkv/cairn/api"
 	"github.com/cairnkv/cairn/internal/testkit"
+	"github.com/cairnkv/cairn/kv"
 )
 
 // wantShed sends a request and holds the answer to what all have that refuse one
 // too many.
-func (k *kit) wantShed(reason shedReason, method, target string, body []byte) {
+func (k *kit) wantShed(reason shedReason, method, target string, body []byte, headers ...string) {
 	t := k.t
 	t.Helper()
 	before := k.sheds(reason)
-	a := k.do(method, target, body)
+	a := k.do(method, target, body, headers...)
 	a.want(t, 429, api.CodeBusy)
 	if a.Header.Get("Retry-After") != "1" {
 		t.Errorf("Retry-After is %q", a.Header.Get("Retry-After"))
@@ -58,7 +59,7 @@ func (k *kit) idle(t *testing.T) {
 	t.Helper()
 	a := k.server.admission
 	testkit.Eventually(t, "all that was taken on is given back", func() bool {
-		return a.requests.Load() == 0 && a.streams.Load() == 0 && a.held.Load() == 0 && a.bodies.Load() == 0 && len(a.pages) == 0
+		return a.requests.Load() == 0 && a.streams.Load() == 0 && a.held.Load() == 0 && a.bodies.Load() == 0 && a.lines.Load() == 0 && len(a.pages) == 0
 	})
 }
 
@@ -158,6 +159,8 @@ func TestMemoryIsBounded(t *testing.T) {
 	k.wantShed(shedMemory, "GET", "/v1/kv/large", nil)
 	k.wantShed(shedMemory, "GET", "/v1/kv?prefix=large", nil)
 	k.put("small", "v")
+	k.wantShed(shedMemory, "POST", "/v1/txn", []byte(`{"then":[{"get":{"key":"large"}}]}`), "Content-Type: application/json")
+	k.do("POST", "/v1/txn", []byte(`{"then":[{"get":{"key":"large"}},{"put":{"key":"small","value":"w"}}]}`), "Content-Type: application/json").want(t, 200, "")
 	k.do("DELETE", "/v1/kv/large?prev=true", nil).want(t, 200, "")
 	a.held.Add(-maxHeldBytes)
 
@@ -171,6 +174,97 @@ func TestMemoryIsBounded(t *testing.T) {
 	a.bodies.Store(0)
 	k.put("new", large)
 	k.idle(t)
+}
+
+// TestBulkMemoryIsBounded takes the memory for the lines of bulk writes away while
+// they come: what was complete before is applied, and the answer says which lines
+// were not.
+func TestBulkMemoryIsBounded(t *testing.T) {
+	k := newKit(t)
+	a := k.server.admission
+	a.lines.Store(maxHeldLineBytes - 2<<20)
+	lines := manyLines(60, 64<<10) // about 4 MiB, five transactions
+	blocked := make(chan struct{})
+	k.member.proposing = func(*kv.Command) error { <-blocked; return nil }
+	go func() {
+		testkit.Eventually(t, "lines are counted", func() bool { return a.lines.Load() > maxHeldLineBytes-1<<20 })
+		a.lines.Add(1 << 20)
+		close(blocked)
+	}()
+	r := final(k.bulk(lines))
+	if *r.Done || r.Applied == 0 || r.Applied >= 60 || r.Error == nil || r.Error.Code != api.CodeBusy ||
+		!strings.Contains(r.Error.Detail, fmt.Sprintf("the lines from %d on", r.Applied+1)) {
+		t.Errorf("%+v, %+v", r, r.Error)
+	}
+	a.lines.Store(0)
+	k.member.proposing = nil
+	if r := final(k.bulk(lines)); !*r.Done || r.Applied != 60 {
+		t.Errorf("with room: %+v, %+v", r, r.Error)
+	}
+	k.idle(t)
+}
+
+// TestBodiesAreGivenBack: what waits for long holds no body any more, but what it
+// still needs of it, also over HTTP/2, where the request goes on.
+func TestBodiesAreGivenBack(t *testing.T) {
+	for _, protocol := range []string{"HTTP/1.1", "HTTP/2.0"} {
+		t.Run(protocol, func(t *testing.T) {
+			k := newKit(t)
+			client := &http.Client{Transport: &http.Transport{Protocols: new(http.Protocols)}}
+			client.Transport.(*http.Transport).Protocols.SetHTTP1(protocol == "HTTP/1.1")
+			client.Transport.(*http.Transport).Protocols.SetUnencryptedHTTP2(protocol != "HTTP/1.1")
+			defer client.CloseIdleConnections()
+			var keys, leaseIDs []string
+			for i := range 1000 {
+				keys = append(keys, fmt.Sprintf(`{"key":%q}`, fmt.Sprintf("%0100d", i)))
+			}
+			for range 2000 {
+				var lease api.Lease
+				k.do("POST", "/v1/leases", []byte(`{"ttl_seconds":60}`), "Content-Type: application/json").read(t, &lease)
+				leaseIDs = append(leaseIDs, fmt.Sprintf("%q", lease.ID))
+			}
+			k.do("POST", "/v1/elections/e", []byte(`{"ttl_seconds":60,"value":"first"}`), "Content-Type: application/json").want(t, 200, "")
+			watches := fmt.Sprintf(`"watches":[%s]`, strings.Join(keys, ","))
+			value := strings.Repeat("v", 100<<10)
+			for _, c := range []struct {
+				name, path, body string
+				held             int64
+			}{
+				{"a watch", "/v1/watch", "{" + watches + "}", 1000 * 201},
+				{"a long poll", "/v1/watch", `{"wait_seconds":60,` + watches + "}", 1000 * 201},
+				{"a campaign", "/v1/elections/e", fmt.Sprintf(`{"ttl_seconds":60,"wait_seconds":60,"value":%q}`, value), int64(len(value))},
+				{"a hold", "/v1/leases/hold", fmt.Sprintf(`{"ids":[%s]}`, strings.Join(leaseIDs, ",")), 2000 * heldLeaseBytes},
+			} {
+				ctx, cancel := context.WithCancel(t.Context())
+				r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+k.addr+c.path, strings.NewReader(c.body))
+				must(t, err)
+				r.Header.Set("Content-Type", api.TypeJSON)
+				var wg sync.WaitGroup
+				wg.Go(func() {
+					if resp, err := client.Do(r); err == nil {
+						_, _ = io.Copy(io.Discard, resp.Body)
+						resp.Body.Close()
+					}
+				})
+				a := k.server.admission
+				testkit.Eventually(t, c.name+" holds what it needs, and no body", func() bool {
+					return a.held.Load() == c.held && a.bodies.Load() == 0
+				})
+				cancel()
+				wg.Wait()
+				k.idle(t)
+			}
+		})
+	}
+}
+
+// TestMetricsAreBounded takes all the places in which metrics are read.
+func TestMetricsAreBounded(t *testing.T) {
+	k := newKit(t)
+	k.server.admission.scrapes.Store(maxScrapes)
+	k.do("GET", "/metrics", nil).want(t, 429, api.CodeBusy)
+	k.server.admission.scrapes.Store(maxScrapes - 1)
+	k.do("GET", "/metrics", nil).want(t, 200, "")
 }
 
 // TestPagesAreBounded takes all the places in which lists are read.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"fmt"
 	"io"
 	"net/http"
 	"strconv"
@@ -20,7 +21,9 @@ import (
 //
 // Where a transaction ends depends on the lines alone. So the same body sent
 // again under the same Idempotency-Key makes the same transactions, and those
-// that were applied are not applied again.
+// that were applied are not applied again. Under such a key the lines of a
+// transaction that did not all come are therefore not applied: with the rest of
+// them it would be another one.
 
 // bulkKeyBytes bounds the Idempotency-Key of a bulk write, which is followed by a
 // slash and the number of the transaction.
@@ -70,10 +73,16 @@ type bulkWrite struct {
 // A bulkChunk is the lines of one transaction.
 type bulkChunk struct {
 	ops    []kv.Op
-	bytes  int
+	bytes  int // of the lines
 	keys   map[string]struct{}
 	digest [sha256.Size]byte
 }
+
+// lineMemory is what a line takes besides its bytes, about.
+const lineMemory = 256
+
+// memory is what the chunk takes of it.
+func (c *bulkChunk) memory() int { return c.bytes + len(c.ops)*lineMemory }
 
 type bulkAnswer struct {
 	result *kv.Result
@@ -89,6 +98,10 @@ func (b *bulkWrite) run() {
 			return
 		}
 		inFlight = nil
+		if b.lines.broken && b.x.idempotency != "" {
+			b.finish(0)
+			return
+		}
 		if len(chunk.ops) > 0 {
 			if !b.await() {
 				b.finish(0)
@@ -137,6 +150,7 @@ func (b *bulkWrite) read() (chunk *bulkChunk, failed bool) {
 		}
 		chunk.ops = append(chunk.ops, op.Op)
 		chunk.bytes += len(line)
+		b.lines.kept += len(line) + lineMemory
 		if b.x.idempotency != "" {
 			_, _ = hash.Write(line)
 			_, _ = hash.Write([]byte{'\n'})
@@ -233,6 +247,7 @@ func (b *bulkWrite) propose(chunk *bulkChunk) {
 func (b *bulkWrite) settle(chunk *bulkChunk) bool {
 	x := b.x
 	answer := <-b.answers
+	b.lines.kept -= chunk.memory()
 	first, last := b.applied+1, b.applied+uint64(len(chunk.ops))
 	switch {
 	case answer.err != nil:
@@ -297,8 +312,9 @@ func (b *bulkWrite) write(line []byte) {
 		}
 		x.writeHeader(200, revision)
 	}
-	_, _ = x.Write(line)
-	_ = http.NewResponseController(x.w).Flush()
+	if x.writeBody(line) == nil {
+		_ = x.flush() // who is gone is noticed by what it does not send
+	}
 }
 
 // A lineReader cuts a body into lines of at most maxBodyBytes. Each line has
@@ -315,6 +331,11 @@ type lineReader struct {
 	count  uint64
 	last   []byte
 	reread bool
+	// kept is the memory of lines that were given out and are still needed.
+	kept int
+	// broken says that it ended otherwise than at the end of the body or at a line
+	// that is wrong: sent again, the same body may go on.
+	broken bool
 }
 
 // next gives the next line without its end. It returns false at the end of the
@@ -327,6 +348,11 @@ func (l *lineReader) next() ([]byte, bool) {
 	}
 	searched := l.from
 	armed := false
+	defer func() {
+		if armed {
+			l.x.readDeadline(0) // what is done with the line takes its own time
+		}
+	}()
 	for {
 		if i := bytes.IndexByte(l.buf[searched:], '\n'); i >= 0 {
 			return l.give(searched+i, searched+i+1)
@@ -338,6 +364,7 @@ func (l *lineReader) next() ([]byte, bool) {
 		}
 		if l.err != nil {
 			if l.err != io.EOF {
+				l.broken = true
 				l.x.failBody(l.err)
 				return nil, false
 			}
@@ -351,7 +378,9 @@ func (l *lineReader) next() ([]byte, bool) {
 			l.x.readDeadline(l.x.s.cfg.BodyTimeout)
 		}
 		searched -= l.from
-		l.fill()
+		if !l.fill() {
+			return nil, false
+		}
 		searched += l.from
 	}
 }
@@ -375,18 +404,37 @@ func (l *lineReader) unread() {
 	l.count--
 }
 
-// fill reads more into the buffer, after moving what is left to its front.
-func (l *lineReader) fill() {
-	const readBytes = 64 << 10
+const (
+	// lineBytes is the buffer of a body of which little has come, readBytes the one
+	// after that.
+	lineBytes = 4 << 10
+	readBytes = 64 << 10
+)
+
+// fill reads more into the buffer, after moving what is left to its front. It returns
+// false if there is no memory for that, which is then reported.
+func (l *lineReader) fill() bool {
 	if l.from > 0 {
 		l.buf = l.buf[:copy(l.buf, l.buf[l.from:])]
 		l.from = 0
 	}
-	if cap(l.buf)-len(l.buf) < readBytes/2 {
-		grown := make([]byte, len(l.buf), max(readBytes, 2*cap(l.buf)))
-		copy(grown, l.buf)
-		l.buf = grown
+	n := cap(l.buf)
+	switch {
+	case n == 0:
+		n = lineBytes
+	case n == lineBytes && len(l.buf) > lineBytes/2, n >= readBytes && n-len(l.buf) < readBytes/2:
+		n = max(readBytes, 2*n)
+	}
+	if !l.x.reserveLines(n + l.kept) {
+		l.broken = true
+		l.x.failMemory("bulk writes", maxHeldLineBytes)
+		l.x.fault.detail = fmt.Sprintf("the lines from %d on: %s", l.count+1, l.x.fault.detail)
+		return false
+	}
+	if n > cap(l.buf) {
+		l.buf = append(make([]byte, 0, n), l.buf...)
 	}
 	n, err := l.body.Read(l.buf[len(l.buf):cap(l.buf)])
 	l.buf, l.err = l.buf[:len(l.buf)+n], err
+	return true
 }

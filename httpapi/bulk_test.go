@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -260,6 +262,41 @@ func TestBulkReadsAhead(t *testing.T) {
 	rest, err := io.ReadAll(o.resp.Body)
 	if err != nil || !strings.HasSuffix(string(rest), "{\"applied\":8192,\"revision\":3,\"done\":true}\n") {
 		t.Errorf("the last report is %q, %v", rest, err)
+	}
+}
+
+// Under an Idempotency-Key, a transaction whose lines did not all come is not applied:
+// the same body sent again would make another one of it.
+func TestBulkThatStallsAndComesAgain(t *testing.T) {
+	k := newKit(t, func(c *Config) { c.BodyTimeout = 50 * time.Millisecond })
+	body := manyLines(kv.MaxBulkOps+2, 1)
+	conn := k.dial()
+	conn.send("POST /v1/kv HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\nIdempotency-Key: k\r\nContent-Length: " +
+		strconv.Itoa(len(body)) + "\r\n\r\n" + string(body[:len(body)-20]))
+	_, answer := conn.answer()
+	if !strings.Contains(answer, `"applied":4096,"revision":2,"done":false`) || !strings.Contains(answer, "request-timeout") {
+		t.Errorf("got %s", answer)
+	}
+	if last := final(k.bulk(body, "Idempotency-Key: k")); !*last.Done || last.Applied != kv.MaxBulkOps+2 || last.Revision != 3 {
+		t.Errorf("again: %+v, %+v", last, last.Error)
+	}
+}
+
+// What becomes of lines may take longer than the lines may take to come: the deadline
+// is lifted once they are there.
+func TestDeadlineOfALineIsLifted(t *testing.T) {
+	k := newKit(t)
+	d := &deadlines{ResponseWriter: httptest.NewRecorder()}
+	req := httptest.NewRequest(http.MethodPost, "http://localhost/v1/kv", bytes.NewReader(manyLines(2*kv.MaxBulkOps, 1)))
+	req.Header.Set("Content-Type", api.TypeNDJSON)
+	k.server.ServeHTTP(d, req)
+	if len(d.set) < 2 {
+		t.Errorf("deadlines %v", d.set)
+	}
+	for i, at := range d.set {
+		if at.IsZero() != (i%2 == 1) {
+			t.Errorf("deadlines %v", d.set)
+		}
 	}
 }
 

@@ -32,14 +32,14 @@ type exchange struct {
 	// taken says that a stream has taken over the connection, and counts the
 	// request when it ends.
 	taken bool
-	// admitted, streaming, reserved and reservedBody are what finish gives back to the
-	// admission.
-	admitted, streaming    bool
-	reserved, reservedBody int64
+	// share is what finish gives back to the admission.
+	share share
 	// idempotency is the Idempotency-Key of a write, or empty.
 	idempotency string
 	// fences are those of the Cairn-Fencing header of a write.
 	fences fences
+	// unchanged says of a request that could change something that it did not.
+	unchanged bool
 	// bodyFailed says that the body could not be read, so that there is nothing
 	// to say about its content.
 	bodyFailed bool
@@ -91,7 +91,8 @@ func (x *exchange) end() {
 	x.q.reset()
 	x.s, x.w, x.r, x.route = nil, nil, nil, nil
 	x.fault = fault{}
-	x.requestID, x.sent, x.taken, x.idempotency, x.fences, x.bodyFailed, x.bodyBegun = "", 0, false, "", nil, false, false
+	x.requestID, x.sent, x.taken, x.idempotency, x.fences = "", 0, false, "", nil
+	x.unchanged, x.bodyFailed, x.bodyBegun = false, false, false
 	if x.unsent {
 		x.out, x.unsent = nil, false
 	}
@@ -270,11 +271,11 @@ func (x *exchange) putHeaders(revision uint64) {
 // send answers with a whole body. A content type that is not shared by many
 // answers is nil here and was set before.
 func (x *exchange) send(status int, contentType []string, body []byte, revision uint64) {
-	if !x.reserve(len(body)) && x.r.Method == http.MethodGet && status == http.StatusOK {
-		// What changes something has done so, and its answer must be given.
+	if !x.reserve(len(body)) && (x.r.Method == http.MethodGet || x.unchanged) && status == http.StatusOK {
+		// What has changed something must have its answer.
 		x.dropAnswer()
 		x.fault = fault{}
-		x.failMemory()
+		x.failAnswer()
 		x.refused()
 		return
 	}
@@ -316,6 +317,16 @@ func (x *exchange) writeBody(b []byte) error {
 		}
 	}
 	return nil
+}
+
+// flush sends what was written, to a peer that takes it.
+func (x *exchange) flush() error {
+	control := http.NewResponseController(x.w)
+	if x.r.ProtoMajor > 1 {
+		_ = control.SetWriteDeadline(time.Now().Add(x.s.cfg.WriteTimeout))
+		defer func() { _ = control.SetWriteDeadline(time.Time{}) }()
+	}
+	return control.Flush()
 }
 
 // sendJSON answers with what is in x.out.

@@ -37,10 +37,9 @@ type hold struct {
 	// gone, or takes nothing.
 	to interface{ write(b []byte) error }
 	// ttl is the time to live, of several leases the shortest.
-	ttl      time.Duration
-	sent     time.Time // when the renewal that was answered was sent
-	reserved int64     // bytes that several leases are counted with
-	out      []byte
+	ttl  time.Duration
+	sent time.Time // when the renewal that was answered was sent
+	out  []byte
 }
 
 // holdLease answers POST /v1/leases/{id}/hold.
@@ -83,15 +82,14 @@ func (x *exchange) holdLeases() {
 	// One that was named twice is held once.
 	slices.SortFunc(all, func(a, b kv.LeaseResult) int { return bytes.Compare(a.ID[:], b.ID[:]) })
 	all = slices.CompactFunc(all, func(a, b kv.LeaseResult) bool { return a.ID == b.ID })
-	before := x.reserved
 	if !x.reserve(len(all) * heldLeaseBytes) {
-		x.failMemory()
+		x.failAnswer()
 		x.refused()
 		return
 	}
 	shortest := slices.MinFunc(all, func(a, b kv.LeaseResult) int { return cmp.Compare(a.TTLMillis, b.TTLMillis) })
 	greeting := appendRenewed(nil, names, r.Leases)
-	x.startHold(&hold{sent: sent, ttl: lifetime(&shortest), reserved: x.reserved - before}, r.Revision, func(h *hold) error { return h.several(all, greeting) })
+	x.startHold(&hold{sent: sent, ttl: lifetime(&shortest)}, r.Revision, func(h *hold) error { return h.several(all, greeting) })
 }
 
 func lifetime(l *kv.LeaseResult) time.Duration { return time.Duration(l.TTLMillis) * time.Millisecond }
@@ -102,10 +100,10 @@ func (x *exchange) startHold(h *hold, revision uint64, run func(*hold) error) {
 	h.conn, _ = x.r.Context().Value(connKey{}).(net.Conn)
 	if c, ok := x.takeOver(valueEventStream, revision); ok {
 		h.ctx, h.release, h.to = c.ctx, c.cancel, c
-		c.reserved, x.reserved = h.reserved, x.reserved-h.reserved
 		c.serve(func() error { return run(h) })
 		return
 	}
+	x.dropBody()
 	h.ctx, h.release = context.WithCancel(x.r.Context())
 	defer h.release()
 	h.to = x.startStream(valueEventStream, revision)

@@ -86,6 +86,11 @@ const (
 	maxHeldBytes     = 256 << 20
 	maxHeldBodyBytes = 96 << 20
 	freeBytes        = 16 << 10
+	// maxHeldLineBytes is the same for what bulk writes have read and not applied: up
+	// to some 2.5 MiB each, of small lines more than of large ones.
+	maxHeldLineBytes = 128 << 20
+	// maxScrapes bounds the metrics that are being read at a time.
+	maxScrapes = 8
 	// heardAtOnce is how much is read at a time of a body that is not wanted, from as
 	// many clients as maxHearing; from others in pieces of 8 KiB, as they can be very
 	// many.

@@ -1,10 +1,11 @@
 package httpapi
 
 import (
-	"net/http"
+	"bytes"
+	"errors"
 	"runtime"
 
-	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/prometheus/common/expfmt"
 
 	"github.com/cairnkv/cairn/api"
 )
@@ -70,35 +71,41 @@ func (x *exchange) version() {
 	})
 }
 
-// metrics answers /metrics in the text format of Prometheus.
+// metricsFormat is the oldest text format of Prometheus, to which more can be appended.
+var metricsFormat = []string{string(expfmt.NewFormat(expfmt.TypeTextPlain))}
+
+// metrics answers /metrics. It is never refused for what else there is to do, and so
+// only a few are read at a time.
 func (x *exchange) metrics() {
 	if x.refused() {
 		return
 	}
-	x.w.Header()["Cache-Control"] = valueNoStore
-	current, _ := x.s.cfg.Store.Revisions()
-	x.announce(current)
+	scrapes := &x.s.admission.scrapes
+	defer scrapes.Add(-1)
+	if scrapes.Add(1) > maxScrapes {
+		x.shed(shedRequests, maxScrapes, "the metrics are being read by %d requests already", maxScrapes)
+		return
+	}
+	var text bytes.Buffer
 	if g := x.s.cfg.Gatherer; g != nil {
-		// Without headers, the library answers in its oldest text format and
-		// uncompressed, to which more can be appended.
-		plain := &http.Request{Method: http.MethodGet, Header: http.Header{}}
-		promhttp.HandlerFor(g, promhttp.HandlerOpts{}).ServeHTTP(x, plain.WithContext(x.r.Context()))
-	} else {
-		x.w.Header()["Content-Type"] = valueText
+		families, err := g.Gather()
+		for _, f := range families {
+			_, bad := expfmt.MetricFamilyToText(&text, f)
+			err = errors.Join(err, bad)
+		}
+		if err != nil { // the others are shown
+			x.s.cfg.Logger.Error("Some metrics can't be read.", "request_id", x.id(), "error", err)
+		}
 	}
 	if more := x.s.cfg.ExtraMetrics; more != nil {
-		more(x)
+		more(&text)
 	}
-}
-
-// announce sets the headers that every answer has, for an answer that something
-// else writes.
-func (x *exchange) announce(revision uint64) {
 	h := x.w.Header()
-	h[api.HeaderMember] = x.s.valueMember
-	h.Set(api.HeaderRequestID, x.id())
-	x.setNumber(api.HeaderRevision, revision)
-	h.Set(api.HeaderRevision, string(x.text))
+	h["Content-Type"], h["Cache-Control"], h["X-Content-Type-Options"] = metricsFormat, valueNoStore, valueNosniff
+	x.setNumber("Content-Length", uint64(text.Len()))
+	current, _ := x.s.cfg.Store.Revisions()
+	x.writeHeader(200, current)
+	_ = x.writeBody(text.Bytes()) // an error means that the peer is gone
 }
 
 func (x *exchange) openAPIYAML() {

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -140,6 +141,15 @@ func (x *exchange) claim(c *claimBody, see func(context.Context, coordination.Cl
 	events := negotiate(x.r.Header["Accept"], api.TypeJSON, sse.ContentType) == wantsSecond
 	if events && !c.wait {
 		c.ask.Wait = maxWaitMillis * time.Millisecond
+	}
+	if c.ask.Wait > 0 {
+		c.ask.Value = bytes.Clone(c.ask.Value)
+		x.dropBody()
+		if !x.reserve(len(c.ask.Value)) {
+			x.failAnswer()
+			x.refused()
+			return
+		}
 	}
 	ctx, stop := x.waiting(c.ask.Wait)
 	defer stop()

@@ -163,8 +163,11 @@ func (x *exchange) finish() {
 			failure = http.ErrAbortHandler
 		}
 	}
-	x.s.admission.leave(x.admitted, x.streaming, x.reserved, x.reservedBody)
-	x.admitted, x.streaming, x.reserved, x.reservedBody = false, false, 0, 0
+	if !x.taken && x.r.ProtoMajor > 1 {
+		// What net/http still has of the answer leaves once the handler has returned.
+		_ = http.NewResponseController(x.w).SetWriteDeadline(time.Now().Add(x.s.cfg.WriteTimeout))
+	}
+	x.s.admission.leave(&x.share)
 	if !x.taken {
 		x.s.meters.observe(x.route, x.sent, x.s.cfg.Now().Sub(x.began))
 	}

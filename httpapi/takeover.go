@@ -39,10 +39,8 @@ type takenConn struct {
 	route     *route
 	requestID string
 	began     time.Time
-	// admitted and streaming are those of the exchange, reserved what the stream goes on
-	// to hold of what it did.
-	admitted, streaming bool
-	reserved            int64
+	// share is that of the exchange, but for its body.
+	share share
 }
 
 // linger is how long an ended connection may take to be closed by the client, who
@@ -77,8 +75,8 @@ func (x *exchange) takeOver(contentType []string, revision uint64) (*takenConn, 
 	head.WriteString("\r\n")
 	c.head = head.Bytes()
 	x.taken = true
-	c.admitted, c.streaming = x.admitted, x.streaming
-	x.admitted, x.streaming = false, false
+	c.share, x.share = x.share, share{body: x.share.body}
+	c.share.body = 0
 	return c, true
 }
 
@@ -88,7 +86,7 @@ func (c *takenConn) serve(run func() error) {
 	if !c.s.taken.add(c) {
 		c.cancel()
 		_ = c.conn.Close()
-		c.s.admission.leave(c.admitted, c.streaming, c.reserved, 0)
+		c.s.admission.leave(&c.share)
 		return
 	}
 	go c.listen()
@@ -165,7 +163,7 @@ func (c *takenConn) finish() {
 
 func (c *takenConn) release() {
 	_ = c.conn.Close() // ends listen
-	c.s.admission.leave(c.admitted, c.streaming, c.reserved, 0)
+	c.s.admission.leave(&c.share)
 	c.s.meters.observe(c.route, http.StatusOK, c.s.cfg.Now().Sub(c.began))
 	c.s.taken.remove(c)
 }

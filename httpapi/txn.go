@@ -22,6 +22,7 @@ func (x *exchange) postTxn() {
 	if r == nil {
 		return
 	}
+	x.unchanged = !r.Changed
 	x.out = f.appendTxn(x.out[:0], r.Revision, &x.txn, r)
 	x.sendJSON(200, r.Revision)
 }

@@ -56,15 +56,18 @@ func (w *watch) ranges() []kv.Range {
 	return all
 }
 
-// own gives the watch memory of its own, for when its request is over.
-func (w *watch) own() {
+// own gives the watch memory of its own, for when its body or its request is over.
+// It returns how many bytes that is.
+func (w *watch) own() (n int) {
 	for i := range w.watched {
 		parts := slices.Clone(w.watched[i].parts)
 		for j, r := range parts {
 			parts[j] = kv.Range{Start: bytes.Clone(r.Start), End: bytes.Clone(r.End)}
+			n += len(r.Start) + len(r.End)
 		}
 		w.watched[i].parts = parts
 	}
+	return n
 }
 
 // getWatch answers GET /v1/watch.
@@ -260,6 +263,12 @@ func (x *exchange) watch(w *watch, lastEventID string, fromGiven bool) {
 	if x.refused() || !x.placeWatch(w) {
 		return
 	}
+	if !x.reserve(w.own()) {
+		x.failAnswer()
+		x.refused()
+		return
+	}
+	x.dropBody()
 	if w.delivery == asPoll {
 		x.pollWatch(w)
 	} else {

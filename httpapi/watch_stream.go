@@ -56,7 +56,6 @@ func (x *exchange) streamWatch(w *watch) {
 		contentType = valueNDJSON
 	}
 	if c, ok := x.takeOver(contentType, current); ok {
-		w.own()
 		s.ctx, s.to, s.requestID = c.ctx, c, c.requestID
 		c.serve(s.run)
 		return
@@ -445,7 +444,7 @@ func (p *poll) add(got []watchers.Delivery) (err error) {
 		}
 		p.enc.release()
 		p.start()
-		if _, err := p.x.Write(p.out); err != nil {
+		if err := p.x.writeBody(p.out); err != nil {
 			return err
 		}
 		p.out = p.out[:0]
@@ -470,7 +469,7 @@ func (p *poll) start() {
 // finish sends what is left: all of it, as a rule.
 func (p *poll) finish() {
 	if p.started {
-		_, _ = p.x.Write(append(p.out, '\n')) // who is gone needs no answer
+		_ = p.x.writeBody(append(p.out, '\n')) // who is gone needs no answer
 		return
 	}
 	p.x.out = p.out
