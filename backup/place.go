@@ -1,10 +1,12 @@
 package backup
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -29,33 +31,54 @@ const (
 	nameTime   = "20060102T150405.000Z"
 )
 
+// Scheduled is a scheduled backup, as its name says.
+type Scheduled struct {
+	Name     string
+	Taken    time.Time
+	Revision uint64
+}
+
 // Name is the name of a scheduled backup. Names sort by time.
 func Name(taken time.Time, revision uint64) string {
 	return fmt.Sprintf("%s%s-r%d%s", namePrefix, taken.UTC().Format(nameTime), revision, Extension)
 }
 
-// Taken returns when a backup of that name was taken, and whether it is the name
-// of a scheduled one.
-func Taken(name string) (time.Time, bool) {
+// ParseName returns what a name says, and whether it is one that Name makes.
+func ParseName(name string) (s Scheduled, ok bool) {
 	rest, ok := strings.CutPrefix(name, namePrefix)
-	stamp, rest, cut := strings.Cut(rest, "-r")
-	if !ok || !cut || !strings.HasSuffix(rest, Extension) {
-		return time.Time{}, false
+	if !ok {
+		return s, false
 	}
-	t, err := time.Parse(nameTime, stamp)
-	return t, err == nil
+	if rest, ok = strings.CutSuffix(rest, Extension); !ok {
+		return s, false
+	}
+	stamp, number, _ := strings.Cut(rest, "-r")
+	taken, err := time.Parse(nameTime, stamp)
+	if err != nil {
+		return s, false
+	}
+	revision, err := strconv.ParseUint(number, 10, 64)
+	s = Scheduled{name, taken, revision}
+	return s, err == nil && Name(taken, revision) == name
 }
 
-// Newest returns the names of the scheduled backups of a place, newest first.
-func Newest(ctx context.Context, p Place) ([]string, error) {
+// Newest returns the scheduled backups of a place, newest first. Which one is newer is
+// said by their revisions, which only grow, also through a restore; by the time only
+// where they are the same. A clock that was wrong once would otherwise make one the
+// newest for years, from which the next restore would begin.
+func Newest(ctx context.Context, p Place) ([]Scheduled, error) {
 	names, err := p.List(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("list the backups in %s: %w", p, err)
 	}
-	names = slices.DeleteFunc(names, func(name string) bool {
-		_, ok := Taken(name)
-		return !ok
+	var all []Scheduled
+	for _, name := range names {
+		if s, ok := ParseName(name); ok {
+			all = append(all, s)
+		}
+	}
+	slices.SortFunc(all, func(a, b Scheduled) int {
+		return cmp.Or(cmp.Compare(b.Revision, a.Revision), b.Taken.Compare(a.Taken))
 	})
-	slices.SortFunc(names, func(a, b string) int { return strings.Compare(b, a) })
-	return names, nil
+	return all, nil
 }

@@ -20,20 +20,41 @@ func TestNames(t *testing.T) {
 		t.Errorf("got %q", names)
 	}
 	for _, name := range names {
-		if _, ok := Taken(name); !ok {
+		if s, ok := ParseName(name); !ok || s.Name != name {
 			t.Errorf("%s is not taken for one", name)
 		}
 	}
-	if taken, _ := Taken(names[0]); !taken.Equal(at) {
-		t.Errorf("got %v", taken)
+	if s, _ := ParseName(names[0]); !s.Taken.Equal(at) || s.Revision != 12 {
+		t.Errorf("got %+v", s)
 	}
 	for _, name := range []string{
 		"", "cairn-", "cairn-20261125T235959.999Z", "cairn-20261125T235959.999Z-r12", "cairn-x-r12.cairn-backup",
-		"." + names[0] + ".owner.partial", names[0] + ".gz", "x" + names[0],
+		"cairn-20261125T235959.999Z-r.cairn-backup", "cairn-20261125T235959.999Z-r-1.cairn-backup", "cairn-20261125T235959.999Z-r012.cairn-backup",
+		"cairn-20261125T235959.999Z-r12-r13.cairn-backup", "." + names[0] + ".owner.partial", names[0] + ".gz", "x" + names[0],
 	} {
-		if _, ok := Taken(name); ok {
+		if _, ok := ParseName(name); ok {
 			t.Errorf("%q is taken for one", name)
 		}
+	}
+}
+
+// The newest is the one of the latest revision, whatever a clock said; of several of
+// one revision it is the last that was taken.
+func TestNewest(t *testing.T) {
+	at := time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
+	want := []string{Name(at, 1<<40), Name(at.Add(time.Hour), 30), Name(at, 30), Name(at.AddDate(1, 0, 0), 29), Name(at, 3)}
+	dir := t.TempDir()
+	for _, name := range append([]string{"another file"}, want...) {
+		must(t, os.WriteFile(filepath.Join(dir, name), nil, 0o600))
+	}
+	all, err := Newest(context.Background(), Directory{Path: dir})
+	must(t, err)
+	var got []string
+	for _, s := range all {
+		got = append(got, s.Name)
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
 

@@ -53,19 +53,19 @@ func Choose(ctx context.Context, path string, sum *[32]byte) (*Chosen, error) {
 
 // ChooseIn is Choose for a place of scheduled backups.
 func ChooseIn(ctx context.Context, p Place, sum *[32]byte) (*Chosen, error) {
-	names, err := Newest(ctx, p)
+	all, err := Newest(ctx, p)
 	if err != nil {
 		return nil, err
 	}
-	if len(names) == 0 {
+	if len(all) == 0 {
 		return nil, fmt.Errorf("there is no backup in %s whose name is that of a scheduled one (%s…%s)", p, namePrefix, Extension)
 	}
 	if sum == nil {
-		return check(ctx, p, names[0], nil)
+		return check(ctx, p, all[0].Name, nil)
 	}
-	for _, name := range names {
+	for _, one := range all {
 		// What can't be read, or is another one, is none of this restore's.
-		if c, err := check(ctx, p, name, sum); err == nil {
+		if c, err := check(ctx, p, one.Name, sum); err == nil {
 			return c, nil
 		} else if ctx.Err() != nil {
 			return nil, err

@@ -42,7 +42,7 @@ func TestSnapshot(t *testing.T) {
 			t.Errorf("got %s, want %s", got, want)
 		}
 		name := strings.TrimSuffix(strings.TrimPrefix(a.Header.Get("Content-Disposition"), `attachment; filename="`), `"`)
-		if taken, ok := backup.Taken(name); !ok || !taken.Equal(testStart) {
+		if one, ok := backup.ParseName(name); !ok || !one.Taken.Equal(testStart) || one.Revision != revision {
 			t.Errorf("%s is not a name under which a restore finds it", name)
 		}
 		if got := a.Header.Get(api.HeaderRevision); got != fmt.Sprint(revision) {

@@ -116,22 +116,23 @@ func (s *schedule) run(ctx context.Context) {
 
 // look notes how old the newest backup is, and takes one if that is due.
 func (s *schedule) look(ctx context.Context) error {
-	names, err := backup.Newest(ctx, s.place)
+	all, err := backup.Newest(ctx, s.place)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		s.failures.Add(1)
 		return err
 	}
-	newest := int64(0)
-	if len(names) > 0 {
-		t, _ := backup.Taken(names[0])
-		newest = t.UnixMilli()
+	var newest backup.Scheduled
+	taken := int64(0)
+	if len(all) > 0 {
+		newest = all[0]
+		taken = newest.Taken.UnixMilli()
 	}
-	s.newest.Store(newest)
+	s.newest.Store(taken)
 	if !s.n.shard.IsLeader() || s.n.serving() != nil || !s.due(time.Now()) {
 		return nil
 	}
 	s.lastTry = time.Now()
-	if err := s.take(ctx); err != nil {
+	if err := s.take(ctx, newest); err != nil {
 		s.failures.Add(1)
 		return err
 	}
@@ -170,8 +171,10 @@ func (s *schedule) ageSeconds(now time.Time) float64 {
 	return age.Seconds()
 }
 
-// take writes a backup and checks what was written.
-func (s *schedule) take(ctx context.Context) error {
+// take writes a backup and checks what was written. It must be newer than the one that
+// was the newest, or it would be removed before those that it should replace: the
+// revision of a cluster never goes back.
+func (s *schedule) take(ctx context.Context, newest backup.Scheduled) error {
 	// Only a member that leads in truth has what is current.
 	if err := s.n.shard.Wait(ctx, kv.Consistency{}); err != nil {
 		return err
@@ -182,6 +185,9 @@ func (s *schedule) take(ctx context.Context) error {
 		return err
 	}
 	defer v.Close()
+	if newest.Revision > v.Revision() {
+		return fmt.Errorf("%s is of a later revision than the %d of this cluster, so it is another one's: give each cluster a place of its own", newest.Name, v.Revision())
+	}
 	header := s.n.backupHeader()
 	name := backup.Name(header.TakenAt, v.Revision())
 	var info backup.Info
@@ -221,18 +227,18 @@ func (s *schedule) verify(ctx context.Context, name, sha256 string) error {
 
 // retain removes the oldest backups, beyond as many as are kept.
 func (s *schedule) retain(ctx context.Context) error {
-	names, err := backup.Newest(ctx, s.place)
+	all, err := backup.Newest(ctx, s.place)
 	if err != nil {
 		return err
 	}
-	for len(names) > s.cfg.Keep {
-		oldest := names[len(names)-1]
+	for len(all) > s.cfg.Keep {
+		oldest := all[len(all)-1].Name
 		// Another member may have been there first.
 		if err := s.place.Remove(ctx, oldest); err != nil && !errors.Is(err, os.ErrNotExist) {
 			s.failures.Add(1)
 			return fmt.Errorf("remove an old backup: %w", err)
 		}
-		names = names[:len(names)-1]
+		all = all[:len(all)-1]
 	}
 	return nil
 }

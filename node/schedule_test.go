@@ -35,12 +35,12 @@ func TestBackupAge(t *testing.T) {
 // newestIn is the newest backup of a directory, and how many there are.
 func newestIn(t testing.TB, dir string) (path string, n int) {
 	t.Helper()
-	names, err := backup.Newest(context.Background(), backup.Directory{Path: dir})
+	all, err := backup.Newest(context.Background(), backup.Directory{Path: dir})
 	must(t, err)
-	if len(names) == 0 {
+	if len(all) == 0 {
 		return "", 0
 	}
-	return filepath.Join(dir, names[0]), len(names)
+	return filepath.Join(dir, all[0].Name), len(all)
 }
 
 // TestScheduledBackups takes backups, keeps as many as it is told, and clears up
@@ -169,6 +169,16 @@ func TestScheduleFails(t *testing.T) {
 	eventually(t, "a backup is taken", func() bool { return n.schedule.taken.Load() > 0 })
 	if path, _ := newestIn(t, place); path == "" {
 		t.Error("there is none")
+	}
+
+	// One of another cluster, which would look newer than all that follow.
+	must(t, os.WriteFile(filepath.Join(place, backup.Name(time.Now().Add(-time.Hour), 1<<40)), []byte("of another one"), 0o600))
+	before := n.schedule.failures.Load()
+	eventually(t, "failures are counted", func() bool { return n.schedule.failures.Load() > before+1 })
+	taken := n.schedule.taken.Load()
+	eventually(t, "failures are counted", func() bool { return n.schedule.failures.Load() > before+3 })
+	if now := n.schedule.taken.Load(); now != taken {
+		t.Errorf("%d backups were taken beside that of another cluster", now-taken)
 	}
 }
 

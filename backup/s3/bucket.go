@@ -46,7 +46,9 @@ type Bucket struct {
 }
 
 // Open makes a place of a URL. It does not connect.
-func Open(address string) (*Bucket, error) {
+func Open(address string) (*Bucket, error) { return open(address, stallTimeout) }
+
+func open(address string, stall time.Duration) (*Bucket, error) {
 	u, err := url.Parse(address)
 	if err != nil || !strings.HasPrefix(address, Scheme) || u.Host == "" || u.User != nil || u.Fragment != "" {
 		// The error of the parser would repeat what may be a secret.
@@ -70,11 +72,16 @@ func Open(address string) (*Bucket, error) {
 	if b.prefix != "" {
 		b.prefix += "/"
 	}
+	secure := service.Scheme == "https"
+	transport, err := newTransport(secure, stall)
+	if err != nil {
+		return nil, fmt.Errorf("the bucket %s: %w", b, err)
+	}
 	b.client, err = minio.New(service.Host, &minio.Options{
 		Creds: credentials.NewChainCredentials([]credentials.Provider{
 			&credentials.EnvAWS{}, &credentials.FileAWSCredentials{}, &credentials.IAM{},
 		}),
-		Secure: service.Scheme == "https",
+		Secure: secure, Transport: transport, MaxRetries: maxTries,
 		Region: cmp.Or(query.Get("region"), os.Getenv("AWS_REGION"), os.Getenv("AWS_DEFAULT_REGION")),
 	})
 	if err != nil {

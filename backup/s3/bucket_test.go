@@ -242,18 +242,18 @@ func TestScheduleAndRestore(t *testing.T) {
 	do(n, "PUT", "/v1/kv/k", "v")
 	place, err := s3.Open(g.url("cluster"))
 	must(t, err)
-	newest := func() []string {
-		names, err := backup.Newest(context.Background(), place)
+	newest := func() []backup.Scheduled {
+		all, err := backup.Newest(context.Background(), place)
 		must(t, err)
-		return names
+		return all
 	}
 	seen := map[string]bool{}
 	eventually(t, "backups come and go", func() bool {
-		names := newest()
-		for _, name := range names {
-			seen[name] = true
+		all := newest()
+		for _, one := range all {
+			seen[one.Name] = true
 		}
-		return len(seen) > 3 && len(names) <= 2 && strings.HasSuffix(names[0], "-r2.cairn-backup")
+		return len(seen) > 3 && len(all) <= 2 && all[0].Revision == 2
 	})
 	must(t, n.Close())
 	again := start(func(c *node.Config) { c.RestoreFrom = g.url("cluster") })

@@ -139,13 +139,13 @@ func (c *outbound) greet(ctx context.Context, raw net.Conn) error {
 	if agree(peer) == 0 || peer.kind != c.kind {
 		return refuse(ReasonVersion, "it answers in version %d of the peers' protocol", peer.newest)
 	}
-	if err := t.check(ctx, &peer.Identity); err != nil {
+	if err := verified.mustBe(&peer.Identity); err != nil {
 		return err
 	}
 	if peer.Address != c.target {
 		return refuse(ReasonAddress, "who answers at %s is the member at %s", c.target, peer.Address)
 	}
-	if err := verified.mustBe(&peer.Identity); err != nil {
+	if err := t.check(ctx, &peer.Identity); err != nil {
 		return err
 	}
 	t.mu.Lock()

@@ -190,8 +190,8 @@ func (t *Transport) welcome(raw net.Conn) (*inbound, error) {
 	v := agree(peer)
 	if v == 0 {
 		err = refuse(ReasonVersion, "it speaks versions %d to %d of the peers' protocol, this member %d to %d", peer.oldest, peer.newest, oldestVersion, version)
-	} else if err = t.check(checked, &peer.Identity); err == nil {
-		err = verified.mustBe(&peer.Identity)
+	} else if err = verified.mustBe(&peer.Identity); err == nil {
+		err = t.check(checked, &peer.Identity)
 	}
 	c := &inbound{conn: conn, peer: peer}
 	if err == nil {

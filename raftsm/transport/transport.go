@@ -212,8 +212,8 @@ func (t *Transport) self(k kind, oldest, newest byte) *hello {
 	return h
 }
 
-// check compares who the other end says it is with what this node knows, and
-// remembers it. It waits for the node to know its cluster, but not longer than
+// check compares who the other end says it is, which its certificate does not
+// contradict, with what this node knows, and remembers it. It waits for the node to know its cluster, but not longer than
 // ctx.
 func (t *Transport) check(ctx context.Context, h *Identity) error {
 	self := &t.cfg.Self
