@@ -51,6 +51,11 @@ func (c *Client) do(ctx context.Context, r *request, consume func(*http.Response
 			}
 			return err
 		}
+		if what == inDoubt {
+			// The node may stand still; who calls next, or repeats nothing, begins with
+			// another one.
+			c.preferred.CompareAndSwap(i, (i+1)%uint32(len(c.endpoints)))
+		}
 		if what == inDoubt && r.write {
 			doubt = err
 		}

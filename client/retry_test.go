@@ -77,6 +77,22 @@ func TestRepetition(t *testing.T) {
 	}
 }
 
+// A node that stands still keeps each write that may not be repeated until its time is
+// over, but not one after the other.
+func TestNodeThatStandsStill(t *testing.T) {
+	stands := newScript(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	answering := newScript(t, answers(putAnswer))
+	c := newClient(t, stands.url, answering.url)
+	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	defer cancel()
+	if _, err := c.Put(ctx, "a", []byte("1")); !errors.Is(err, client.ErrOutcomeUnknown) {
+		t.Errorf("got %v", err)
+	}
+	if _, err := c.Put(context.Background(), "a", []byte("1")); err != nil || len(stands.requests()) != 1 {
+		t.Errorf("got %v, and %d requests to who stands still", err, len(stands.requests()))
+	}
+}
+
 // breaksOff begins an answer and closes the connection.
 func breaksOff(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
