@@ -2,6 +2,7 @@ package coordination
 
 import (
 	"context"
+	"fmt"
 	"errors"
 	"slices"
 	"sync"
@@ -332,6 +333,30 @@ func TestReadsWhatIsShown(t *testing.T) {
 	read("one registration", 3*len(large), instances("", 1))
 	read("one with a tag", pageOfInstancesBytes, instances("t", 1))
 	must(t, instances("", 50)())
+
+	// More than there is room for on one page.
+	for i := range 80 {
+		_, err := l.apply(&kv.Command{Kind: kv.KindTxn, Txn: &kv.Txn{Then: []kv.Op{
+			{Type: kv.OpPut, Key: instanceKey("many", fmt.Sprintf("%02d", i)), Value: []byte(`{"address":"` + string(slices.Repeat([]byte{'a'}, len(large))) + `"}`)},
+		}}})
+		must(t, err)
+	}
+	now, err := m.View()
+	must(t, err)
+	defer now.Close()
+	listed, pages := 0, 0
+	for after, more := "", true; more; pages++ {
+		var found []Instance
+		found, more, err = r.Instances(ctx, now, "many", "", after, 1000)
+		must(t, err)
+		if size := len(found) * len(large); size > maxInstancesBytes+2*len(large) || more && len(found) == 0 {
+			t.Fatalf("a page of %d instances, more %v", len(found), more)
+		}
+		listed, after = listed+len(found), found[len(found)-1].Name
+	}
+	if listed != 80 || pages != 2 {
+		t.Errorf("%d instances on %d pages", listed, pages)
+	}
 	must(t, instances("t", 30)())
 	read("an election", len(large), func() error {
 		state, err := r.Election(ctx, v, "e")

@@ -133,9 +133,14 @@ const (
 	pageOfInstancesBytes = 1 << 20
 )
 
+// maxInstancesBytes is after how many bytes of registrations Instances lists no more:
+// all of them are in memory.
+const maxInstancesBytes = 4 << 20
+
 // Instances lists up to limit registrations of a service in a view, in the order
 // of their names, those after a name, and of them those that have the tag, if it
-// is not empty. It reports whether there are more.
+// is not empty; fewer where they are large. It reports whether there are more, and then
+// has at least one.
 func (r *Recipes) Instances(ctx context.Context, v View, service, tag, after string, limit int) (found []Instance, more bool, err error) {
 	q := &kv.Query{Range: kv.Prefix(instanceKey(service, "")), Limit: pageOfInstances, MaxBytes: pageOfInstancesBytes}
 	if tag == "" {
@@ -144,6 +149,7 @@ func (r *Recipes) Instances(ctx context.Context, v View, service, tag, after str
 	if after != "" {
 		q.After = instanceKey(service, after)
 	}
+	total := 0
 	for {
 		l, err := v.List(ctx, q)
 		if err != nil {
@@ -154,10 +160,11 @@ func (r *Recipes) Instances(ctx context.Context, v View, service, tag, after str
 			if tag != "" && !slices.Contains(i.Tags, tag) {
 				continue
 			}
-			if len(found) == limit {
+			if len(found) == limit || total > maxInstancesBytes {
 				return found, true, nil
 			}
 			found = append(found, i)
+			total += len(l.Entries[k].Value)
 		}
 		if !l.More {
 			return found, false, nil
