@@ -204,24 +204,25 @@ func (x *exchange) leaveBody() (atOnce bool) {
 }
 
 // hearOut lets a client that reads no answer before it has sent its body do so, for
-// the time of a linger. The connection then ends.
-func (x *exchange) hearOut() {
+// the time of a linger. It reports whether that was all of the body; else the
+// connection must end.
+func (x *exchange) hearOut() (all bool) {
 	if http.NewResponseController(x.w).Flush() != nil {
-		return
+		return false
 	}
 	x.readDeadline(linger)
 	hearing := &x.s.admission.hearing
 	defer hearing.Add(-1)
 	if hearing.Add(1) > maxHearing {
-		_, _ = io.Copy(io.Discard, x.r.Body)
-		return
+		_, err := io.Copy(io.Discard, x.r.Body)
+		return err == nil
 	}
 	// In large pieces, for under overload this is most of what there is to do.
 	b := x.s.buffer(heardAtOnce)
 	defer x.s.keepPage(b)
 	for {
 		if _, err := x.r.Body.Read(b[:cap(b)]); err != nil {
-			return
+			return err == io.EOF
 		}
 	}
 }

@@ -56,6 +56,32 @@ func (x *exchange) bulk() {
 		answers: make(chan bulkAnswer, 1),
 	}
 	b.run()
+	b.leave()
+}
+
+// leave ends the connection of a write that has not read its body to the end, as the
+// client may go on with it for long. net/http, which lets the answer and the body go
+// on beside each other here, would take what comes later for the next request.
+func (b *bulkWrite) leave() {
+	x := b.x
+	if b.lines.err == io.EOF || x.r.ProtoMajor != 1 || x.hearOut() {
+		return
+	}
+	conn, _, err := http.NewResponseController(x.w).Hijack()
+	if err != nil {
+		panic(http.ErrAbortHandler) // ends it as well
+	}
+	defer conn.Close()
+	if x.r.ProtoMinor > 0 {
+		if _, err := io.WriteString(conn, lastChunk); err != nil {
+			return
+		}
+	}
+	if half, ok := conn.(interface{ CloseWrite() error }); ok {
+		_ = half.CloseWrite()
+	}
+	_ = conn.SetReadDeadline(time.Now().Add(linger))
+	_, _ = io.Copy(io.Discard, conn)
 }
 
 type bulkWrite struct {
@@ -99,6 +125,8 @@ func (b *bulkWrite) run() {
 		}
 		inFlight = nil
 		if b.lines.broken && b.x.idempotency != "" {
+			// Those of the transaction that did not all come are not applied either.
+			b.x.fault.detail = linesFrom(b.applied+1) + b.lines.why
 			b.finish(0)
 			return
 		}
@@ -208,7 +236,7 @@ func (b *bulkWrite) await() bool {
 		case <-again.C:
 			b.tell()
 		case <-over.C:
-			x.fail(api.CodeBusy, "the lines from %d on: the disk of this node has been behind for %s; send them again later, and more slowly", b.applied+1, x.s.bulkPatience)
+			x.fail(api.CodeBusy, "%sthe disk of this node has been behind for %s; send them again later, and more slowly", linesFrom(b.applied+1), x.s.bulkPatience)
 			return false
 		case <-x.r.Context().Done():
 			x.fail(api.CodeUnavailable, "the request has ended")
@@ -284,6 +312,7 @@ func (b *bulkWrite) finish(unknown int) {
 	}
 	if x.fault.code != "" {
 		info, _ := x.fault.code.Info()
+		x.countShed()
 		out = append(out, `,"error":`...)
 		out = appendProblem(out, &x.fault, info, x.id())
 	}
@@ -334,9 +363,18 @@ type lineReader struct {
 	// kept is the memory of lines that were given out and are still needed.
 	kept int
 	// broken says that it ended otherwise than at the end of the body or at a line
-	// that is wrong: sent again, the same body may go on.
+	// that is wrong, and why: sent again, the same body may go on.
 	broken bool
+	why    string
 }
+
+// breakOff ends the lines before the next one, for the reason that was reported.
+func (l *lineReader) breakOff() {
+	l.broken, l.why = true, l.x.fault.detail
+	l.x.fault.detail = linesFrom(l.count+1) + l.why
+}
+
+func linesFrom(n uint64) string { return fmt.Sprintf("the lines from %d on: ", n) }
 
 // next gives the next line without its end. It returns false at the end of the
 // body and for a line that can't be read, which is then reported.
@@ -364,8 +402,8 @@ func (l *lineReader) next() ([]byte, bool) {
 		}
 		if l.err != nil {
 			if l.err != io.EOF {
-				l.broken = true
 				l.x.failBody(l.err)
+				l.breakOff()
 				return nil, false
 			}
 			if l.from < len(l.buf) {
@@ -426,9 +464,8 @@ func (l *lineReader) fill() bool {
 		n = max(readBytes, 2*n)
 	}
 	if !l.x.reserveLines(n + l.kept) {
-		l.broken = true
 		l.x.failMemory("bulk writes", maxHeldLineBytes)
-		l.x.fault.detail = fmt.Sprintf("the lines from %d on: %s", l.count+1, l.x.fault.detail)
+		l.breakOff()
 		return false
 	}
 	if n > cap(l.buf) {

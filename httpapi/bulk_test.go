@@ -282,6 +282,46 @@ func TestBulkThatStallsAndComesAgain(t *testing.T) {
 	}
 }
 
+// A bulk write that ends before its body does answers whole, and its connection ends:
+// what the client sends later is no request.
+func TestBulkThatEndsBeforeItsBody(t *testing.T) {
+	k := newKit(t, func(c *Config) { c.BodyTimeout = 50 * time.Millisecond })
+	chunked := func(chunks string) string {
+		return "POST /v1/kv HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks
+	}
+	later := "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
+	for name, request := range map[string]string{
+		"a body that stalls":             "POST /v1/kv HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\nContent-Length: 100000\r\n\r\n{\"put\"",
+		"a chunk that stalls":            chunked("400\r\n{\"put\""),
+		"a line that is wrong":           chunked("5\r\nnone\n\r\n"),
+		"chunks that are none":           chunked("zz\r\n" + later),
+		"a stall, and a request":         chunked("5\r\nnone\n\r\nzz\r\n" + later),
+		"a line that is wrong, HTTP/1.0": "POST /v1/kv HTTP/1.0\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\nContent-Length: 100000\r\n\r\nnone\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			conn := k.dial()
+			conn.t = t
+			conn.send(request)
+			resp, body := conn.answer()
+			if resp.StatusCode != 200 || !strings.HasSuffix(body, "}\n") || !strings.Contains(body, `"done":false`) {
+				t.Errorf("got %d %s", resp.StatusCode, body)
+			}
+			conn.closed()
+			k.idle(t)
+		})
+	}
+	// One whose client sends the rest soon is used again.
+	conn := k.dial()
+	conn.send(chunked("5\r\nnone\n\r\n0\r\n\r\n"))
+	if _, body := conn.answer(); !strings.Contains(body, `"done":false`) {
+		t.Errorf("got %s", body)
+	}
+	conn.send(later)
+	if resp, _ := conn.answer(); resp.StatusCode != 200 {
+		t.Errorf("the next request: %d", resp.StatusCode)
+	}
+}
+
 // What becomes of lines may take longer than the lines may take to come: the deadline
 // is lifted once they are there.
 func TestDeadlineOfALineIsLifted(t *testing.T) {

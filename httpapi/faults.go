@@ -153,6 +153,13 @@ func (x *exchange) leader() string {
 	return memberOf(&status, status.Leader)
 }
 
+// countShed counts a fault that is one of too much to do.
+func (x *exchange) countShed() {
+	if x.fault.code == api.CodeBusy {
+		x.s.admission.shed[cmp.Or(x.fault.shed, shedCluster)].Inc()
+	}
+}
+
 // sendProblem answers with the fault.
 func (x *exchange) sendProblem(revision uint64) {
 	f := &x.fault
@@ -160,9 +167,7 @@ func (x *exchange) sendProblem(revision uint64) {
 	if !ok {
 		info, _ = api.CodeInternal.Info()
 	}
-	if f.code == api.CodeBusy {
-		x.s.admission.shed[cmp.Or(f.shed, shedCluster)].Inc()
-	}
+	x.countShed()
 	h := x.w.Header()
 	delete(h, api.HeaderConsistency) // nothing was read
 	h["Cache-Control"] = valueNoStore

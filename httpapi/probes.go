@@ -80,13 +80,27 @@ func (x *exchange) metrics() {
 	if x.refused() {
 		return
 	}
-	scrapes := &x.s.admission.scrapes
-	defer scrapes.Add(-1)
-	if scrapes.Add(1) > maxScrapes {
+	text, ok := x.gather()
+	if !ok {
 		x.shed(shedRequests, maxScrapes, "the metrics are being read by %d requests already", maxScrapes)
 		return
 	}
-	var text bytes.Buffer
+	_ = x.reserve(text.Len()) // counted, and never refused
+	h := x.w.Header()
+	h["Content-Type"], h["Cache-Control"], h["X-Content-Type-Options"] = metricsFormat, valueNoStore, valueNosniff
+	x.setNumber("Content-Length", uint64(text.Len()))
+	current, _ := x.s.cfg.Store.Revisions()
+	x.writeHeader(200, current)
+	_ = x.writeBody(text.Bytes()) // an error means that the peer is gone
+}
+
+// gather reads the metrics, unless too many others do.
+func (x *exchange) gather() (text bytes.Buffer, ok bool) {
+	scrapes := &x.s.admission.scrapes
+	defer scrapes.Add(-1)
+	if scrapes.Add(1) > maxScrapes {
+		return text, false
+	}
 	if g := x.s.cfg.Gatherer; g != nil {
 		families, err := g.Gather()
 		for _, f := range families {
@@ -100,12 +114,7 @@ func (x *exchange) metrics() {
 	if more := x.s.cfg.ExtraMetrics; more != nil {
 		more(&text)
 	}
-	h := x.w.Header()
-	h["Content-Type"], h["Cache-Control"], h["X-Content-Type-Options"] = metricsFormat, valueNoStore, valueNosniff
-	x.setNumber("Content-Length", uint64(text.Len()))
-	current, _ := x.s.cfg.Store.Revisions()
-	x.writeHeader(200, current)
-	_ = x.writeBody(text.Bytes()) // an error means that the peer is gone
+	return text, true
 }
 
 func (x *exchange) openAPIYAML() {

@@ -43,6 +43,9 @@ type takenConn struct {
 	share share
 }
 
+// lastChunk ends a body of chunks.
+const lastChunk = "0\r\n\r\n"
+
 // linger is how long an ended connection may take to be closed by the client, who
 // would miss the end if it were closed before that by this side.
 const linger = 500 * time.Millisecond
@@ -151,7 +154,7 @@ func (c *takenConn) write(b []byte) error {
 
 // finish says that the answer is complete, and waits for the client to close.
 func (c *takenConn) finish() {
-	if _, err := io.WriteString(c.conn, "0\r\n\r\n"); err != nil {
+	if _, err := io.WriteString(c.conn, lastChunk); err != nil {
 		return
 	}
 	if half, ok := c.conn.(interface{ CloseWrite() error }); ok {

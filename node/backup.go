@@ -186,7 +186,7 @@ func (s *schedule) take(ctx context.Context, newest backup.Scheduled) error {
 	}
 	defer v.Close()
 	if newest.Revision > v.Revision() {
-		return fmt.Errorf("%s is of a later revision than the %d of this cluster, so it is another one's: give each cluster a place of its own", newest.Name, v.Revision())
+		return fmt.Errorf("%s is of a later revision than the %d of this cluster, so it is another one's: remove it from here, or give each cluster a place of its own", newest.Name, v.Revision())
 	}
 	header := s.n.backupHeader()
 	name := backup.Name(header.TakenAt, v.Revision())

@@ -340,7 +340,7 @@ func (n *Node) mayVote() bool {
 }
 
 // follow has this member ask for its promotion once it has caught up, and end
-// when it was removed.
+// when it was removed, or is one that the others speak to no more.
 func (n *Node) follow(ctx context.Context) {
 	id := n.dir.Identity.MemberID
 	for ; ctx.Err() == nil; pause(ctx, followPeriod) {
@@ -364,6 +364,9 @@ func (n *Node) follow(ctx context.Context) {
 			last = n.started
 		}
 		if time.Since(last) > silence {
+			if err := n.shard.CallPeers(ctx); err != nil && ctx.Err() == nil {
+				n.cfg.Logger.Warn("this member can't call the others", "err", err)
+			}
 			if by := n.askWhetherRemoved(ctx); by != "" {
 				n.removed(by)
 				return

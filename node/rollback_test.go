@@ -15,62 +15,75 @@ func TestRolledBackMemberEnds(t *testing.T) {
 	t.Parallel()
 	configs := threeConfigs(t)
 	var nodes []*Node
-	var users []*user
 	for _, cfg := range configs {
 		nodes = append(nodes, open(t, cfg))
 	}
 	for _, n := range nodes {
-		users = append(users, newUser(t, n))
 		eventually(t, "the node is ready", func() bool { return n.Ready() == nil })
 	}
-	put := func(u *user, key string) {
+	rollBack(t, nodes[:2], nodes[2])
+}
+
+// TestRolledBackLearnerEnds: neither does a learner stay, which asks for no votes and
+// which nobody has to ask for anything.
+func TestRolledBackLearnerEnds(t *testing.T) {
+	t.Parallel()
+	first := ready(t, config(t))
+	a := added(t, first, `{"learner":true}`)
+	learner := ready(t, joining(t, first, a.JoinToken))
+	learner.cfg.Join, learner.cfg.JoinToken, learner.cfg.Listen = "", "", "127.0.0.1:0"
+	rollBack(t, []*Node{first}, learner)
+}
+
+// rollBack starts a member again from a copy of its directory that lacks what it
+// acknowledged since, and wants it to end; then from the directory as it was.
+func rollBack(t *testing.T, others []*Node, n *Node) {
+	cfg := n.cfg
+	put := func(n *Node, key string) {
 		t.Helper()
+		u := newUser(t, n)
+		defer u.transport.CloseIdleConnections()
 		if status := ask(u, "PUT", "/v1/kv/"+key, "v"); status != 200 && status != 201 {
 			t.Fatalf("put: status %d", status)
 		}
 	}
-	put(users[2], "before")
-	users[2].transport.CloseIdleConnections()
-	must(t, nodes[2].Close())
-	older := t.TempDir()
-	must(t, os.CopyFS(older, os.DirFS(configs[2].DataDir)))
+	put(n, "before")
+	must(t, n.Close())
+	older, newer := t.TempDir(), cfg.DataDir+".newer"
+	must(t, os.CopyFS(older, os.DirFS(cfg.DataDir)))
 
-	third := open(t, configs[2])
-	eventually(t, "it is back", func() bool { return third.Ready() == nil })
-	u := newUser(t, third)
+	n = open(t, cfg)
+	eventually(t, "it is back", func() bool { return n.Ready() == nil })
 	for i := range 20 {
-		put(u, fmt.Sprint("k", i))
+		put(n, fmt.Sprint("k", i))
 	}
-	// With its first read it has acknowledged all of that, and the leader says so in
-	// the heartbeats of the second one.
-	for range 2 {
-		if status := ask(u, "GET", "/v1/kv/k19", ""); status != 200 {
-			t.Fatalf("get: status %d", status)
-		}
+	// The leader says in its heartbeats what was acknowledged. Several messages after
+	// the last write, when nothing else is said, it has.
+	for range 5 {
+		before := n.host.PeerStats().ReceivedBytes
+		eventually(t, "a heartbeat comes", func() bool { return n.host.PeerStats().ReceivedBytes > before })
 	}
-	u.transport.CloseIdleConnections()
-	must(t, third.Close())
-	newer := configs[2].DataDir + ".newer"
-	must(t, os.Rename(configs[2].DataDir, newer))
-	must(t, os.CopyFS(configs[2].DataDir, os.DirFS(older)))
-	must(t, os.Chmod(configs[2].DataDir, 0o700))
+	must(t, n.Close())
+	must(t, os.Rename(cfg.DataDir, newer))
+	must(t, os.CopyFS(cfg.DataDir, os.DirFS(older)))
+	must(t, os.Chmod(cfg.DataDir, 0o700))
 
-	back := open(t, configs[2])
-	if err := back.Wait(); !Hopeless(err) || !strings.Contains(err.Error(), "its directory is an older copy") {
+	n = open(t, cfg)
+	if err := n.Wait(); !Hopeless(err) || !strings.Contains(err.Error(), "its directory is an older copy") {
 		t.Errorf("it ended with %v", err)
 	}
 	refused := uint64(0)
-	for _, n := range nodes[:2] {
-		refused += n.host.PeerStats().Refused["rolled-back"]
+	for _, o := range others {
+		refused += o.host.PeerStats().Refused["rolled-back"]
 	}
 	if refused == 0 {
 		t.Error("nobody refused it")
 	}
-	must(t, back.Close())
-	put(users[0], "after")
+	must(t, n.Close())
+	put(others[0], "after")
 
-	must(t, os.RemoveAll(configs[2].DataDir))
-	must(t, os.Rename(newer, configs[2].DataDir))
-	third = open(t, configs[2])
-	eventually(t, "the right one is back", func() bool { return third.Ready() == nil })
+	must(t, os.RemoveAll(cfg.DataDir))
+	must(t, os.Rename(newer, cfg.DataDir))
+	n = open(t, cfg)
+	eventually(t, "the right one is back", func() bool { return n.Ready() == nil })
 }

@@ -1,7 +1,9 @@
 package raftsm
 
 import (
+	"context"
 	"errors"
+	"sync"
 
 	"github.com/cairnkv/cairn/kv"
 	"github.com/cairnkv/cairn/raftsm/transport"
@@ -83,6 +85,23 @@ func (r roster) Members() ([]transport.Member, error) {
 		}
 	}
 	return members, nil
+}
+
+// CallPeers goes through a handshake with each of the other members, as far as they can
+// be reached. A member that they refuse is told by HostConfig.Disowned.
+func (s *Shard) CallPeers(ctx context.Context) error {
+	members, err := roster{s.host, s.store}.Members()
+	if err != nil {
+		return err
+	}
+	var wg sync.WaitGroup
+	for _, m := range members {
+		if m.Replica != s.replica && !m.Removed && m.Address != "" {
+			wg.Go(func() { _ = s.host.transport.Call(ctx, m.Address) }) // who can't be reached refuses nobody
+		}
+	}
+	wg.Wait()
+	return nil
 }
 
 // PeerStats returns the figures of the connections between the members.

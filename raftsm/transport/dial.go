@@ -70,6 +70,18 @@ func (t *Transport) GetSnapshotConnection(ctx context.Context, target string) (r
 	return c, nil
 }
 
+// Call goes through the handshake with the member at an address, and hangs up. Who is
+// refused there hears of it by Config.Refused: a learner, which asks for no votes, may
+// have nothing else to say to the others, and they do not tell it when they dial.
+func (t *Transport) Call(ctx context.Context, address string) error {
+	c, err := t.dial(ctx, address, kindMessages)
+	if err != nil {
+		return err
+	}
+	c.Close()
+	return nil
+}
+
 // dial makes a connection and takes it through the handshake.
 func (t *Transport) dial(ctx context.Context, target string, k kind) (*outbound, error) {
 	dialer := net.Dialer{Timeout: dialTimeout}
@@ -189,7 +201,7 @@ func (c *outbound) sendMessages(batch pb.MessageBatch) error {
 	if c.t.quarantined.Load() && !c.t.lastResort.Load() {
 		batch.Requests = withoutCandidacy(batch.Requests)
 	}
-	c.log.sent(batch.Requests)
+	c.log.sent(batch.Requests, c.peer.Replica)
 	for len(batch.Requests) > maxMessages {
 		first := batch
 		first.Requests = batch.Requests[:maxMessages]

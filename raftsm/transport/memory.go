@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"slices"
 	"sync/atomic"
 
 	pb "github.com/lni/dragonboat/v4/raftpb"
@@ -28,26 +29,31 @@ import (
 type Start struct{ Index, Term uint64 }
 
 // keptIncarnations is how many processes of a member are known at the same time. A
-// hello of one that is gone can come late, behind one of its successor.
-const keptIncarnations = 4
+// hello of one that is gone can come late, behind one of its successor, and where a
+// directory was copied several may run.
+const keptIncarnations = 8
 
 // remembered is what another replica has shown of its log.
 type remembered struct {
 	index, term atomic.Uint64
-	// least has the processes that were seen, the newest first, and from where on
-	// each of them must have begun: what was shown before the first word of it.
-	least []floor
-}
-
-type floor struct {
-	incarnation ulid.ULID
-	Start
+	// letIn are the processes that were let in, the newest first. What was shown
+	// before the first word of one it had to begin with; what was shown later may be
+	// its own.
+	letIn []ulid.ULID
+	// forgotten is the youngest of those that fell out of it, by their clock.
+	forgotten ulid.ULID
 }
 
 // compare refuses a process that began before what its member has shown. The caller
 // holds the lock of the transport.
 func (r *remembered) compare(h *hello) error {
-	least := r.floorOf(h.incarnation)
+	if slices.Contains(r.letIn, h.incarnation) {
+		return nil
+	}
+	if h.incarnation.Compare(r.forgotten) <= 0 {
+		return nil // it may be one that was let in, and have shown all of this itself
+	}
+	least := Start{r.index.Load(), r.term.Load()}
 	switch {
 	case h.began == nil: // a version that does not say it
 	case h.began.Index < least.Index:
@@ -57,26 +63,22 @@ func (r *remembered) compare(h *hello) error {
 		return refuse(ReasonRolledBack, "replica %d knew of term %d when it began, and had been in term %d: its directory is an older copy, or its disk lost what it had written",
 			h.Replica, h.began.Term, least.Term)
 	}
+	// One that is refused is not noted: it can't push out one that was let in.
+	if n := len(r.letIn); n == keptIncarnations {
+		if oldest := r.letIn[n-1]; oldest.Compare(r.forgotten) > 0 {
+			r.forgotten = oldest
+		}
+		r.letIn = r.letIn[:n-1]
+	}
+	r.letIn = append([]ulid.ULID{h.incarnation}, r.letIn...)
 	return nil
 }
 
-// floorOf is from where on a process must have begun. It is settled by what was shown
-// before the process was seen first: later, some of it is its own.
-func (r *remembered) floorOf(incarnation ulid.ULID) Start {
-	for _, f := range r.least {
-		if f.incarnation == incarnation {
-			return f.Start
-		}
-	}
-	now := floor{incarnation, Start{r.index.Load(), r.term.Load()}}
-	r.least = append([]floor{now}, r.least[:min(len(r.least), keptIncarnations-1)]...)
-	return now.Start
-}
-
-// sent notes what this replica, as leader, knows of the receiver of messages.
-func (r *remembered) sent(messages []pb.Message) {
+// sent notes what this replica, as leader, knows of a receiver of messages. Dragonboat
+// queues them by address: some may be for a replica that was there before.
+func (r *remembered) sent(messages []pb.Message, to uint64) {
 	for i := range messages {
-		if m := &messages[i]; m.Type == pb.Heartbeat {
+		if m := &messages[i]; m.Type == pb.Heartbeat && m.To == to {
 			raise(&r.index, m.Commit)
 		}
 	}

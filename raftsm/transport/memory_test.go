@@ -81,8 +81,10 @@ func TestLateHello(t *testing.T) {
 	raise(&r.index, 20)
 	must(t, r.compare(of(3, Start{20, 1})))
 	raise(&r.index, 30)
-	if r.compare(of(2, Start{15, 1})) == nil {
-		t.Error("the hello of a process that began before the newest one is let in")
+	for range 2 * keptIncarnations {
+		if r.compare(of(2, Start{15, 1})) == nil {
+			t.Error("the hello of a process that began before the newest one is let in")
+		}
 	}
 	must(t, r.compare(of(1, Start{10, 1})))
 	must(t, r.compare(of(3, Start{20, 1})))
@@ -92,4 +94,25 @@ func TestLateHello(t *testing.T) {
 	must(t, r.compare(&hello{incarnation: ulid.ULID{5}}))
 	raise(&r.index, 40)
 	must(t, r.compare(of(5, Start{30, 1})))
+	// Of many, the first is not known any more, and so not refused. One that is younger
+	// than all of them is.
+	for i := range byte(keptIncarnations) {
+		must(t, r.compare(of(10+i, Start{40, 1})))
+	}
+	must(t, r.compare(of(1, Start{10, 1})))
+	if r.compare(of(100, Start{39, 1})) == nil {
+		t.Error("after many, a process that was rolled back is let in")
+	}
+}
+
+// TestMessagesOfTheFormerReplica: what is queued for a replica that was at an address
+// before says nothing of the one that is there now.
+func TestMessagesOfTheFormerReplica(t *testing.T) {
+	r := &remembered{}
+	m := heartbeat(1, 3)
+	m.Commit = 40
+	r.sent([]pb.Message{m}, 4)
+	if n := r.index.Load(); n != 0 {
+		t.Errorf("entry %d counts for another replica", n)
+	}
 }
