@@ -134,9 +134,9 @@ func (a *app) snapshotStatus() *cobra.Command {
 	return cmd
 }
 
-const snapshotRestoreHelp = `Make the data directory of a new cluster of one from a backup, which can be a file
-or a directory of scheduled ones, of which it takes the newest. cairn serve then
-starts on it like on any other.
+const snapshotRestoreHelp = `Make the data directory of a new cluster of one from a backup, which can be a file,
+or a directory or s3://bucket/prefix of scheduled ones, of which it takes the newest.
+cairn serve then starts on it like on any other.
 
 The backup is checked first, all of it, and the directory must be empty. What was
 interrupted goes on when the same command is given again.
@@ -155,7 +155,7 @@ func (a *app) snapshotRestore() *cobra.Command {
 	var cfg node.Config
 	log := logFlags{}
 	cmd := &cobra.Command{
-		Use:     "restore FILE|DIRECTORY",
+		Use:     "restore FILE|DIRECTORY|BUCKET",
 		Short:   "Make a new cluster from a backup",
 		Long:    snapshotRestoreHelp,
 		Example: snapshotRestoreExample,

@@ -152,7 +152,7 @@ func (e *examination) disk() {
 	case s.Flags&unix.ST_RDONLY != 0:
 		e.add("disk", Sick, "look into the kernel's log, repair the file system, and mount it for writing", "the file system is read-only")
 	case free < reserveBytes:
-		e.add("disk", Questionable, "make room", "%d bytes are free; below %d the member refuses writes", free, reserveBytes)
+		e.add("disk", Questionable, "make room", "%d bytes are free; below %d the member refuses what grows the store", free, reserveBytes)
 	case s.Files > 0 && s.Ffree == 0:
 		e.add("disk", Sick, "remove files", "the file system has no inodes left")
 	default:

@@ -53,7 +53,7 @@ func (g *guard) look() error {
 		if was {
 			g.n.cfg.Logger.Info("the disk has room again", "free_bytes", free)
 		} else {
-			g.n.cfg.Logger.Error("the disk is almost full; this member refuses writes", "free_bytes", free, "reserve_bytes", reserveBytes)
+			g.n.cfg.Logger.Error("the disk is almost full; this member refuses what grows the store", "free_bytes", free, "reserve_bytes", reserveBytes)
 		}
 	}
 	return nil

@@ -20,7 +20,7 @@ import (
 
 const (
 	// revisionsPerSecond is more than any cluster makes. A restored store begins
-	// that many revisions, for each second since the backup and one more, behind
+	// that many revisions, for each second since the newest change and one more, behind
 	// it: beyond all that was handed out.
 	revisionsPerSecond = 1 << 20
 	// restorePause is between two looks at whether it is this member's turn to
