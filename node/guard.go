@@ -42,11 +42,10 @@ func newGuard(n *Node) *guard { return &guard{n: n, mostAnswers: kv.MaxIdempoten
 
 // look measures the disk.
 func (g *guard) look() error {
-	var fs unix.Statfs_t
-	if err := unix.Statfs(g.n.cfg.DataDir, &fs); err != nil {
+	free, err := freeBytes(g.n.cfg.DataDir)
+	if err != nil {
 		return fmt.Errorf("measure the disk: %w", err)
 	}
-	free := fs.Bavail * uint64(fs.Bsize)
 	g.free.Store(free)
 	full := free < reserveBytes || g.n.shard.Store().WantsRoom()
 	if was := g.full.Swap(full); was != full {
@@ -57,6 +56,13 @@ func (g *guard) look() error {
 		}
 	}
 	return nil
+}
+
+// freeBytes is what the file system of a directory has left.
+func freeBytes(dir string) (uint64, error) {
+	var fs unix.Statfs_t
+	err := unix.Statfs(dir, &fs)
+	return fs.Bavail * uint64(fs.Bsize), err
 }
 
 func (g *guard) run(ctx context.Context) {
@@ -99,9 +105,18 @@ func (g *guard) alarm(ctx context.Context) error {
 	return nil
 }
 
+const (
+	// logReserve is what of the reserve giving space back leaves to the logs. One of
+	// them that finds no room ends the process.
+	logReserve = reserveBytes / 4
+	// reclaimRetry is the pause after not all of the space could be given back.
+	reclaimRetry = 30 * time.Second
+)
+
 // reclaim gives disk space back while this member's alarm is on: what was
 // deleted and compacted still lies on the disk, and without writes nothing would
-// make Pebble look at it. Once for each compaction that was swept.
+// make Pebble look at it. Once for each compaction that was swept. It needs room
+// itself, of which it takes no more than the logs can spare.
 func (g *guard) reclaim(ctx context.Context) {
 	done := uint64(0) // the compacted revision whose space was given back
 	for ; ctx.Err() == nil; pause(ctx, guardInterval) {
@@ -110,19 +125,32 @@ func (g *guard) reclaim(ctx context.Context) {
 		if err != nil || !raised {
 			continue
 		}
-		if swept, err := store.Swept(); err != nil || !swept {
+		if swept, err := store.Swept(); err != nil || !swept || store.WantsRoom() {
 			continue
 		}
 		if _, compacted := store.Revisions(); compacted != done {
-			if err := store.Reclaim(ctx); err != nil {
+			if err := store.Reclaim(ctx, g.spare); err != nil {
 				if ctx.Err() == nil {
 					g.n.cfg.Logger.Warn("giving disk space back", "err", err)
 				}
+				pause(ctx, reclaimRetry)
 				continue
 			}
 			done = compacted
 		}
 	}
+}
+
+// spare is how much of the disk may be taken for a while.
+func (g *guard) spare() uint64 {
+	if g.n.shard.Store().WantsRoom() {
+		return 0
+	}
+	free, err := freeBytes(g.n.cfg.DataDir)
+	if err != nil || free < logReserve {
+		return 0
+	}
+	return free - logReserve
 }
 
 func (g *guard) isRaised() (bool, error) {

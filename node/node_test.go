@@ -411,6 +411,40 @@ func TestLeaseClockRuns(t *testing.T) {
 	}
 }
 
+// TestAutoCompactionAfterAWrongClock: a command of a member whose clock was ahead for a
+// moment dates all later changes ahead, too. History does not last until then.
+func TestAutoCompactionAfterAWrongClock(t *testing.T) {
+	t.Parallel()
+	cfg := config(t)
+	cfg.AutoCompactionKeep = time.Second
+	n := ready(t, cfg)
+	ahead := put("k", "v")
+	ahead.Time = time.Now().Add(24 * time.Hour).UnixMilli()
+	if _, err := n.shard.Propose(context.Background(), ahead); err != nil {
+		t.Fatal(err)
+	}
+	u := newUser(t, n)
+	for i := range 10 {
+		u.want(200, "", "PUT", "/v1/kv/k", fmt.Sprint(i))
+	}
+	eventually(t, "the history is forgotten", func() bool { return n.Status().CompactRevision == 12 })
+}
+
+// TestRevisionMarks: of the revisions that were noted, the newest counts that is as old
+// as is asked for.
+func TestRevisionMarks(t *testing.T) {
+	now := time.Now()
+	var marks revisionMarks
+	for i := range 100 {
+		at := now.Add(time.Duration(i) * time.Second)
+		marks.note(at, uint64(i+1), 10*time.Second)
+		want := uint64(max(i-9, 0))
+		if got := marks.before(at.Add(-10 * time.Second)); got != want || len(marks) > 12 {
+			t.Fatalf("after %d s: revision %d of %d marks, want %d", i, got, len(marks), want)
+		}
+	}
+}
+
 // TestAutoCompaction keeps a second of history.
 func TestAutoCompaction(t *testing.T) {
 	cfg := config(t)

@@ -162,6 +162,17 @@ func (b *Batch) applyAlarm(a kv.Alarm) (*kv.Result, error) {
 	if a.Type == kv.AlarmCorrupt {
 		count = &b.st.corrupt
 	}
+	if a.Active && have == nil && a.Replica != NoMember {
+		// What a member that was removed meanwhile has said, or was found of it, would
+		// stay for ever: there is nobody to end it.
+		m, err := readMembership(b.h.db, a.Replica)
+		if err != nil {
+			return nil, err
+		}
+		if m != nil && m.State == kv.MemberRemoved {
+			return b.done(), nil
+		}
+	}
 	switch {
 	case a.Active && have == nil:
 		must(b.wb.Set(k, nil, nil))

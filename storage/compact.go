@@ -1,7 +1,6 @@
 package storage
 
 import (
-	"context"
 	"errors"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -138,19 +137,4 @@ func (s *Store) Swept() (swept bool, err error) {
 	}
 	defer func() { err = errors.Join(err, it.Close()) }()
 	return !it.First(), it.Error()
-}
-
-// Reclaim gives the disk space of what was deleted, and swept, back now instead
-// of when Pebble's own compactions come by. It rewrites the store, so it is for
-// a store that is full.
-func (s *Store) Reclaim(ctx context.Context) error {
-	h, err := s.acquire()
-	if err != nil {
-		return err
-	}
-	defer h.release()
-	if err := h.db.Flush(); err != nil {
-		return err
-	}
-	return h.db.Compact(ctx, []byte{spaceAlarm}, []byte{spaceDeadline + 1}, false)
 }

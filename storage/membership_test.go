@@ -124,6 +124,8 @@ func TestMembership(t *testing.T) {
 	do(kv.OK, kv.Membership{Step: kv.MembershipRemove, ID: b})
 	do(kv.JoinRefused, join)
 	announce(kv.MemberExists, 4, b, 1)
+	// What it still said is no alarm that nobody would end.
+	applyTo(t, s, &kv.Command{Kind: kv.KindAlarm, Alarm: kv.Alarm{Replica: 4, Type: kv.AlarmNoSpace, Active: true}})
 	mustView(t, s, func(v *View) {
 		if alarms, err := v.Alarms(); err != nil || len(alarms) != 0 {
 			t.Errorf("alarms are left: %v %v", alarms, err)

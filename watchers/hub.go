@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -186,7 +187,7 @@ func (h *Hub) dispatch(a *applied) {
 			n++
 		}
 		if h.index.nodes > 0 {
-			h.spread(&Change{Revision: revision, Events: rest[:n:n]})
+			h.spread(&Change{Revision: revision, Events: rest[:n:n]}, n == len(a.events))
 		}
 		rest = rest[n:]
 	}
@@ -200,8 +201,9 @@ func (h *Hub) dispatch(a *applied) {
 	h.touched = h.touched[:0]
 }
 
-// spread hands one change to the streams that it concerns.
-func (h *Hub) spread(c *Change) {
+// spread hands one change to the streams that it concerns. alone says that nothing else
+// was applied with it.
+func (h *Hub) spread(c *Change, alone bool) {
 	for i := range c.Events {
 		c.bytes += eventBytes(&c.Events[i])
 	}
@@ -225,6 +227,11 @@ func (h *Hub) spread(c *Change) {
 	// Each stream that was matched stands once behind first; keep one place for
 	// each in the whole list.
 	matched := h.touched[first:]
+	if len(matched) > 0 && !alone {
+		// A queue that has this change must not keep the values of all others that were
+		// applied with it: nothing counts these.
+		c.Events = slices.Clone(c.Events)
+	}
 	kept := first
 	for _, s := range matched {
 		h.push(s, c)

@@ -511,6 +511,27 @@ func TestReleased(t *testing.T) {
 	}
 }
 
+// A change that waits in a queue keeps nothing of what else was applied with it: it is
+// not counted there, and can be very much.
+func TestQueuedChangeIsAlone(t *testing.T) {
+	r := newReplica(t, defaultLimits)
+	s := r.watch(Request{Ranges: []kv.Range{key("a")}, From: 2})
+	goLive(t, s)
+	applied := r.commit([]*kv.Command{put("a", "1"), put("b", strings.Repeat("v", 1<<20)), put("a", "2")})
+	r.hub.Applied(applied.To, applied.Events)
+	got, err := s.Next(context.Background(), nil)
+	if err != nil || text(got) != "2:put a=1 4:put a=2" {
+		t.Fatalf("got %s, %v", text(got), err)
+	}
+	for i := range got {
+		for j := range applied.Events {
+			if &got[i].Events[0] == &applied.Events[j] {
+				t.Errorf("revision %d keeps all that was applied with it", got[i].Revision)
+			}
+		}
+	}
+}
+
 // A stream that waits takes note of what is none of its own.
 func TestPositionOfAQuietStream(t *testing.T) {
 	r := newReplica(t, defaultLimits)
