@@ -46,16 +46,15 @@ func (n *Node) autoCompact(ctx context.Context) {
 		if !n.shard.IsLeader() || n.serving() != nil {
 			continue
 		}
-		before := now.Add(-keep)
-		if err := n.compactBefore(ctx, before, marks.before(before)); err != nil && ctx.Err() == nil {
+		if err := n.compactBefore(ctx, now.Add(-keep), marks); err != nil && ctx.Err() == nil {
 			n.cfg.Logger.Warn("auto-compaction", "err", err)
 		}
 	}
 }
 
-// compactBefore forgets what is older than t: by the dates of the changes, and where
-// these are later than they should be, up to a revision that was there at t.
-func (n *Node) compactBefore(ctx context.Context, t time.Time, atLeast uint64) error {
+// compactBefore forgets what is older than t: what was there at t, as this process has
+// noted. Of what was there before it began, the dates of the changes decide.
+func (n *Node) compactBefore(ctx context.Context, t time.Time, marks revisionMarks) error {
 	v, err := n.shard.Store().View()
 	if err != nil {
 		return err
@@ -63,7 +62,11 @@ func (n *Node) compactBefore(ctx context.Context, t time.Time, atLeast uint64) e
 	revision, err := v.RevisionAt(t.UnixMilli())
 	compacted := v.Compacted()
 	v.Close()
-	revision = max(revision, atLeast)
+	if noted, known := marks.before(t); known {
+		revision = noted
+	} else {
+		revision = min(revision, noted)
+	}
 	if err != nil || revision <= max(compacted, 1) {
 		return err
 	}
@@ -95,12 +98,13 @@ func (m *revisionMarks) note(now time.Time, revision uint64, keep time.Duration)
 	}
 }
 
-// before is the newest revision that is known to have been there at t, or 0.
-func (m revisionMarks) before(t time.Time) (revision uint64) {
+// before is the newest revision that is known to have been there at t. If that is before
+// the first mark, nothing is known, and it is that of the first: what came later is newer.
+func (m revisionMarks) before(t time.Time) (revision uint64, known bool) {
 	for i := range m {
-		if !m[i].at.After(t) {
-			revision = m[i].revision
+		if i == 0 || !m[i].at.After(t) {
+			revision, known = m[i].revision, !m[i].at.After(t)
 		}
 	}
-	return revision
+	return revision, known
 }

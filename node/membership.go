@@ -364,7 +364,7 @@ func (n *Node) follow(ctx context.Context) {
 			last = n.started
 		}
 		if time.Since(last) > silence {
-			if err := n.shard.CallPeers(ctx); err != nil && ctx.Err() == nil {
+			if err := n.callPeers(ctx); err != nil && ctx.Err() == nil {
 				n.cfg.Logger.Warn("this member can't call the others", "err", err)
 			}
 			if by := n.askWhetherRemoved(ctx); by != "" {
@@ -373,6 +373,16 @@ func (n *Node) follow(ctx context.Context) {
 			}
 		}
 	}
+}
+
+// callLimit bounds a call of the other members.
+const callLimit = time.Second
+
+// callPeers lets the others say whether they still speak to this member.
+func (n *Node) callPeers(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, callLimit)
+	defer cancel()
+	return n.shard.CallPeers(ctx)
 }
 
 func (n *Node) removed(by string) {

@@ -438,9 +438,9 @@ func TestRevisionMarks(t *testing.T) {
 	for i := range 100 {
 		at := now.Add(time.Duration(i) * time.Second)
 		marks.note(at, uint64(i+1), 10*time.Second)
-		want := uint64(max(i-9, 0))
-		if got := marks.before(at.Add(-10 * time.Second)); got != want || len(marks) > 12 {
-			t.Fatalf("after %d s: revision %d of %d marks, want %d", i, got, len(marks), want)
+		want := uint64(max(i-9, 1))
+		if got, known := marks.before(at.Add(-10 * time.Second)); got != want || known != (i >= 10) || len(marks) > 12 {
+			t.Fatalf("after %d s: revision %d (known: %v) of %d marks, want %d", i, got, known, len(marks), want)
 		}
 	}
 }

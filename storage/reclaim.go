@@ -21,6 +21,10 @@ func (s *Store) Reclaim(ctx context.Context, room func() uint64) error {
 	return s.reclaim(ctx, room, reclaimPiece)
 }
 
+// reclaimPasses is how often the store is gone through, at most: what one piece wrote
+// can lie between two others.
+const reclaimPasses = 3
+
 func (s *Store) reclaim(ctx context.Context, room func() uint64, piece uint64) error {
 	// The tombstones of what was deleted last are in memory.
 	if err := s.Flush(ctx); err != nil {
@@ -31,30 +35,36 @@ func (s *Store) reclaim(ctx context.Context, room func() uint64, piece uint64) e
 		return err
 	}
 	defer h.release()
-	tables, err := h.db.SSTables()
-	if err != nil {
-		return err
-	}
-	var left error
-	for _, p := range cutTables(tables, piece) {
-		if err := ctx.Err(); err != nil {
+	for range reclaimPasses {
+		tables, err := h.db.SSTables()
+		if err != nil {
 			return err
 		}
-		// The tables are others by now, where pieces before were rewritten.
-		if tables, err = h.db.SSTables(); err != nil {
-			return err
-		}
-		switch need, rewrites := costOf(tables, p); {
-		case !rewrites:
-		case need > room():
-			left = fmt.Errorf("storage: giving space back takes %d bytes for a while, which the disk does not have", need)
-		default:
-			if err := h.db.Compact(ctx, p.start, p.end, false); err != nil {
+		rewritten, left := 0, error(nil)
+		for _, span := range append(firstLevel(tables), cutTables(tables, piece)...) {
+			if err := ctx.Err(); err != nil {
 				return err
 			}
+			// The tables are others by now, where spans before were rewritten.
+			if tables, err = h.db.SSTables(); err != nil {
+				return err
+			}
+			switch need, rewrites := costOf(tables, span); {
+			case !rewrites:
+			case need > room():
+				left = fmt.Errorf("storage: giving space back takes %d bytes for a while, which the disk does not have", need)
+			default:
+				if err := h.db.Compact(ctx, span.start, span.end, false); err != nil {
+					return err
+				}
+				rewritten++
+			}
+		}
+		if rewritten == 0 {
+			return left
 		}
 	}
-	return left
+	return nil
 }
 
 // A keySpan is the keys of the database from start to end, both included.
@@ -73,6 +83,17 @@ func (k keySpan) with(t *pebble.SSTableInfo) keySpan {
 		k.end = t.Largest.UserKey
 	}
 	return k
+}
+
+// firstLevel has a span of one key in each table of the first level. These overlap each
+// other and reach far, so that any span would take all of them; alone they go down into
+// the next level, and nearly nothing else does.
+func firstLevel(levels [][]pebble.SSTableInfo) (spans []keySpan) {
+	for i := range levels[0] {
+		key := levels[0][i].Smallest.UserKey
+		spans = append(spans, keySpan{key, append(slices.Clip(key), 0)})
+	}
+	return spans
 }
 
 // cutTables cuts the keys into spans into which tables of about size bytes reach, or
@@ -103,19 +124,33 @@ func cutTables(levels [][]pebble.SSTableInfo, size uint64) (spans []keySpan) {
 	return spans
 }
 
-// costOf is how many bytes the tables have, at most, that the compaction of a span
-// rewrites at once, and whether there is anything to rewrite. Level by level, Pebble
-// takes the tables that reach into the span and those of the next level that these
-// reach into.
+// costOf is about how many bytes the tables have, at most, that the compaction of a span
+// rewrites at once, and whether there is anything to rewrite. From level to level, Pebble
+// takes the tables that reach into the span, and of the next level that has any those
+// that these reach into; what it writes for the span goes on.
 func costOf(levels [][]pebble.SSTableInfo, span keySpan) (most uint64, rewrites bool) {
-	above := uint64(0)
-	for i, level := range levels {
-		bytes, reach := reachInto(level, span, i == 0)
-		most = max(most, above+bytes)
-		if bytes > 0 {
-			above, span = bytes, reach
-			rewrites = rewrites || i < len(levels)-1
+	carried, largest := uint64(0), uint64(0)
+	for _, level := range levels {
+		for i := range level {
+			largest = max(largest, level[i].Size)
 		}
+	}
+	for i := range len(levels) - 1 {
+		bytes, reach := reachInto(levels[i], span, i == 0)
+		if bytes == 0 {
+			continue
+		}
+		rewrites = true
+		next := i + 1
+		for i == 0 && next < len(levels)-1 && len(levels[next]) == 0 {
+			next++
+		}
+		below, _ := reachInto(levels[next], reach, false)
+		most = max(most, carried+bytes+below)
+		if i == 0 {
+			bytes = min(bytes, largest) // of what reaches far, the span has little
+		}
+		carried += bytes
 	}
 	return most, rewrites
 }

@@ -107,10 +107,13 @@ func TestSpansOfTables(t *testing.T) {
 		most     uint64
 		rewrites bool
 	}{
-		{keySpan{[]byte("n"), []byte("z")}, 800, false},
+		{keySpan{[]byte("n"), []byte("z")}, 0, false},
 		{keySpan{[]byte("l0"), []byte("m")}, 440, true},
 		{keySpan{[]byte("a"), []byte("a0")}, 310, true},
-		{keySpan{[]byte("c"), []byte("c0")}, 770, true},
+		// The first level goes into all of the third; of that, what reaches into the span
+		// goes on, with a table's worth of the first.
+		{keySpan{[]byte("c"), []byte("c0")}, 3 + 10 + 300, true},
+		{keySpan{[]byte("e1"), []byte("e2")}, 3 + 20 + 600, true},
 		{keySpan{[]byte("z0"), []byte("z1")}, 0, false},
 	} {
 		if most, rewrites := costOf(levels, c.span); most != c.most || rewrites != c.rewrites {

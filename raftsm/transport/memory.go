@@ -3,6 +3,7 @@ package transport
 import (
 	"slices"
 	"sync/atomic"
+	"time"
 
 	pb "github.com/lni/dragonboat/v4/raftpb"
 	"github.com/oklog/ulid/v2"
@@ -50,7 +51,8 @@ func (r *remembered) compare(h *hello) error {
 	if slices.Contains(r.letIn, h.incarnation) {
 		return nil
 	}
-	if h.incarnation.Compare(r.forgotten) <= 0 {
+	// A clock that was far ahead once must not let everybody in from then on.
+	if h.incarnation.Compare(r.forgotten) <= 0 && r.forgotten.Timestamp().Before(time.Now().Add(time.Minute)) {
 		return nil // it may be one that was let in, and have shown all of this itself
 	}
 	least := Start{r.index.Load(), r.term.Load()}

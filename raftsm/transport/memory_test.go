@@ -75,7 +75,7 @@ func TestRolledBack(t *testing.T) {
 func TestLateHello(t *testing.T) {
 	r := &remembered{}
 	of := func(incarnation byte, began Start) *hello {
-		return &hello{incarnation: ulid.ULID{incarnation}, began: &began}
+		return &hello{incarnation: ulid.ULID{5: incarnation}, began: &began}
 	}
 	must(t, r.compare(of(1, Start{10, 1})))
 	raise(&r.index, 20)
@@ -91,7 +91,7 @@ func TestLateHello(t *testing.T) {
 	must(t, r.compare(of(4, Start{30, 1})))
 	// One that did not say where it began is held to nothing, and what it showed is
 	// not held against it once it does.
-	must(t, r.compare(&hello{incarnation: ulid.ULID{5}}))
+	must(t, r.compare(&hello{incarnation: ulid.ULID{5: 5}}))
 	raise(&r.index, 40)
 	must(t, r.compare(of(5, Start{30, 1})))
 	// Of many, the first is not known any more, and so not refused. One that is younger
