@@ -58,6 +58,38 @@ func tamper(t testing.TB, cfg Config, key, value, wrong string) {
 	}
 }
 
+// TestCorruptLearner: a learner has no say in what is right, and is in quarantine where it
+// differs from those that vote, be it one alone.
+func TestCorruptLearner(t *testing.T) {
+	t.Parallel()
+	cfg := config(t)
+	cfg.ScrubInterval = 20 * time.Millisecond
+	first := ready(t, cfg)
+	newUser(t, first).want(201, "", "PUT", "/v1/kv/k", "right")
+	a := added(t, first, `{"learner":true}`)
+	learner := ready(t, joining(t, first, a.JoinToken))
+	u := newUser(t, learner)
+	u.want(200, "right", "GET", "/v1/kv/k", "")
+	u.transport.CloseIdleConnections()
+	must(t, learner.Close())
+	learner.cfg.Join, learner.cfg.JoinToken, learner.cfg.Listen = "", "", "127.0.0.1:0"
+
+	// As long as it is right it is served.
+	again := ready(t, learner.cfg)
+	began := first.Status().AppliedIndex
+	eventually(t, "several steps were compared", func() bool { return first.Status().AppliedIndex > began+20 })
+	if err := again.quarantined(); err != nil {
+		t.Errorf("a learner that is right: %v", err)
+	}
+	must(t, again.Close())
+
+	tamper(t, learner.cfg, "k", "right", "WRONG")
+	again = open(t, learner.cfg)
+	eventually(t, "the learner is in quarantine", func() bool { return again.quarantined() != nil })
+	newUser(t, again).want(503, "corrupt", "GET", "/v1/kv/k?consistency=stale", "")
+	newUser(t, first).want(200, "right", "GET", "/v1/kv/k", "")
+}
+
 // scrub begins a step of the comparison, through whoever takes it.
 func scrub(t testing.TB, n *Node) {
 	t.Helper()

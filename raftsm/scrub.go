@@ -200,14 +200,53 @@ func (c *scrubber) addUp(ctx context.Context) {
 		c.mu.Lock()
 		c.whole = len(found.Next) == 0
 		c.mu.Unlock()
+		found.Replica = c.s.replica
 		if !votes {
+			c.compare(ctx, &found)
 			continue
 		}
-		found.Replica = c.s.replica
 		// A find that gets lost is missed by this step alone.
 		_, err = c.s.Propose(ctx, &kv.Command{Kind: kv.KindScrubbed, Time: time.Now().UnixMilli(), Scrubbed: found})
 		if err != nil && ctx.Err() == nil {
 			c.s.cfg.Logger.Debug("the find of a scrub got lost", "err", err)
+		}
+	}
+}
+
+// verdictPace is how often a learner looks what the voters have found.
+const verdictPace = 100 * time.Millisecond
+
+// compare compares what this replica, a learner, has found with what the majority of
+// the voters says, once it does, and raises the alarm of this replica if they differ. A
+// step that is missed is made up for by the next pass.
+func (c *scrubber) compare(ctx context.Context, found *kv.Scrubbed) {
+	ticker := time.NewTicker(verdictPace)
+	defer ticker.Stop()
+	for {
+		right, over, err := c.s.store.ScrubVerdict(found.Step)
+		switch {
+		case err != nil || over:
+			return
+		case right != nil && storage.SameScrub(right, found):
+			return
+		case right != nil:
+			alarm := kv.Alarm{Replica: c.s.replica, Type: kv.AlarmCorrupt, Active: true}
+			_, err := c.s.Propose(ctx, &kv.Command{Kind: kv.KindAlarm, Time: time.Now().UnixMilli(), Alarm: alarm})
+			if err == nil || ctx.Err() != nil {
+				return
+			}
+			c.s.cfg.Logger.Warn("the alarm of this member's content was not raised yet", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		c.mu.Lock()
+		newer := c.part != nil
+		c.mu.Unlock()
+		if newer {
+			return
 		}
 	}
 }
@@ -278,7 +317,7 @@ func (c *scrubber) begin(ctx context.Context) error {
 		return err
 	}
 	members := slices.Sorted(maps.Keys(m.Nodes))
-	if len(members) < 2 || len(members) > kv.MaxScrubMembers {
+	if len(members)+len(m.NonVotings) < 2 || len(members) > kv.MaxScrubMembers {
 		return nil // there is nobody to compare with
 	}
 	_, err = c.s.Propose(ctx, &kv.Command{

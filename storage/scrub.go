@@ -170,6 +170,28 @@ func (b *Batch) applyScrubbed(c *kv.Scrubbed) (*kv.Result, error) {
 	return b.done(), nil
 }
 
+// ScrubVerdict returns what the majority found in a step, or nil as long as it has not
+// said so. over says that another step has begun, so that it is not known any more.
+func (s *Store) ScrubVerdict(step uint64) (right *kv.Scrubbed, over bool, err error) {
+	h, err := s.acquire()
+	if err != nil {
+		return nil, false, err
+	}
+	defer h.release()
+	value, err := getCopy(h.db, keyScrub)
+	if value == nil || err != nil {
+		return nil, true, err
+	}
+	last, err := decodeScrubStep(value)
+	if err != nil || last.number != step {
+		return nil, true, err
+	}
+	return last.agreed(), false, nil
+}
+
+// SameScrub reports whether two finds of a step are of the same content.
+func SameScrub(a, b *kv.Scrubbed) bool { return sameFind(a, b) }
+
 // scrubRest is how many bytes are read between two calls of rest.
 const scrubRest = 256 << 10
 
