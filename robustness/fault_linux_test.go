@@ -135,7 +135,7 @@ func TestTogether(t *testing.T) {
 	needs(t, []string{"strace", "tc"}, []string{"/sys/fs/cgroup/cpu/cpu.cfs_quota_us"})
 	inNamespaces(t, 2, func(s *Namespaces) Fault {
 		wires := []wireBreak{unplug, oneWay, fastFail, bridge, clientsCut, narrow}
-		others := []Fault{KillNine, Pause, SlowSync, StarveIdle}
+		others := []Fault{KillNine, Pause, SlowSyncIdle, StarveIdle}
 		return func(c *Cluster, random *rand.Rand, round int) error {
 			wire, other := wires[random.IntN(len(wires))], others[random.IntN(len(others))]
 			one, two := rand.New(rand.NewPCG(random.Uint64(), 1)), rand.New(rand.NewPCG(random.Uint64(), 2))
