@@ -181,7 +181,7 @@ func (x *exchange) reserveLines(n int) bool {
 	return x.s.admission.lines.Add(more) <= maxHeldLineBytes || more < 0
 }
 
-// failAnswer reports that there is no room for an answer, failBody for a body.
+// failAnswer reports that there is no room for an answer, failBodies for a body.
 func (x *exchange) failAnswer() { x.failMemory("answers", maxHeldBytes) }
 func (x *exchange) failBodies() { x.failMemory("requests", maxHeldBodyBytes) }
 
