@@ -182,7 +182,7 @@ func TestElection(t *testing.T) {
 		}
 	}
 	next("nobody")
-	a, err := c.Campaign(ctx, "e", []byte("a"), client.CampaignOptions{TTL: time.Second})
+	a, err := c.Campaign(ctx, "e", []byte("a"), client.CampaignOptions{TTL: time.Minute})
 	noError(t, err)
 	next("a")
 	noError(t, a.Proclaim(ctx, []byte("a2")))
@@ -224,7 +224,7 @@ func TestElection(t *testing.T) {
 func TestRegistration(t *testing.T) {
 	ctx := patient(t)
 	c := newClient(t, newNode(t))
-	want := api.Registration{Address: "10.0.0.1", Port: 80, Tags: []string{"blue"}, TTLSeconds: 1}
+	want := api.Registration{Address: "10.0.0.1", Port: 80, Tags: []string{"blue"}, TTLSeconds: shortTTL.Seconds()}
 	g, err := c.Register(ctx, "web", "1", want)
 	noError(t, err)
 	i, err := c.Instance(ctx, "web", "1")

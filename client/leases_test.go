@@ -134,13 +134,18 @@ func await(t *testing.T, what string, c <-chan struct{}) {
 	}
 }
 
+// shortTTL is short enough to be waited for, and longer than a disk of a machine that
+// is used by others stands still at times: a lease ends when no renewal is answered.
+const shortTTL = 6 * time.Second
+
 // A lease is kept for longer than its time to live, and a loss is told.
 func TestKeepAlive(t *testing.T) {
+	t.Parallel()
 	c := newClient(t, newNode(t))
 	leases := c.Leases()
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	g, err := leases.Grant(ctx, time.Second)
+	g, err := leases.Grant(ctx, shortTTL)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -148,14 +153,16 @@ func TestKeepAlive(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Another lease of the same time to live that nobody keeps ends meanwhile.
-	if _, err := c.Put(ctx, "clock", nil, client.WithTTL(2*time.Second)); err != nil {
+	// Another lease, of a longer time to live, that nobody keeps ends meanwhile.
+	if _, err := c.Put(ctx, "clock", nil, client.WithTTL(shortTTL+2*time.Second)); err != nil {
 		t.Fatal(err)
 	}
-	for err = nil; err == nil; _, err = c.Get(ctx, "clock") {
-	}
-	if !errors.Is(err, client.ErrNotFound) || k.Err() != nil {
-		t.Fatal(err, k.Err())
+	awaitTrue(patient(t), t, "the lease that nobody keeps ends", func() bool {
+		_, err := c.Get(ctx, "clock")
+		return errors.Is(err, client.ErrNotFound)
+	})
+	if k.Err() != nil {
+		t.Fatal(k.Err())
 	}
 	if _, err := leases.Revoke(ctx, g.ID); err != nil {
 		t.Fatal(err)
@@ -169,7 +176,7 @@ func TestKeepAlive(t *testing.T) {
 		t.Error(err)
 	}
 	// The end of the context is no loss.
-	if g, err = leases.Grant(ctx, time.Second); err != nil {
+	if g, err = leases.Grant(ctx, shortTTL); err != nil {
 		t.Fatal(err)
 	}
 	if k, err = leases.KeepAlive(ctx, g.ID); err != nil {

@@ -395,7 +395,7 @@ func TestRestoredLeases(t *testing.T) {
 	old := ready(t, config(t))
 	u := newUser(t, old)
 	u.want(201, "", "PUT", "/v1/kv/long?ttl=1h", "v")
-	u.want(201, "", "PUT", "/v1/kv/short?ttl=8s", "v")
+	u.want(201, "", "PUT", "/v1/kv/short?ttl=20s", "v")
 	eventually(t, "time has passed", func() bool { return old.Status().ClockMillis > 1000 })
 	file := filepath.Join(t.TempDir(), "backup")
 	save(t, old, file)
