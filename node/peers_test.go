@@ -61,6 +61,18 @@ func threeConfigs(t testing.TB) []Config {
 	return configs
 }
 
+// allReady opens nodes, which are members of one cluster, and waits for all of them.
+func allReady(t testing.TB, configs []Config) (nodes []*Node) {
+	t.Helper()
+	for _, cfg := range configs {
+		nodes = append(nodes, open(t, cfg))
+	}
+	for _, n := range nodes {
+		eventually(t, "the node is ready", func() bool { return n.Ready() == nil })
+	}
+	return nodes
+}
+
 func issue(t testing.TB, a *authority.Authority, name string, life time.Duration, hosts ...string) PeerTLS {
 	t.Helper()
 	cert, key, err := a.Issue(name, hosts, life)
@@ -199,13 +211,7 @@ func TestPeerTLS(t *testing.T) {
 func TestForeignClusterAtTheAddress(t *testing.T) {
 	t.Parallel()
 	configs := threeConfigs(t)
-	var nodes []*Node
-	for _, cfg := range configs[:2] {
-		nodes = append(nodes, open(t, cfg))
-	}
-	for _, n := range nodes {
-		eventually(t, "two of three are a majority", func() bool { return n.Ready() == nil })
-	}
+	nodes := allReady(t, configs[:2]) // two of three are a majority
 	// The same text but for one port: another cluster, whose first member the
 	// third of ours believes to be.
 	l := &transcript{}
@@ -227,10 +233,7 @@ func TestForeignClusterAtTheAddress(t *testing.T) {
 func TestWipedMemberNeverSpeaks(t *testing.T) {
 	t.Parallel()
 	configs := threeConfigs(t)
-	var nodes []*Node
-	for _, cfg := range configs {
-		nodes = append(nodes, open(t, cfg))
-	}
+	nodes := allReady(t, configs)
 	for _, n := range nodes {
 		eventually(t, "all have said who they are", func() bool { return len(n.Status().Members) == 3 })
 	}

@@ -21,10 +21,9 @@ func scrubbedCluster(t *testing.T, interval time.Duration) (configs []Config, no
 	configs = threeConfigs(t)
 	for i := range configs {
 		configs[i].ScrubInterval = interval
-		nodes = append(nodes, open(t, configs[i]))
 	}
+	nodes = allReady(t, configs)
 	for _, n := range nodes {
-		eventually(t, "the node is ready", func() bool { return n.Ready() == nil })
 		users = append(users, newUser(t, n))
 	}
 	return configs, nodes, users

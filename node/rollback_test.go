@@ -13,14 +13,7 @@ import (
 // starts as ever.
 func TestRolledBackMemberEnds(t *testing.T) {
 	t.Parallel()
-	configs := threeConfigs(t)
-	var nodes []*Node
-	for _, cfg := range configs {
-		nodes = append(nodes, open(t, cfg))
-	}
-	for _, n := range nodes {
-		eventually(t, "the node is ready", func() bool { return n.Ready() == nil })
-	}
+	nodes := allReady(t, threeConfigs(t))
 	rollBack(t, nodes[:2], nodes[2])
 }
 

@@ -264,7 +264,7 @@ func TestJoinAgain(t *testing.T) {
 // last change, and what each replica is.
 func (m *member) raftMembers(t testing.TB) (change uint64, states map[uint64]kv.MemberState) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	conf, err := m.host.nh.SyncGetShardMembership(ctx, 1)
 	must(t, err)
@@ -323,7 +323,7 @@ func TestCrashBeforeTheRecord(t *testing.T) {
 		if place.State != c.from {
 			t.Fatalf("the member is %s, want %s", place.State, c.from)
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		to, err := lead.shard.reconfigure(ctx, &place)
 		cancel()
 		must(t, err)

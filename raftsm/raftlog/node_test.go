@@ -136,7 +136,7 @@ func (n *node) propose(size int) (uint64, error) {
 	session := n.host.GetNoOPSession(shard)
 	cmd := make([]byte, size)
 	for {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		result, err := n.host.SyncPropose(ctx, session, cmd)
 		cancel()
 		if errors.Is(err, dragonboat.ErrShardNotReady) || errors.Is(err, dragonboat.ErrSystemBusy) {
