@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/cairnkv/cairn/api"
 )
@@ -20,24 +21,35 @@ import (
 // yields it; an error that ops yields ends it.
 //
 // It returns how much was applied, also beside an error. Progress, when not nil,
-// is called with it about once a second.
+// is called with it about once a second. It returns when ops does: what ops waits for
+// must end with ctx.
 func (c *Client) Bulk(ctx context.Context, ops iter.Seq2[api.Op, error], progress func(api.BulkReport), opts ...WriteOption) (*api.BulkReport, error) {
 	pr, pw := io.Pipe()
 	// The goroutine ends with ops, or when the reader is closed below.
 	encoded := make(chan struct{})
+	var answered atomic.Bool
 	go func() {
 		defer close(encoded)
 		w := bufio.NewWriterSize(pw, 64<<10)
-		_ = pw.CloseWithError(encodeLines(w, ops))
+		_ = pw.CloseWithError(encodeLines(w, ops, &answered))
 	}()
 	report, err := c.BulkLines(ctx, pr, progress, opts...)
+	answered.Store(true)
 	_ = pr.CloseWithError(io.ErrClosedPipe)
 	<-encoded
 	return report, err
 }
 
-func encodeLines(w *bufio.Writer, ops iter.Seq2[api.Op, error]) error {
+// heldBack is how long a line may wait for others to be sent with. Nodes want to hear
+// something of a slow source now and then.
+const heldBack = 100 * time.Millisecond
+
+func encodeLines(w *bufio.Writer, ops iter.Seq2[api.Op, error], answered *atomic.Bool) error {
+	flushed := time.Now()
 	for op, err := range ops {
+		if answered.Load() {
+			return io.ErrClosedPipe
+		}
 		if err != nil {
 			return err
 		}
@@ -47,6 +59,12 @@ func encodeLines(w *bufio.Writer, ops iter.Seq2[api.Op, error]) error {
 		}
 		if _, err := w.Write(append(line, '\n')); err != nil {
 			return err
+		}
+		if time.Since(flushed) > heldBack {
+			if err := w.Flush(); err != nil {
+				return err
+			}
+			flushed = time.Now()
 		}
 	}
 	return w.Flush()
@@ -59,7 +77,8 @@ func encodeLines(w *bufio.Writer, ops iter.Seq2[api.Op, error]) error {
 //
 // A bulk write that broke off is not begun again, unless lines is an io.Seeker,
 // which is then read again from where it stood, and there is an Idempotency-Key:
-// the cluster passes over what it has applied. When the cluster refuses a line, a
+// the cluster passes over what it has applied. That holds for ten minutes, so it is
+// not begun again later than five minutes after it began. When the cluster refuses a line, a
 // Read of lines that waits may still be under way after the return.
 func (c *Client) BulkLines(ctx context.Context, lines io.Reader, progress func(api.BulkReport), opts ...WriteOption) (*api.BulkReport, error) {
 	r := newRequest(http.MethodPost, "/v1/kv")
@@ -93,7 +112,7 @@ type bulk struct {
 
 func (b *bulk) run(ctx context.Context) (*api.BulkReport, error) {
 	c := b.c
-	first := c.preferred.Load()
+	first, began := c.preferred.Load(), time.Now()
 	var best api.BulkReport
 	// doubt is the last attempt of which more may have been applied than it told.
 	var doubt *Error
@@ -119,7 +138,8 @@ func (b *bulk) run(ctx context.Context) (*api.BulkReport, error) {
 		// What was read of the source is gone, unless it can be read again; and
 		// to send it again is safe only if the cluster knows it again.
 		again := !touched || b.rewind != nil && b.r.repeatable()
-		if what == decided || !again || n == c.attempts || !pause(ctx, n, n < len(c.endpoints), err.Problem.RetryAfterSeconds) {
+		if what == decided || !again || n == c.attempts || !pause(ctx, n, n < len(c.endpoints), err.Problem.RetryAfterSeconds) ||
+			touched && time.Since(began) > repeatWindow {
 			return &best, err
 		}
 		if touched {

@@ -126,6 +126,7 @@ func TestReads(t *testing.T) {
 	get("1", client.AtRevision(first.Revision))
 	get("2", client.Stale())
 	get("2", client.MinRevision(c.Revision()))
+	get("2", client.MinRevision(0))
 	get("2", client.MaxStaleness(time.Hour))
 	_, err := c.Get(ctx, "a", client.AtRevision(second.Revision+1))
 	wantError(t, err, client.ErrFutureRevision)
@@ -219,6 +220,23 @@ func TestLists(t *testing.T) {
 		}
 	}
 
+	// A sorted list has one page, and does not pretend to be all.
+	seen := 0
+	for _, err := range c.All(ctx, client.Prefix("d/"), client.SortBy("mod"), client.Limit(100)) {
+		if err == nil {
+			seen++
+			continue
+		}
+		wantError(t, err, client.ErrInvalid)
+		seen = -seen
+	}
+	if seen != -100 {
+		t.Errorf("%d entries of a sorted list (below 0: and then an error)", seen)
+	}
+	if got := collect(c.All(ctx, client.Prefix("d/"), client.SortBy("mod"))); len(got) != 251 {
+		t.Errorf("%d entries of a sorted list", len(got))
+	}
+
 	// A scan may be left early.
 	for range c.Scan(ctx, client.EveryKey()) {
 		break
@@ -234,8 +252,10 @@ func TestDeleteRange(t *testing.T) {
 	for _, key := range []string{"a", "b/1", "b/2", "c"} {
 		must(c.Put(ctx, key, nil))
 	}
-	_, err := c.DeleteRange(ctx, client.Prefix(""))
-	wantError(t, err, client.ErrInvalid)
+	for _, unset := range []client.Keys{client.Prefix(""), client.Range("", ""), {}} {
+		_, err := c.DeleteRange(ctx, unset)
+		wantError(t, err, client.ErrInvalid)
+	}
 	if r := must(c.DeleteRange(ctx, client.Prefix("b/"), client.Prev())); !slices.Equal(keysIn(r.Prev), []string{"b/1", "b/2"}) {
 		t.Errorf("got %+v", r)
 	}
@@ -352,6 +372,22 @@ func TestBulkRefused(t *testing.T) {
 	}
 	_, err = c.Bulk(ctx, endless, nil)
 	wantError(t, err, client.ErrInvalid)
+
+	// Nor do they wait for more that would fill a packet.
+	sent := 0
+	slow := func(yield func(api.Op, error) bool) {
+		tick := time.NewTicker(10 * time.Millisecond)
+		defer tick.Stop()
+		for more := true; more && sent < 1000; sent++ {
+			more = yield(client.OpPut("", nil), nil)
+			<-tick.C
+		}
+	}
+	_, err = c.Bulk(ctx, slow, nil)
+	wantError(t, err, client.ErrInvalid)
+	if sent == 1000 {
+		t.Error("the refusal came behind the last line")
+	}
 
 	// An error of the caller's own is found in what comes back.
 	mine := errors.New("out of lines")

@@ -126,15 +126,59 @@ func TestLockGivenUp(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	awaitTrue(ctx, t, "nobody waits", func() bool { return waiting() == 0 })
-	leases := 0
-	for _, err := range a.Leases().List(ctx) {
-		noError(t, err)
-		leases++
-	}
-	if leases != 1 {
-		t.Errorf("%d leases, want the holder's", leases)
-	}
+	awaitTrue(ctx, t, "the only lease is the holder's", func() bool {
+		leases := 0
+		for _, err := range a.Leases().List(ctx) {
+			noError(t, err)
+			leases++
+		}
+		return leases == 1
+	})
 	noError(t, held.Release(ctx))
+}
+
+// Lock ends with its context, whatever the node does at that moment.
+func TestLockEndsWithItsContext(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	silent := func(_ http.ResponseWriter, r *http.Request) {
+		cancel()
+		<-r.Context().Done()
+	}
+	granted := answers(`{"id":"01KB0000000000000000000000","number":"7","ttl_seconds":60}`)
+	for _, steps := range [][]step{{granted, silent, silent}, {granted, granted, silent, silent}} {
+		c := newClientOf(t, client.Config{Endpoints: []string{newScript(t, steps...).url}, Timeout: -1})
+		if _, err := c.Lock(ctx, "l", client.LockOptions{TTL: time.Minute}); !errors.Is(err, context.Canceled) {
+			t.Errorf("got %v", err)
+		}
+		ctx, cancel = context.WithCancel(context.Background())
+	}
+	cancel()
+}
+
+// A registration under a lease is renewed at the pace of the lease.
+func TestRegistrationUnderALease(t *testing.T) {
+	granted := answers(`{"id":"01KB0000000000000000000000","number":"7","ttl_seconds":0.03}`)
+	steps := []step{granted}
+	const enough = 30 // at the pace of what has no lease, that is more than a minute
+	arrived := make(chan struct{}, 10*enough)
+	for range 10 * enough {
+		steps = append(steps, func(w http.ResponseWriter, r *http.Request) {
+			answers(`{"service":"web","instance":"1","lease":"7"}`)(w, r)
+			arrived <- struct{}{}
+		})
+	}
+	s := newScript(t, steps...)
+	ctx, cancel := context.WithCancel(context.Background())
+	g, err := newClient(t, s.url).Register(ctx, "web", "1", api.Registration{Address: "10.0.0.1", Lease: "7"})
+	noError(t, err)
+	for range enough {
+		await(t, "it is renewed", arrived)
+	}
+	cancel()
+	await(t, "nothing is renewed any more", g.Done())
+	if got := s.requests()[0].target; got != "/v1/leases/7/keepalive" {
+		t.Errorf("the first request is of %s", got)
+	}
 }
 
 // A lock that can't be taken as it was asked for is refused, and its lease goes.

@@ -25,8 +25,8 @@
 //   - A refusal that says that nothing was applied (429, 503), and a connection
 //     that was never made, are always followed by another attempt.
 //   - After anything that leaves open what happened (a connection that broke
-//     after the request was sent, a 504, an answer that isn't Cairn's), a read is
-//     repeated and a write is not. The call then returns [ErrOutcomeUnknown]: the
+//     after the request was sent, a 500 or a 504, a 5xx that isn't Cairn's, a success
+//     that makes no sense), a read is repeated and a write is not. The call then returns [ErrOutcomeUnknown]: the
 //     write was applied once or not at all.
 //   - A write is repeated in that case too if it has an Idempotency-Key, which is
 //     what [Idempotent] gives it: the cluster applies it once, however often and on

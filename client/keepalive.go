@@ -17,8 +17,13 @@ type KeepAlive struct {
 // live, until ctx ends or the lease is lost. It returns when the first renewal is
 // done, with its error if there is one.
 func (l *Leases) KeepAlive(ctx context.Context, id string) (*KeepAlive, error) {
+	return l.keepAlive(ctx, ctx, id)
+}
+
+// keepAlive is KeepAlive whose first renewal has a context of its own.
+func (l *Leases) keepAlive(first, ctx context.Context, id string) (*KeepAlive, error) {
 	sent := time.Now()
-	g, err := l.Renew(ctx, id)
+	g, err := l.Renew(first, id)
 	if err != nil {
 		return nil, err
 	}

@@ -10,14 +10,15 @@ import (
 
 // Keys says which keys an operation is about.
 type Keys struct {
-	r api.Range
+	r   api.Range
+	all bool // EveryKey
 }
 
 // Key is one key.
-func Key(key string) Keys { return Keys{api.Range{Key: []byte(key)}} }
+func Key(key string) Keys { return Keys{r: api.Range{Key: []byte(key)}} }
 
 // Prefix is every key that begins with prefix.
-func Prefix(prefix string) Keys { return Keys{api.Range{Prefix: []byte(prefix)}} }
+func Prefix(prefix string) Keys { return Keys{r: api.Range{Prefix: []byte(prefix)}} }
 
 // Range is every key from start on (inclusive) to end (exclusive), in byte order.
 // An empty start or end is open.
@@ -29,11 +30,11 @@ func Range(start, end string) Keys {
 	if end != "" {
 		r.End = []byte(end)
 	}
-	return Keys{r}
+	return Keys{r: r}
 }
 
 // EveryKey is every key but those under _cairn/, which are Cairn's own.
-func EveryKey() Keys { return Keys{} }
+func EveryKey() Keys { return Keys{all: true} }
 
 func (k Keys) every() bool {
 	return k.r.Key == nil && k.r.Prefix == nil && k.r.Start == nil && k.r.End == nil

@@ -63,17 +63,20 @@ func (c *Client) Delete(ctx context.Context, key string, opts ...DeleteOption) (
 	return call[api.DeleteResult](ctx, c, r)
 }
 
-// DeleteRange deletes keys in one transaction. An empty prefix is refused, so
-// that a variable that was not set does not empty the store; [EveryKey] is how to
-// say it.
+// DeleteRange deletes keys in one transaction. An empty prefix and a range without
+// bounds are refused, so that a variable that was not set does not empty the store;
+// [EveryKey] is how to say it.
 func (c *Client) DeleteRange(ctx context.Context, keys Keys, opts ...DeleteOption) (*api.DeleteResult, error) {
 	r := newRequest(http.MethodDelete, "/v1/kv")
 	for _, o := range opts {
 		o.remove(r)
 	}
-	if keys.every() {
+	switch {
+	case keys.all:
 		r.query.Set("all", "true")
-	} else {
+	case keys.every():
+		return nil, invalid("", "The range has neither a start nor an end; EveryKey says that all keys are meant", nil)
+	default:
 		keys.query(r.query)
 	}
 	return call[api.DeleteResult](ctx, c, r)

@@ -42,7 +42,8 @@ func (c *Client) Count(ctx context.Context, keys Keys, opts ...ListOption) (coun
 }
 
 // Pages goes through a list page by page. All pages show the same revision. An
-// error ends it.
+// error ends it. A list with [SortBy] has one page: where that is not all,
+// [ErrInvalid] follows it.
 func (c *Client) Pages(ctx context.Context, keys Keys, opts ...ListOption) iter.Seq2[*api.List, error] {
 	return func(yield func(*api.List, error) bool) {
 		r := listRequest(keys, opts)
@@ -52,7 +53,11 @@ func (c *Client) Pages(ctx context.Context, keys Keys, opts ...ListOption) iter.
 				yield(nil, err)
 				return
 			}
-			if !yield(page, nil) || page.NextCursor == "" {
+			if !yield(page, nil) || !page.More {
+				return
+			}
+			if page.NextCursor == "" {
+				yield(nil, invalid("", "A sorted list has one page, and there is more than fits it; sort here, or ask for fewer keys", nil))
 				return
 			}
 			r.query.Set("cursor", page.NextCursor)

@@ -123,8 +123,8 @@ func (c *Client) newSession(ctx context.Context, ttl time.Duration) (*session, e
 	kept, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s.stop = stop
 	var err error
-	if s.alive, err = c.Leases().KeepAlive(kept, s.lease); err != nil {
-		_ = s.end(context.WithoutCancel(ctx)) // the lease ends by itself as well
+	if s.alive, err = c.Leases().keepAlive(ctx, kept, s.lease); err != nil {
+		s.giveUp(ctx)
 		return nil, err
 	}
 	return s, nil
@@ -146,12 +146,12 @@ func (s *session) claim(ctx context.Context, target string, ask any, wait bool, 
 		}
 	}()
 	r := newRequest(http.MethodPost, target)
-	r.harmless, r.stream = true, true
+	r.harmless, r.stream = true, wait
 	if wait {
 		r.header.Set("Accept", acceptTurn)
 	}
 	if err := r.setJSON(ask); err != nil {
-		_ = s.end(context.WithoutCancel(ctx))
+		s.giveUp(ctx)
 		return err
 	}
 	t := turn{c: s.c, waiting: s.waiting, before: -1}
@@ -167,10 +167,21 @@ func (s *session) claim(ctx context.Context, target string, ask any, wait bool, 
 				continue
 			}
 		}
-		// Whatever was granted without our knowledge ends with the lease.
-		_ = s.end(context.WithoutCancel(ctx))
+		s.giveUp(ctx)
 		return err
 	}
+}
+
+// giveUpWithin is how long the end of a session that got nothing may hold up its
+// caller, whose own time is over perhaps.
+const giveUpWithin = time.Second
+
+// giveUp ends a session that got nothing. Whatever was granted without our knowledge
+// ends with the lease, at the latest when that does so by itself.
+func (s *session) giveUp(ctx context.Context) {
+	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), giveUpWithin)
+	defer cancel()
+	_ = s.end(limited)
 }
 
 // end revokes the lease, which deletes what it holds.

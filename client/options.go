@@ -86,9 +86,14 @@ func Stale() ReadOption {
 }
 
 // MinRevision reads on any node as soon as it has applied the revision, without
-// asking the others. See [Client.Revision].
+// asking the others. See [Client.Revision]. 0, which is what that is before the first
+// answer, asks for nothing: the read is linearizable.
 func MinRevision(revision uint64) ReadOption {
-	return readOption(func(r *request) { r.query.Set("min_revision", number(revision)) })
+	return readOption(func(r *request) {
+		if revision > 0 {
+			r.query.Set("min_revision", number(revision))
+		}
+	})
 }
 
 // MaxStaleness reads what a node has, if it knows that this is not older than d;

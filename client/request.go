@@ -136,7 +136,7 @@ func (c *Client) attempt(ctx context.Context, endpoint string, r *request, consu
 	switch {
 	case err == nil:
 		return decided, nil
-	case errors.As(err, &own):
+	case errors.As(err, &own) && (own.Problem.Code != "" || !r.write):
 		own.Endpoint = endpoint
 		return decided, own
 	case r.write:
@@ -231,6 +231,12 @@ func refusal(endpoint string, write bool, resp *http.Response) (verdict, *Error)
 	case api.ClassUnavailable:
 		return notApplied, e
 	case api.ClassUnknown:
+		return inDoubt, e
+	case api.ClassInternal:
+		if write {
+			// What went wrong may have gone wrong behind the write.
+			return inDoubt, unknown(endpoint, e)
+		}
 		return inDoubt, e
 	}
 	return decided, e

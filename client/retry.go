@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"io"
 	"math/rand/v2"
 	"net/http"
 	"time"
@@ -45,13 +46,16 @@ func (c *Client) do(ctx context.Context, r *request, consume func(*http.Response
 		}
 		err.Attempts = n
 		if what == decided {
+			if err.Problem.Code != "" {
+				c.preferred.Store(i) // a refusal is an answer
+			}
 			if doubt != nil && !remembered(&err.Problem) {
 				doubt.Attempts = n
 				return doubt
 			}
 			return err
 		}
-		if what == inDoubt {
+		if what == inDoubt && !lostInterest(caller) {
 			// The node may stand still; who calls next, or repeats nothing, begins with
 			// another one.
 			c.preferred.CompareAndSwap(i, (i+1)%uint32(len(c.endpoints)))
@@ -60,10 +64,8 @@ func (c *Client) do(ctx context.Context, r *request, consume func(*http.Response
 			doubt = err
 		}
 		mayRepeat := what == notApplied || r.repeatable()
-		if doubt != nil && time.Since(began) > repeatWindow {
-			mayRepeat = false
-		}
-		if !mayRepeat || n == c.attempts || !pause(ctx, n, n < len(c.endpoints), err.Problem.RetryAfterSeconds) {
+		if !mayRepeat || n == c.attempts || !pause(ctx, n, n < len(c.endpoints), err.Problem.RetryAfterSeconds) ||
+			doubt != nil && time.Since(began) > repeatWindow {
 			if doubt != nil {
 				doubt.Attempts = n
 				err = doubt
@@ -77,20 +79,79 @@ func (c *Client) do(ctx context.Context, r *request, consume func(*http.Response
 }
 
 // limited makes an attempt that leaves time for one on another node, if there is
-// one and the request may be repeated.
+// one and the request may be repeated. Of a stream only the opening is limited: what
+// comes then takes the time that it takes.
 func (c *Client) limited(ctx context.Context, endpoint string, r *request, consume func(*http.Response) error) (verdict, *Error) {
-	if deadline, ok := ctx.Deadline(); ok && len(c.endpoints) > 1 && r.repeatable() && !r.stream {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, max(time.Until(deadline)/2, attemptMin))
+	limit, limits := c.share(ctx, !r.stream)
+	switch {
+	case !limits || !r.repeatable():
+		return c.attempt(ctx, endpoint, r, consume)
+	case !r.stream:
+		ctx, cancel := context.WithTimeout(ctx, limit)
 		defer cancel()
+		return c.attempt(ctx, endpoint, r, consume)
 	}
-	return c.attempt(ctx, endpoint, r, consume)
+	ctx, cancel := context.WithCancelCause(ctx)
+	timer := time.AfterFunc(limit, func() { cancel(timeoutError(limit)) })
+	what, err := c.attempt(ctx, endpoint, r, func(resp *http.Response) error {
+		timer.Stop()
+		resp.Body = &stream{resp.Body, cancel}
+		return consume(resp)
+	})
+	if err != nil {
+		timer.Stop()
+		err = causeOf(ctx, err)
+		cancel(nil)
+	}
+	return what, err
+}
+
+// lostInterest reports whether the caller has ended the context, which says nothing of
+// the node that was asked; that it was silent for too long does.
+func lostInterest(ctx context.Context) bool {
+	var silent silenceError
+	return errors.Is(ctx.Err(), context.Canceled) && !errors.As(context.Cause(ctx), &silent)
+}
+
+// share is how long one attempt may take where there are other nodes to try: half of
+// what is left of the context; if that has no end, the Timeout of the client, unless
+// the context is all that counts.
+func (c *Client) share(ctx context.Context, alone bool) (limit time.Duration, limits bool) {
+	if len(c.endpoints) == 1 {
+		return 0, false
+	}
+	if deadline, ok := ctx.Deadline(); ok {
+		limit, limits = max(time.Until(deadline)/2, attemptMin), true
+	}
+	if !alone && c.timeout > 0 && (!limits || c.timeout < limit) {
+		limit, limits = c.timeout, true
+	}
+	return limit, limits
+}
+
+// stream is the body of an answer that is read for long. Its end ends the context of
+// its request.
+type stream struct {
+	io.ReadCloser
+	cancel context.CancelCauseFunc
+}
+
+// Close ends the stream.
+func (s *stream) Close() error {
+	err := s.ReadCloser.Close()
+	s.cancel(nil)
+	return err
 }
 
 // remembered reports whether a refusal is one that applying the write decided,
 // and that the cluster therefore answers again to the same Idempotency-Key. Any
-// other one says nothing of the attempt before.
+// other one says nothing of the attempt before, and neither does an answer with
+// the same status from whatever stands between.
 func remembered(p *api.Problem) bool {
+	info, known := p.Code.Info()
+	if !known || info.Status != p.Status || info.Class == api.ClassUsage {
+		return false
+	}
 	return p.Status == http.StatusNotFound || p.Status == http.StatusConflict || p.Status == http.StatusPreconditionFailed
 }
 

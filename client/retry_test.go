@@ -38,6 +38,7 @@ func TestRepetition(t *testing.T) {
 		{"a proxy's 502", says(502, "<html>bad gateway"), nil, client.ErrOutcomeUnknown, nil},
 		{"a proxy's 503", says(503, "no upstream"), nil, client.ErrOutcomeUnknown, nil},
 		{"a proxy's 429", says(429, "slow down"), nil, nil, nil},
+		{"something went wrong", refuses(api.CodeInternal), nil, client.ErrOutcomeUnknown, nil},
 		{"a refusal", refuses(api.CodeReserved), client.ErrReserved, client.ErrReserved, client.ErrReserved},
 		{"a wrong request", refuses(api.CodeInvalidArgument), client.ErrInvalid, client.ErrInvalid, client.ErrInvalid},
 		{"a condition", refuses(api.CodeConditionFailed), client.ErrConditionFailed, client.ErrConditionFailed, client.ErrConditionFailed},
@@ -312,6 +313,69 @@ func TestSilentNode(t *testing.T) {
 	}
 }
 
+// Neither does one hold up for long what is opened and then read, and those that come
+// after it begin with another node.
+func TestSilentNodeOfStreams(t *testing.T) {
+	silent := func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
+	lines := func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Content-Type", api.TypeNDJSON) }
+	first, second := newScript(t, silent, silent), newScript(t, streams(change(5, "a"), stays), streams(change(6, "b"), stays), lines)
+	endpoints := []string{first.url, second.url}
+	c := newClientOf(t, client.Config{Endpoints: endpoints, Timeout: 2 * time.Second})
+	for i, want := range []string{"5:a", "6:b"} {
+		got, err := follow(t, c, client.WatchOptions{From: 5}, 1)
+		wantWatched(t, got, err, want)
+		if n := len(first.requests()); n != 1 {
+			t.Errorf("watch %d: %d requests to who is silent", i, n)
+		}
+	}
+	c = newClientOf(t, client.Config{Endpoints: endpoints, Timeout: time.Second})
+	for _, err := range c.Scan(context.Background(), client.EveryKey()) {
+		t.Error(err)
+	}
+}
+
+// TryLock is a call like any other: it takes its time at most, and leaves some of it
+// for another node.
+func TestSilentNodeOfTryLock(t *testing.T) {
+	silent := func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
+	lease := answers(`{"id":"01KB0000000000000000000000","number":"7","ttl_seconds":60}`)
+	first := newScript(t, lease, lease, silent)
+	second := newScript(t, answers(`{"name":"l","token":7,"fence":"l:7","lease":"01KB0000000000000000000000"}`), answers(`{"revoked":true}`))
+	c := newClientOf(t, client.Config{Endpoints: []string{first.url, second.url}, Timeout: 2 * time.Second})
+	l, err := c.TryLock(context.Background(), "l", client.LockOptions{TTL: time.Minute})
+	if err != nil || l.Token != 7 {
+		t.Fatal(l, err)
+	}
+	if err := l.Release(context.Background()); err != nil {
+		t.Error(err)
+	}
+}
+
+// A refusal is an answer: the next call begins where it came from. That a caller has
+// lost interest says nothing of the node.
+func TestWhoIsAskedNext(t *testing.T) {
+	s := newScript(t, refuses(api.CodeKeyNotFound), refuses(api.CodeConditionFailed))
+	c := newClient(t, deadEndpoint(t), s.url)
+	_, err := c.Get(context.Background(), "a")
+	var e *client.Error
+	if !errors.As(err, &e) || e.Attempts != 2 {
+		t.Errorf("got %v, want two attempts", err)
+	}
+	if _, err = c.Put(context.Background(), "a", nil); !errors.As(err, &e) || e.Attempts != 1 {
+		t.Errorf("got %v, want one attempt", err)
+	}
+
+	ctx, cancel := context.WithCancel(context.Background())
+	first := newScript(t, func(_ http.ResponseWriter, r *http.Request) { cancel(); <-r.Context().Done() }, answers(entryAnswer))
+	c = newClient(t, first.url, deadEndpoint(t))
+	if _, err := c.Get(ctx, "a"); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	if _, err := c.Get(context.Background(), "a"); err != nil || len(first.requests()) != 2 {
+		t.Errorf("got %v, and %d requests", err, len(first.requests()))
+	}
+}
+
 // What ends a call is found in its error: the caller's context, or the client's
 // own time limit.
 func TestEndOfTime(t *testing.T) {
@@ -371,6 +435,16 @@ func TestForeignAnswers(t *testing.T) {
 	s = newScript(t, answers("surely not JSON"))
 	if _, err := newClient(t, s.url).Get(ctx, "a"); err == nil || !strings.Contains(err.Error(), "invalid character") {
 		t.Errorf("got %v, want that it is no JSON", err)
+	}
+	// What became of a write nobody knows then, the attempts before it included.
+	for _, steps := range [][]step{{answers("surely not JSON")}, {says(200, "<html>hello")}} {
+		if _, err := newClient(t, newScript(t, steps...).url).Put(ctx, "a", nil); !errors.Is(err, client.ErrOutcomeUnknown) {
+			t.Errorf("got %v, want that the outcome is unknown", err)
+		}
+	}
+	s = newScript(t, breaks, says(404, "<html>no such page"))
+	if _, err := newClient(t, s.url).Put(ctx, "a", nil, client.Idempotent()); !errors.Is(err, client.ErrOutcomeUnknown) {
+		t.Errorf("got %v, want that the outcome is unknown", err)
 	}
 	s = newScript(t, says(503, "not ready\n"))
 	err = newClient(t, s.url).Ready(ctx)

@@ -24,8 +24,8 @@ type Registration struct {
 }
 
 // Register registers an instance and renews it after each third of its time to live,
-// which is 10 s if r has neither one nor a lease, until Deregister or until ctx
-// ends. If the registration is gone meanwhile, because no node answered for longer
+// which is 10 s if r has neither one nor a lease, or that of its lease, until
+// Deregister or until ctx ends. If the registration is gone meanwhile, because no node answered for longer
 // than it lives, the next renewal makes it anew.
 //
 // A registration and its renewals are sent again when it is not known what became of
@@ -40,14 +40,19 @@ func (c *Client) Register(ctx context.Context, service, instance string, r api.R
 		r.TTLSeconds = defaultLockTTL.Seconds()
 	}
 	g := &Registration{c: c, target: serviceTarget(service, instance), done: make(chan struct{})}
+	ttl := r.TTLSeconds
+	if r.Lease != "" {
+		lease, err := c.Leases().Renew(ctx, r.Lease)
+		if err != nil {
+			return nil, err
+		}
+		ttl = lease.TTLSeconds
+	}
+	every := time.Duration(ttl * float64(time.Second) / 3)
 	if err := g.renew(ctx, r); err != nil {
 		return nil, err
 	}
 	ctx, g.stop = context.WithCancel(ctx)
-	every := time.Duration(r.TTLSeconds * float64(time.Second) / 3)
-	if r.Lease != "" {
-		every = defaultLockTTL / 3
-	}
 	go g.keep(ctx, r, every)
 	return g, nil
 }

@@ -22,7 +22,7 @@ type Snapshot struct {
 	sum      hash.Hash
 }
 
-// ErrSnapshotDamaged is returned, wrapped, by [Snapshot.Read] when what came is
+// ErrSnapshotDamaged is returned by [Snapshot.Read] when what came is
 // not what the node sent.
 var ErrSnapshotDamaged = errors.New("client: the backup was damaged on its way")
 

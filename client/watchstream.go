@@ -84,7 +84,8 @@ func (w *watch) run(ctx context.Context) error {
 	for {
 		attempts++
 		began := time.Now()
-		how, err := w.connect(ctx, opening, c.endpoints[at%uint32(len(c.endpoints))])
+		i := at % uint32(len(c.endpoints))
+		how, err := w.connect(ctx, opening, c.endpoints[i])
 		if how == left {
 			return nil
 		}
@@ -93,6 +94,9 @@ func (w *watch) run(ctx context.Context) error {
 			return err
 		}
 		at++
+		if how == refused && ctx.Err() == nil {
+			c.preferred.CompareAndSwap(i, at%uint32(len(c.endpoints)))
+		}
 		if how == lost && (w.told || time.Since(began) >= watchSettled) {
 			attempts, failures = 0, 0
 		} else {
@@ -105,7 +109,7 @@ func (w *watch) run(ctx context.Context) error {
 			// time.
 			pause = rand.N(max(min(w.retry, retryMax), min(pauseMin<<min(failures, 16), pauseMax)))
 		case failures >= len(c.endpoints):
-			pause = backoff(failures, err.Problem.RetryAfterSeconds)
+			pause = backoff(failures, min(err.Problem.RetryAfterSeconds, int(retryMax/time.Second)))
 		}
 		if !w.established {
 			if attempts == c.attempts || !w.rest(opening, err, pause) {
@@ -155,7 +159,15 @@ func (w *watch) connect(caller, opening context.Context, endpoint string) (endin
 
 	ctx, cancel := context.WithCancelCause(caller)
 	defer cancel(nil)
-	silent := time.AfterFunc(w.c.silence, func() { cancel(silenceError(w.c.silence)) })
+	// A node that stands still must leave time for the others.
+	within := w.c.silence
+	if w.established {
+		opening = caller
+	}
+	if limit, limits := w.c.share(opening, false); limits {
+		within = min(within, limit)
+	}
+	silent := time.AfterFunc(within, func() { cancel(silenceError(within)) })
 	defer silent.Stop()
 	inTime := func() bool { return true }
 	if !w.established {

@@ -105,6 +105,9 @@ func (c *watchEncoder) split(b []byte, d *watchers.Delivery, event func([]byte, 
 		}
 		if len(events) > maxMessageBytes && at < n-1 {
 			b = c.message(b, d.Revision, events, false)
+			if c.w.delivery == asPoll {
+				b = append(b, ',') // between the elements of its array
+			}
 			events = events[:0]
 		}
 	}

@@ -353,6 +353,24 @@ func TestWatchParts(t *testing.T) {
 	if count != 5 {
 		t.Errorf("%d events in a poll", count)
 	}
+
+	// The same where a previous version makes an event larger than a message may be.
+	k.member.apply(t, &kv.Command{Kind: kv.KindTxn, Txn: &kv.Txn{Then: []kv.Op{
+		{Type: kv.OpPut, Key: []byte("a0"), Value: bytes.Repeat([]byte{'w'}, 1<<20)}, {Type: kv.OpPut, Key: []byte("a1"), Value: bytes.Repeat([]byte{1}, 300<<10)},
+	}}})
+	k.member.apply(t, &kv.Command{Kind: kv.KindTxn, Txn: &kv.Txn{Then: []kv.Op{
+		{Type: kv.OpDelete, Range: kv.Prefix([]byte("a"))},
+	}}})
+	a = k.do("GET", "/v1/watch?prefix=a&prev&from_revision=4&wait=1s", nil)
+	b.Changes = nil
+	a.read(t, &b)
+	count = 0
+	for _, c := range b.Changes {
+		count += len(c.Events)
+	}
+	if count != 5 || len(b.Changes) < 2 {
+		t.Errorf("%d events in %d parts of a poll", count, len(b.Changes))
+	}
 }
 
 func TestWatchPoll(t *testing.T) {
