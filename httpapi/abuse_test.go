@@ -151,7 +151,7 @@ func TestAbuseOfHTTP(t *testing.T) {
 	}{
 		{"no host in HTTP/1.0", "GET /v1/kv/a HTTP/1.0\r\n\r\n", 421, true},
 		{"host of another in the target", "GET http://evil.example/v1/kv/a HTTP/1.1\r\nHost: localhost\r\n\r\n", 421, false},
-		{"connect", "CONNECT localhost:80 HTTP/1.1\r\nHost: localhost\r\n\r\n", 405, false},
+		{"connect", "CONNECT localhost:80 HTTP/1.1\r\nHost: localhost\r\n\r\n", 404, false},
 		{"options of everything", "OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n", 404, false},
 		{"chunk of negative size", put + "Transfer-Encoding: chunked\r\n\r\n-1\r\nx\r\n0\r\n\r\n", 400, true},
 		{"chunk size with 0x", put + "Transfer-Encoding: chunked\r\n\r\n0x5\r\nhello\r\n0\r\n\r\n", 400, true},

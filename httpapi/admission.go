@@ -27,10 +27,11 @@ type admission struct {
 	scrapes atomic.Int64
 	// hearing are the clients whose bodies are read although they are not wanted.
 	hearing atomic.Int64
-	// pages has a token for each page that is being read.
-	pages        chan struct{}
-	pagesWaiting atomic.Int64
-	shed         map[shedReason]prometheus.Counter
+	// pages has a token for each page that is being read, sorts one for each of those
+	// that are sorted, and hashes one for each hash.
+	pages, sorts, hashes chan struct{}
+	pagesWaiting         atomic.Int64
+	shed                 map[shedReason]prometheus.Counter
 }
 
 // A shedReason says which bound made the server refuse a request.
@@ -51,6 +52,8 @@ func newAdmission(maxConnections int, registerer prometheus.Registerer) *admissi
 		maxRequests: int64(maxConnections),
 		maxStreams:  int64(maxConnections) * streamsPercent / 100,
 		pages:       make(chan struct{}, maxPagesRead),
+		sorts:       make(chan struct{}, maxSortsRead),
+		hashes:      make(chan struct{}, maxHashes),
 		shed:        map[shedReason]prometheus.Counter{},
 	}
 	shed := prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -193,11 +196,17 @@ func (x *exchange) failMemory(what string, limit int64) {
 }
 
 // enterPage waits until a page may be read. It returns false when it has answered
-// that this takes too long; else leavePage must be called.
-func (x *exchange) enterPage() bool {
+// that this takes too long; else leavePage must be called, before the answer is
+// written: that may take its client very long.
+func (x *exchange) enterPage() bool { return x.enter(x.s.admission.pages) }
+
+func (x *exchange) leavePage() { leave(x.s.admission.pages) }
+
+// enter is enterPage for a kind of reads.
+func (x *exchange) enter(reads chan struct{}) bool {
 	a := x.s.admission
 	select {
-	case a.pages <- struct{}{}:
+	case reads <- struct{}{}:
 		return true
 	default:
 	}
@@ -206,16 +215,17 @@ func (x *exchange) enterPage() bool {
 		ctx, cancel := context.WithTimeout(x.r.Context(), pageWait)
 		defer cancel()
 		select {
-		case a.pages <- struct{}{}:
+		case reads <- struct{}{}:
 			return true
 		case <-ctx.Done():
 		}
 	}
-	x.shed(shedPages, maxPagesRead, "%d lists are being read on this node, and others wait", maxPagesRead)
+	limit := int64(cap(reads))
+	x.shed(shedPages, limit, "%d reads of this kind are under way on this node, and others wait", limit)
 	return false
 }
 
-func (x *exchange) leavePage() { <-x.s.admission.pages }
+func leave(reads chan struct{}) { <-reads }
 
 // shed answers 429.
 func (x *exchange) shed(reason shedReason, limit int64, format string, args ...any) {

@@ -289,6 +289,47 @@ func TestPagesAreBounded(t *testing.T) {
 	k.idle(t)
 }
 
+// Sorted lists and hashes have few places of their own, and take none of the others.
+func TestSortsAndHashesAreBounded(t *testing.T) {
+	k := newKit(t)
+	k.put("k", "v")
+	for target, reads := range map[string]chan struct{}{
+		"/v1/kv?sort=mod": k.server.admission.sorts, "/v1/hash": k.server.admission.hashes,
+	} {
+		for range cap(reads) {
+			reads <- struct{}{}
+		}
+		k.wantShed(shedPages, "GET", target, nil)
+		k.do("GET", "/v1/kv", nil).want(t, 200, "")
+		for range cap(reads) {
+			<-reads
+		}
+		k.do("GET", target, nil).want(t, 200, "")
+		if len(reads) != 0 {
+			t.Errorf("%s keeps its place", target)
+		}
+	}
+}
+
+// Who reads a page slowly holds up nobody who wants one.
+func TestPagesAreLetGoBeforeTheyAreSent(t *testing.T) {
+	k := newKit(t)
+	for i := range 6 {
+		k.put("k", strings.Repeat("v", 1<<20-1)+fmt.Sprint(i))
+	}
+	for _, target := range []string{"/v1/history/k", "/v1/kv"} {
+		w := k.dial()
+		w.send("GET " + target + " HTTP/1.1\r\nHost: localhost\r\n\r\n")
+		if line, err := w.r.ReadString('\n'); err != nil || !strings.Contains(line, "200") {
+			t.Fatal(line, err)
+		}
+		if n := len(k.server.admission.pages); n != 0 {
+			t.Errorf("%s: %d places are taken", target, n)
+		}
+		_ = w.conn.Close()
+	}
+}
+
 // TestBrokenStreamsAreGivenBack breaks requests off in all the ways that leave a
 // handler early, and wants nothing of them counted afterwards.
 func TestBrokenStreamsAreGivenBack(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/cairnkv/cairn/api"
@@ -55,8 +56,24 @@ func (x *exchange) bulk() {
 		// The chunk in flight reports here; one slot, so that it never waits.
 		answers: make(chan bulkAnswer, 1),
 	}
-	b.run()
+	b.runUntilDrained()
 	b.leave()
+}
+
+// runUntilDrained runs the write, and lets it end early when the node is about to stop.
+func (b *bulkWrite) runUntilDrained() {
+	over := make(chan struct{})
+	var watch sync.WaitGroup
+	watch.Go(func() {
+		select {
+		case <-b.x.s.draining:
+			b.lines.stop()
+		case <-over:
+		}
+	})
+	b.run()
+	close(over)
+	watch.Wait()
 }
 
 // leave ends the connection of a write that has not read its body to the end, as the
@@ -131,21 +148,24 @@ func (b *bulkWrite) run() {
 			return
 		}
 		if len(chunk.ops) > 0 {
+			later := b.x.fault // of a line behind the transaction
+			b.x.fault = fault{}
 			if !b.await() {
 				b.finish(0)
 				return
 			}
+			b.x.fault = later
 			inFlight = chunk
 			b.propose(chunk)
 		}
 		if failed || len(chunk.ops) == 0 {
 			// Nothing more will be proposed. A fault of a line is told after
 			// what stands before it is applied.
-			fault := b.x.fault
+			last := b.x.fault
 			if inFlight != nil && !b.settle(inFlight) {
 				return
 			}
-			b.x.fault = fault
+			b.x.fault = last
 			b.finish(0)
 			return
 		}
@@ -221,9 +241,13 @@ func (b *bulkWrite) parse(line []byte) (op lineOp, ok bool) {
 
 // await returns when the node's disk has caught up with the writes: a bulk load is
 // as fast as that, and does not make all other writes wait for it. It returns false
-// after a long time, or when the client is gone.
+// after a long time, when the client is gone, or when this node is about to stop.
 func (b *bulkWrite) await() bool {
 	x := b.x
+	if b.lines.stopped() {
+		b.stop()
+		return false
+	}
 	if !x.s.cfg.Store.Behind() {
 		return true
 	}
@@ -238,6 +262,9 @@ func (b *bulkWrite) await() bool {
 		case <-over.C:
 			x.fail(api.CodeBusy, "%sthe disk of this node has been behind for %s; send them again later, and more slowly", linesFrom(b.applied+1), x.s.bulkPatience)
 			return false
+		case <-x.s.draining:
+			b.stop()
+			return false
 		case <-x.r.Context().Done():
 			x.fail(api.CodeUnavailable, "the request has ended")
 			return false
@@ -245,6 +272,13 @@ func (b *bulkWrite) await() bool {
 	}
 	return true
 }
+
+// stop reports that this node is about to stop.
+func (b *bulkWrite) stop() {
+	b.x.fail(api.CodeShuttingDown, "%s%s", linesFrom(b.applied+1), aboutToStop)
+}
+
+const aboutToStop = "this member is about to stop; send them to another one"
 
 // tell says how far the write is, if that was not said recently.
 func (b *bulkWrite) tell() {
@@ -362,10 +396,37 @@ type lineReader struct {
 	reread bool
 	// kept is the memory of lines that were given out and are still needed.
 	kept int
+	// over says that the node is about to stop: no line is waited for any more. Under the
+	// lock, so that a deadline that is set later does not take back that of stop.
+	mu   sync.Mutex
+	over bool
 	// broken says that it ended otherwise than at the end of the body or at a line
 	// that is wrong, and why: sent again, the same body may go on.
 	broken bool
 	why    string
+}
+
+// stop ends the wait for lines.
+func (l *lineReader) stop() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.over = true
+	l.x.readDeadline(time.Nanosecond)
+}
+
+func (l *lineReader) stopped() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.over
+}
+
+// deadline bounds the reading of lines from now on; 0 lifts the bound.
+func (l *lineReader) deadline(d time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.over {
+		l.x.readDeadline(d)
+	}
 }
 
 // breakOff ends the lines before the next one, for the reason that was reported.
@@ -388,7 +449,7 @@ func (l *lineReader) next() ([]byte, bool) {
 	armed := false
 	defer func() {
 		if armed {
-			l.x.readDeadline(0) // what is done with the line takes its own time
+			l.deadline(0) // what is done with the line takes its own time
 		}
 	}()
 	for {
@@ -402,7 +463,11 @@ func (l *lineReader) next() ([]byte, bool) {
 		}
 		if l.err != nil {
 			if l.err != io.EOF {
-				l.x.failBody(l.err)
+				if l.stopped() {
+					l.x.fail(api.CodeShuttingDown, aboutToStop)
+				} else {
+					l.x.failBody(l.err)
+				}
 				l.breakOff()
 				return nil, false
 			}
@@ -413,7 +478,7 @@ func (l *lineReader) next() ([]byte, bool) {
 		}
 		if !armed {
 			armed = true
-			l.x.readDeadline(l.x.s.cfg.BodyTimeout)
+			l.deadline(l.x.s.cfg.BodyTimeout)
 		}
 		searched -= l.from
 		if !l.fill() {

@@ -3,6 +3,7 @@ package httpapi
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -66,6 +67,55 @@ func TestBulkWaitsForTheDisk(t *testing.T) {
 		t.Errorf("got %+v", r)
 	}
 	k.do("GET", "/v1/kv/never", nil).want(t, 404, api.CodeKeyNotFound)
+	// Also where a line behind them is wrong.
+	r = final(k.bulk([]byte("{\"put\":{\"key\":\"never\",\"value\":\"1\"}}\nno JSON\n")))
+	if r.Applied != 0 || *r.Done || r.Error == nil || r.Error.Code != api.CodeBusy || !strings.Contains(r.Error.Detail, "the lines from 1 on") {
+		t.Errorf("got %+v", r)
+	}
+}
+
+// A bulk write is told of the end of the node, whatever it waits for, and says what
+// was applied.
+func TestBulkOfANodeThatStops(t *testing.T) {
+	for name, transport := range transports(t) {
+		t.Run(name, func(t *testing.T) {
+			m := newMember(t)
+			k := newKitOn(t, m)
+			body, lines := io.Pipe()
+			defer lines.Close()
+			answer := make(chan api.BulkReport, 1)
+			go func() {
+				r, err := http.NewRequest("POST", "http://"+k.addr+"/v1/kv", body)
+				if err != nil {
+					t.Error(err)
+				}
+				r.Header.Set("Content-Type", api.TypeNDJSON)
+				resp, err := transport.RoundTrip(r)
+				if err != nil {
+					t.Error(err)
+					answer <- api.BulkReport{}
+					return
+				}
+				defer resp.Body.Close()
+				var last api.BulkReport
+				for d := json.NewDecoder(resp.Body); d.Decode(&last) == nil; {
+				}
+				answer <- last
+			}()
+			// The second line of the key is one of the next transaction.
+			for i := range 2 {
+				if _, err := fmt.Fprintf(lines, "{\"put\":{\"key\":\"a\",\"value\":\"%d\"}}\n", i); err != nil {
+					t.Fatal(err)
+				}
+			}
+			testkit.Eventually(t, "the first line is applied", func() bool { return k.do("GET", "/v1/kv/a", nil).StatusCode == 200 })
+			k.server.drain()
+			r := <-answer
+			if r.Applied != 1 || r.Done == nil || *r.Done || r.Error == nil || r.Error.Code != api.CodeShuttingDown || !strings.Contains(r.Error.Detail, "the lines from 2 on") {
+				t.Errorf("got %+v, %+v", r, r.Error)
+			}
+		})
+	}
 }
 
 // Lines are applied in their order, also those that write a key again, and the

@@ -30,8 +30,9 @@ func (x *exchange) conditions(key []byte) []kv.Compare {
 	if len(match)|len(noneMatch) == 0 && !x.q.present.has(pIfRevision) {
 		return nil
 	}
+	single := kv.SingleKey(key)
 	add := func(target kv.Target, op kv.Operator, n uint64) {
-		x.ifs = append(x.ifs, kv.Compare{Range: kv.SingleKey(key), Target: target, Operator: op, Number: n})
+		x.ifs = append(x.ifs, kv.Compare{Range: single, Target: target, Operator: op, Number: n})
 	}
 	if len(match) > 0 {
 		tags, ok := parseTags(match)
@@ -40,25 +41,25 @@ func (x *exchange) conditions(key []byte) []kv.Compare {
 			x.fail(api.CodeInvalidArgument, "If-Match: want * or an entity tag in quotes")
 		case tags.any:
 			add(kv.TargetVers, kv.Greater, 0)
-		case len(tags.revisions) > 1:
+		case len(tags.list) > 1:
 			x.fail(api.CodeInvalidArgument, "If-Match: want one entity tag; a write depends on one version")
-		case tags.weak:
+		case tags.list[0].weak:
 			// A weak tag never matches here; nor does one that isn't ours.
 			add(kv.TargetMod, kv.Equal, never)
 		default:
-			add(kv.TargetMod, kv.Equal, tags.revisions[0])
+			add(kv.TargetMod, kv.Equal, tags.list[0].revision)
 		}
 	}
 	if len(noneMatch) > 0 {
 		tags, ok := parseTags(noneMatch)
 		switch {
 		case !ok:
-			x.fail(api.CodeInvalidArgument, "If-None-Match: want * or entity tags in quotes")
+			x.fail(api.CodeInvalidArgument, "If-None-Match: want * or at most %d entity tags in quotes", maxConditionTags)
 		case tags.any:
 			add(kv.TargetVers, kv.Equal, 0)
 		default:
-			for _, revision := range tags.revisions {
-				add(kv.TargetMod, kv.NotEqual, revision)
+			for _, tag := range tags.list {
+				add(kv.TargetMod, kv.NotEqual, tag.revision)
 			}
 		}
 	}
@@ -108,15 +109,20 @@ func contradictory(ifs []kv.Compare) bool {
 	return !slices.ContainsFunc(states, holds)
 }
 
-// Tags are the entity tags of a condition. A tag that is not one of ours counts
-// as the revision never.
+// Tags are the entity tags of a condition, or any.
 type tags struct {
-	any, weak bool
-	revisions []uint64
+	any  bool
+	list []tag
 }
 
-// parseTags reads the values of If-Match or If-None-Match: a star, or a list of
-// entity tags.
+// A tag is an entity tag. One that is not one of ours counts as the revision never.
+type tag struct {
+	revision   uint64
+	weak, json bool
+}
+
+// parseTags reads the values of If-Match or If-None-Match: a star, or a list of at most
+// maxConditionTags entity tags.
 func parseTags(values []string) (t tags, ok bool) {
 	for _, value := range values {
 		for rest := strings.TrimSpace(value); rest != ""; {
@@ -130,17 +136,16 @@ func parseTags(values []string) (t tags, ok bool) {
 			} else {
 				weak := strings.HasPrefix(rest, "W/")
 				if weak {
-					t.weak = true
 					rest = rest[2:]
 				}
 				opaque, tail, closed := "", "", false
 				if strings.HasPrefix(rest, `"`) {
 					opaque, tail, closed = strings.Cut(rest[1:], `"`)
 				}
-				if !closed {
+				if !closed || len(t.list) == maxConditionTags {
 					return tags{}, false
 				}
-				t.revisions = append(t.revisions, tagRevision(opaque))
+				t.list = append(t.list, tag{tagRevision(opaque), weak, strings.HasSuffix(opaque, tagJSON)})
 				rest = strings.TrimLeft(tail, " \t")
 			}
 			if rest != "" && rest[0] != ',' {
@@ -148,15 +153,18 @@ func parseTags(values []string) (t tags, ok bool) {
 			}
 		}
 	}
-	if t.any == (len(t.revisions) > 0) {
+	if t.any == (len(t.list) > 0) {
 		return tags{}, false
 	}
 	return t, true
 }
 
+// tagJSON ends the tag of an entry as JSON, which differs from that of its value.
+const tagJSON = "-json"
+
 // tagRevision is the revision that a tag of ours names, in either form.
 func tagRevision(opaque string) uint64 {
-	n, ok := parseUint(strings.TrimSuffix(opaque, "-json"))
+	n, ok := parseUint(strings.TrimSuffix(opaque, tagJSON))
 	if !ok || n == 0 || n > kv.MaxRevision || opaque[0] == '0' {
 		return never
 	}
@@ -171,26 +179,31 @@ func (x *exchange) readConditions() (c readCondition) {
 	if match := x.r.Header["If-Match"]; len(match) > 0 {
 		t, ok := parseTags(match)
 		if !ok {
-			x.fail(api.CodeInvalidArgument, "If-Match: want * or entity tags in quotes")
+			x.fail(api.CodeInvalidArgument, "If-Match: want * or at most %d entity tags in quotes", maxConditionTags)
 		}
 		c.match = &t
 	}
 	if noneMatch := x.r.Header["If-None-Match"]; len(noneMatch) > 0 {
 		t, ok := parseTags(noneMatch)
 		if !ok {
-			x.fail(api.CodeInvalidArgument, "If-None-Match: want * or entity tags in quotes")
+			x.fail(api.CodeInvalidArgument, "If-None-Match: want * or at most %d entity tags in quotes", maxConditionTags)
 		}
 		c.noneMatch = &t
 	}
 	return c
 }
 
-// failed reports whether If-Match refuses the version.
+// failed reports whether If-Match refuses the version, in whichever form.
 func (c readCondition) failed(modRevision uint64) bool {
-	return c.match != nil && !c.match.any && (c.match.weak || !slices.Contains(c.match.revisions, modRevision))
+	return c.match != nil && !c.match.any && !slices.ContainsFunc(c.match.list, func(t tag) bool {
+		return t.revision == modRevision && !t.weak
+	})
 }
 
-// unchanged reports whether the client has the version already.
-func (c readCondition) unchanged(modRevision uint64) bool {
-	return c.noneMatch != nil && (c.noneMatch.any || slices.Contains(c.noneMatch.revisions, modRevision))
+// unchanged reports whether the client has the version already, in the form that it
+// would get: a cache that has only the other one could not use the answer.
+func (c readCondition) unchanged(modRevision uint64, json bool) bool {
+	return c.noneMatch != nil && (c.noneMatch.any || slices.ContainsFunc(c.noneMatch.list, func(t tag) bool {
+		return t.revision == modRevision && t.json == json
+	}))
 }

@@ -179,12 +179,12 @@ func FuzzTags(f *testing.F) {
 		if !ok {
 			return
 		}
-		if got.any == (len(got.revisions) > 0) || strings.Count(header, `"`)/2 != len(got.revisions) && !got.any {
+		if got.any == (len(got.list) > 0) || strings.Count(header, `"`)/2 != len(got.list) && !got.any || len(got.list) > maxConditionTags {
 			t.Errorf("%q: %+v", header, got)
 		}
-		for _, r := range got.revisions {
-			if r == 0 || r > kv.MaxRevision && r != never {
-				t.Errorf("%q: revision %d", header, r)
+		for _, tag := range got.list {
+			if r := tag.revision; r == 0 || r > kv.MaxRevision && r != never {
+				t.Errorf("%q: revision %d", header, tag.revision)
 			}
 		}
 	})

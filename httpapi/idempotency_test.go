@@ -2,11 +2,13 @@ package httpapi
 
 import (
 	"bytes"
+	"fmt"
 	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/cairnkv/cairn/api"
+	"github.com/cairnkv/cairn/kv"
 )
 
 // An answer that is too large to be remembered is given again without its
@@ -41,4 +43,29 @@ func TestRememberedAnswersWithoutEntries(t *testing.T) {
 			t.Errorf("%s %s: again %.300s, want %s", c.method, c.target, got, c.elided)
 		}
 	}
+}
+
+// What is to be kept is kept, whoever has compacted more meanwhile.
+func TestCompactBehindAnother(t *testing.T) {
+	k := newKit(t)
+	for i := range 20 {
+		k.put("a", fmt.Sprint(i))
+	}
+	if r := k.member.apply(t, &kv.Command{Kind: kv.KindCompact, Compact: 10}); r.Code != kv.OK {
+		t.Fatal(r.Code)
+	}
+	k.member.proposing = func(c *kv.Command) error {
+		if c.Kind == kv.KindCompact {
+			c.Compact = 5 // as if it had been decided before the other came
+		}
+		return nil
+	}
+	for _, headers := range [][]string{nil, {"Idempotency-Key: k"}, {"Idempotency-Key: k"}} {
+		a := k.do("POST", "/v1/compact", []byte(`{"keep_revisions":5}`), append(headers, "Content-Type: application/json")...)
+		a.want(t, 200, "")
+		if want := `{"revision":21,"compact_revision":10}`; strings.TrimSpace(string(a.body)) != want {
+			t.Errorf("got %s", a.body)
+		}
+	}
+	k.do("POST", "/v1/compact", []byte(`{"revision":5}`), "Content-Type: application/json").want(t, 410, api.CodeCompacted)
 }

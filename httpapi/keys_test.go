@@ -69,6 +69,10 @@ func TestPathsWithoutKey(t *testing.T) {
 	k.do("DELETE", "/v1/kv/?prefix=a", nil).want(t, 400, api.CodeKeyEmpty)
 	k.do("PUT", "/v1/kv", []byte("x")).want(t, 405, api.CodeMethodNotAllowed)
 	k.do("GET", "/v1%2Fkv/a", nil).want(t, 404, api.CodeNotFound)
+	k.do("FOO", "/nothing", nil).want(t, 404, api.CodeNotFound)
+	if a := k.do("FOO", "/v1/kv", nil); a.StatusCode != 405 || a.Header.Get("Allow") != "GET, DELETE, POST" {
+		t.Errorf("got %d, Allow: %s", a.StatusCode, a.Header.Get("Allow"))
+	}
 	k.do("GET", "/v1/kv%2Fa", nil).want(t, 404, api.CodeNotFound)
 	k.do("GET", "/%761/kv/a", nil).want(t, 404, api.CodeNotFound)
 }

@@ -72,9 +72,17 @@ const (
 	// Requests under way are bounded by the number of connections, so that HTTP/2
 	// gets no more of a node than HTTP/1.1.
 	streamsPercent = 80
+	// maxConditionTags bounds the entity tags of a condition: each is a compare where the write is
+	// applied, and carries the key.
+	maxConditionTags = 16
 	// maxPagesRead bounds the pages of lists that are being read at a time, each of
 	// which takes up to maxPageBytes twice. More would not be faster.
 	maxPagesRead = 32
+	// maxSortsRead bounds those of them that are sorted by something else than the key,
+	// each of which holds up to 64 MiB of entries until it knows the first ones, and
+	// maxHashes the hashes of everything.
+	maxSortsRead = 2
+	maxHashes    = 2
 	// maxPagesWaiting bounds the lists that wait, for up to pageWait, for others to be
 	// read.
 	maxPagesWaiting = 256

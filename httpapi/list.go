@@ -49,17 +49,24 @@ func (x *exchange) list() {
 		x.streamList(v, &l)
 		return
 	}
-	defer v.Close()
+	revision := v.Revision()
 	ctx, cancel := context.WithTimeout(x.r.Context(), x.s.cfg.ReadTimeout)
 	defer cancel()
 	if x.readPage(ctx, v, &l) {
-		x.sendJSON(200, v.Revision())
+		x.sendJSON(200, revision)
 	}
 }
 
-// readPage reads one page into x.out. It returns false when it has answered why
-// not.
+// readPage reads one page into x.out, and closes the view. It returns false when it
+// has answered why not.
 func (x *exchange) readPage(ctx context.Context, v View, l *listing) bool {
+	defer v.Close()
+	if l.query.Sort != kv.SortByKey {
+		if !x.enter(x.s.admission.sorts) {
+			return false
+		}
+		defer leave(x.s.admission.sorts)
+	}
 	if !x.enterPage() {
 		return false
 	}
@@ -211,6 +218,9 @@ func (l *listing) page(ctx context.Context, v View) (p listPage, err error) {
 		return p, err
 	}
 	left, bytesLeft := l.query.Limit, maxPageBytes
+	if l.stream {
+		bytesLeft = streamBytes
+	}
 	for parts := l.parts; len(parts) > 0 && !p.more; {
 		q := l.query
 		q.Range, q.Limit, q.MaxBytes = parts[0], left, bytesLeft
@@ -461,7 +471,8 @@ func (l *listing) scan(views *listViews, entry func(*kv.Entry) error, prefix fun
 	return nil
 }
 
-// scanFolded streams a list with common prefixes, page after page.
+// scanFolded streams a list with common prefixes, page after page. Pages are small: one
+// is held, with its view, until a client that reads slowly has taken it.
 func (l *listing) scanFolded(views *listViews, entry func(*kv.Entry) error, prefix func([]byte) error) error {
 	const pageEntries = 1000
 	pages, ctx := *l, views.x.r.Context()

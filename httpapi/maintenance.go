@@ -73,8 +73,14 @@ func (x *exchange) postCompact() {
 		revision = compacted
 	}
 	x.command.Kind, x.command.Compact = kv.KindCompact, revision
-	if r := x.propose(body); r != nil {
+	r := x.resultOf(body)
+	switch {
+	case r == nil:
+	case r.Code == kv.OK, r.Code == kv.Compacted && given != "revision":
+		// Where another compaction came first and went further, it is done.
 		x.sendCompacted(r.Revision, r.CompactRevision)
+	default:
+		x.refuseResult(r)
 	}
 }
 
@@ -93,10 +99,10 @@ func (x *exchange) hash() {
 		return
 	}
 	defer v.Close()
-	if !x.enterPage() { // it reads everything
+	if !x.enter(x.s.admission.hashes) { // it reads everything
 		return
 	}
-	defer x.leavePage()
+	defer leave(x.s.admission.hashes)
 	revision := mode.revision
 	if revision == 0 {
 		revision = v.Revision()

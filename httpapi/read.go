@@ -164,7 +164,7 @@ func (x *exchange) getKey(key []byte) {
 	x.setNumber(api.HeaderCreateRevision, e.CreateRevision)
 	x.setNumber(api.HeaderVersion, e.Version)
 	x.setLease(e.Lease)
-	if condition.unchanged(e.ModRevision) {
+	if condition.unchanged(e.ModRevision, wanted == wantsSecond) {
 		x.writeHeader(304, revision)
 		return
 	}

@@ -203,7 +203,7 @@ func (s *Server) tree() *chi.Mux {
 		}
 	}
 	mux.NotFound(func(w http.ResponseWriter, r *http.Request) {
-		w.(*exchange).refuse(api.CodeNotFound, "nothing is at %.100q; GET / says what is where", r.URL.Path)
+		w.(*exchange).refuseRoute()
 	})
 	mux.MethodNotAllowed(func(w http.ResponseWriter, r *http.Request) {
 		w.(*exchange).refuseMethod()
@@ -244,6 +244,11 @@ func (x *exchange) dispatch() {
 	x.s.mux.ServeHTTP(x, x.r)
 }
 
+// refuseRoute answers 404.
+func (x *exchange) refuseRoute() {
+	x.refuse(api.CodeNotFound, "nothing is at %.100q; GET / says what is where", x.r.URL.Path)
+}
+
 // refuseMethod answers 405 with the methods that the path has.
 func (x *exchange) refuseMethod() {
 	path := x.r.URL.RawPath
@@ -255,6 +260,10 @@ func (x *exchange) refuseMethod() {
 		if rt := &x.s.routes[i]; matches(rt.pattern, path) {
 			allow = append(allow, rt.method)
 		}
+	}
+	if len(allow) == 0 {
+		x.refuseRoute()
+		return
 	}
 	x.fault = newFault(api.CodeMethodNotAllowed, x.r.Method+" is not one of "+strings.Join(allow, ", "))
 	x.fault.allow = strings.Join(allow, ", ")

@@ -48,6 +48,9 @@ func (x *exchange) readPut(op *kv.Op) []byte {
 	op.OwnTTLMillis = x.durationParam(pTTL, kv.MinLeaseTTLMillis, kv.MaxLeaseTTLMillis)
 	x.leaseOptions(op, x.q.present.has(pLease), x.q.present.has(pTTL))
 	x.checkWritable(op.Key)
+	if len(x.r.Header["Content-Range"]) > 0 {
+		x.fail(api.CodeInvalidArgument, "Content-Range: a value is put as a whole, not in parts; send all of it without that header")
+	}
 
 	if given := x.r.Header["Content-Type"]; len(given) > 0 && !op.IgnoreValue && !isForm(given[0]) {
 		op.ContentType = given[0]
@@ -178,6 +181,16 @@ func (x *exchange) proposeTxn(body []byte) *kv.Result {
 // propose proposes x.command and marks a remembered answer. It returns nil when
 // it has answered why there is no result, or why it was refused.
 func (x *exchange) propose(body []byte) *kv.Result {
+	r := x.resultOf(body)
+	if r != nil && r.Code != kv.OK {
+		x.refuseResult(r)
+		return nil
+	}
+	return r
+}
+
+// resultOf is propose for a caller that looks at a refusal itself.
+func (x *exchange) resultOf(body []byte) *kv.Result {
 	x.command.Time = x.began.UnixMilli()
 	if x.command.IdempotencyKey = x.idempotency; x.idempotency != "" {
 		x.command.Fingerprint = x.fingerprint(body)
@@ -192,10 +205,6 @@ func (x *exchange) propose(body []byte) *kv.Result {
 		if r.Elided {
 			x.w.Header()[api.HeaderElided] = valueTrue
 		}
-	}
-	if r.Code != kv.OK {
-		x.refuseResult(r)
-		return nil
 	}
 	return r
 }
