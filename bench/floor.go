@@ -25,15 +25,48 @@ import (
 const commandFloorServer = "floor-server"
 
 func floorServer(args []string) error {
-	if len(args) != 1 {
-		return errors.New("usage: " + commandFloorServer + " address")
+	switch len(args) {
+	case 1:
+		return http.ListenAndServe(args[0], &floorHandler{&mapStore{values: map[string][]byte{}}})
+	case 2:
+		stack, err := openStack(args[1])
+		if err != nil {
+			return err
+		}
+		return http.ListenAndServe(args[0], &floorHandler{stack})
 	}
-	return http.ListenAndServe(args[0], &floorHandler{values: map[string][]byte{}})
+	return errors.New("usage: " + commandFloorServer + " address [directory]")
 }
 
-type floorHandler struct {
+// A valueStore keeps the values of the bare server.
+type valueStore interface {
+	put(key string, value []byte) error
+	// get hands the value of a key to use, and says whether there is one.
+	get(key string, use func(value []byte)) (bool, error)
+}
+
+type floorHandler struct{ store valueStore }
+
+type mapStore struct {
 	mu     sync.RWMutex // guards the map, not what is in it
 	values map[string][]byte
+}
+
+func (s *mapStore) put(key string, value []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.values[key] = value
+	return nil
+}
+
+func (s *mapStore) get(key string, use func([]byte)) (bool, error) {
+	s.mu.RLock()
+	value, ok := s.values[key]
+	s.mu.RUnlock()
+	if ok {
+		use(value)
+	}
+	return ok, nil
 }
 
 func (h *floorHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -52,27 +85,28 @@ func (h *floorHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
 		}
-		h.mu.Lock()
-		h.values[key] = value
-		h.mu.Unlock()
+		if err := h.store.put(key, value); err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
 		header.Set("Content-Type", "application/json")
 		header.Set("Etag", `"1234567"`)
 		_, _ = io.WriteString(w, `{"revision":1234567,"created":false}`+"\n")
 	default:
-		h.mu.RLock()
-		value, ok := h.values[key]
-		h.mu.RUnlock()
-		if !ok {
+		found, err := h.store.get(key, func(value []byte) {
+			header.Set("Content-Type", "application/octet-stream")
+			header.Set("Content-Security-Policy", "default-src 'none'; sandbox")
+			header.Set("Etag", `"1234567"`)
+			header.Set("Cairn-Mod-Revision", "1234567")
+			header.Set("Cairn-Create-Revision", "1234567")
+			header.Set("Cairn-Version", "1")
+			_, _ = w.Write(value)
+		})
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+		} else if !found {
 			http.NotFound(w, r)
-			return
 		}
-		header.Set("Content-Type", "application/octet-stream")
-		header.Set("Content-Security-Policy", "default-src 'none'; sandbox")
-		header.Set("Etag", `"1234567"`)
-		header.Set("Cairn-Mod-Revision", "1234567")
-		header.Set("Cairn-Create-Revision", "1234567")
-		header.Set("Cairn-Version", "1")
-		_, _ = w.Write(value)
 	}
 }
 

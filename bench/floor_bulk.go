@@ -48,20 +48,18 @@ var floorBulkColumns = []column{
 	{name: "CPU µs/key", format: three, ratio: true},
 }
 
-// floorBulk measures the parts, and beside them, in the same rounds, Cairn's bulk
-// write if that is among the targets.
+// floorBulk measures the parts, and beside them, in the same rounds, the bulk writes of
+// the targets.
 func (b *bench) floorBulk(ctx context.Context) *result {
 	r := &result{
-		profile: profileFloor + " bulk",
-		about:   fmt.Sprintf("new keys: the log and the store that Cairn has, alone, with entries of %d keys, and Cairn as in bulk", floorBulkKeys),
+		profile: profileFloorBulk,
+		about:   fmt.Sprintf("new keys: the log and the store that Cairn has, alone, with entries of %d keys, and the targets as in bulk", floorBulkKeys),
 		columns: floorBulkColumns,
 	}
 	var each []func() (sample, error)
 	for _, t := range b.targets {
-		if t.name == nameCairn {
-			r.rows = append(r.rows, row{name: t.name})
-			each = append(each, func() (sample, error) { return b.cairnBulk(ctx, t) })
-		}
+		r.rows = append(r.rows, row{name: t.name})
+		each = append(each, func() (sample, error) { return b.targetBulk(ctx, t) })
 	}
 	for _, parts := range floorParts {
 		r.rows = append(r.rows, row{name: parts.name})
@@ -83,9 +81,9 @@ func (b *bench) floorBulk(ctx context.Context) *result {
 	return r
 }
 
-// cairnBulk is the usual profile. Its requests have other sizes than the entries of
+// targetBulk is the usual profile. Its requests have other sizes than the entries of
 // the parts, so that only the keys compare; its processor time is the server's.
-func (b *bench) cairnBulk(ctx context.Context, t target) (sample, error) {
+func (b *bench) targetBulk(ctx context.Context, t target) (sample, error) {
 	s, err := measure(ctx, b.set, b.data, t, usualProfile("bulk"))
 	if err != nil {
 		return s, err

@@ -139,7 +139,7 @@ func TestOptions(t *testing.T) {
 	if !slices.Equal(opt.targets, []string{nameCairn}) || opt.set.Rounds != verdictRounds {
 		t.Errorf("commits are compared over %d rounds, beside %q", opt.set.Rounds, opt.targets)
 	}
-	for _, bad := range []string{"nonsense", "-targets=redis", "-rounds=0", "-duration=1ns", "-keys=1", "-footprint-keys=0",
+	for _, bad := range []string{"nonsense", "-targets=redis", "-targets=stack list", "-targets=floor watch", "-rounds=0", "-duration=1ns", "-keys=1", "-footprint-keys=0",
 		"-cairn-lines=0", "-etcd-txns=1000000", "calibrate bulk", "-latency-percents=", "-latency-percents=10,x", "-latency-percents=0",
 		"-latency-clients=0", "-latency-patience=0s", "-scale-keys=10,0", "-scale-connections=-1", "-disk-keys=0", "-disk-overwrites=0", "-disk-idle=0s"} {
 		if _, err := parseOptions(strings.Fields(bad)); err == nil {

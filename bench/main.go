@@ -120,6 +120,10 @@ func newBench(ctx context.Context, opt options) (*bench, error) {
 			b.targets = append(b.targets, gatewayTarget(self, b.data, opt.set.Tuning))
 		case nameGRPC:
 			b.targets = append(b.targets, grpcTarget(self, b.data, opt.set.Tuning))
+		case nameFloor:
+			b.targets = append(b.targets, floorTarget(self, b.data))
+		case nameStack:
+			b.targets = append(b.targets, stackTarget(self, b.data))
 		}
 	}
 	if opt.before != "" {

@@ -48,8 +48,12 @@ func shortSettings() settings {
 	return s
 }
 
-// targetNames are what can be measured, but for the floor and other commits.
-var targetNames = []string{nameCairn, nameGateway, nameGRPC}
+// targetNames are what is measured when nothing is said, bareNames what can be besides
+// with puts and linearizable gets, which is all that it has.
+var (
+	targetNames = []string{nameCairn, nameGateway, nameGRPC}
+	bareNames   = []string{nameFloor, nameStack}
+)
 
 // usualProfiles are those that run when none is named.
 func usualProfiles() (names []string) {
@@ -79,7 +83,7 @@ func knownProfiles() []string {
 	for _, f := range families() {
 		names = append(append(names, f.members...), f.name)
 	}
-	return append(names, profileJoin, profileLatency, profileScaleKeys, profileScaleConnections, profileDisk, profileFloor, modeCalibrate, modeGuard)
+	return append(names, profileJoin, profileLatency, profileScaleKeys, profileScaleConnections, profileDisk, profileFloor, profileFloorBulk, modeCalibrate, modeGuard)
 }
 
 // expand puts the members of families in the place of their names.
@@ -212,8 +216,14 @@ func (opt *options) check() error {
 		return errors.New("-before compares Cairn with itself: it needs the target " + nameCairn)
 	}
 	for _, name := range opt.targets {
-		if !slices.Contains(targetNames, name) {
-			return fmt.Errorf("there is no target %q; known are %s", name, strings.Join(targetNames, ", "))
+		bare := slices.Contains(bareNames, name)
+		if !bare && !slices.Contains(targetNames, name) {
+			return fmt.Errorf("there is no target %q; known are %s", name, strings.Join(append(targetNames, bareNames...), ", "))
+		}
+		for _, asked := range opt.profiles {
+			if bare && !slices.ContainsFunc(profiles, func(p profile) bool { return p.name == asked && p.bare() }) {
+				return fmt.Errorf("the target %s has no %s: it has puts and linearizable gets of one node", name, asked)
+			}
 		}
 	}
 	s, t, w, l := opt.set, opt.set.Tuning, opt.set.Watch, opt.set.Lease

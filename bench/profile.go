@@ -34,10 +34,15 @@ var profiles = []profile{
 	{name: "bulk", about: "new keys, in the largest requests that each takes and with the best concurrency for each", batched: true, step: bulkStep},
 }
 
+// bare reports whether the bare servers can do it: they have neither lists nor another
+// kind of read, nor batches.
+func (p *profile) bare() bool { return p.name != "list" && p.name != "stale-256" && !p.batched }
+
 // Profiles that are not a load of this kind have files of their own.
 const (
 	profileFootprint = "footprint"
 	profileFloor     = "floor"
+	profileFloorBulk = "floor-bulk"
 	modeCalibrate    = "calibrate"
 )
 

@@ -37,7 +37,9 @@ type row struct {
 type pair struct{ of, to string }
 
 // pairs are the ratios that are shown when both targets were measured.
-var pairs = []pair{{nameCairn, nameGateway}, {nameCairn, nameGRPC}, {nameCairn, nameBefore}, {nameCairn, nameParts}}
+var pairs = []pair{{nameCairn, nameGateway}, {nameCairn, nameGRPC}, {nameCairn, nameBefore}, {nameCairn, nameParts},
+	{nameCairn, nameFloor}, {nameCairn, nameStack}, {nameStack, nameGateway}, {nameStack, nameGRPC},
+	{nameParts, nameGateway}, {nameParts, nameGRPC}}
 
 func (r *result) row(name string) *row {
 	i := slices.IndexFunc(r.rows, func(row row) bool { return row.name == name })

@@ -50,6 +50,8 @@ func (b *bench) profile(ctx context.Context, name string) []*result {
 		return []*result{b.footprint(ctx)}
 	case profileFloor:
 		return b.floor(ctx)
+	case profileFloorBulk:
+		return []*result{b.floorBulk(ctx)}
 	}
 	for _, p := range profiles {
 		if p.name == name {
@@ -146,8 +148,8 @@ func (b *bench) take(r *result, to *row, round int, one func() (sample, error)) 
 func (b *bench) floor(ctx context.Context) []*result {
 	var results []*result
 	for _, p := range profiles {
-		if p.name == "list" || p.name == "stale-256" || p.batched {
-			continue // the bare server has neither lists nor another kind of read
+		if !p.bare() {
+			continue
 		}
 		p.name = "floor " + p.name
 		results = append(results, b.load(ctx, p, []target{floorTarget(b.self, b.data)}))

@@ -99,7 +99,20 @@ func TestCairnSession(t *testing.T) {
 }
 
 func TestFloorSession(t *testing.T) {
-	server := httptest.NewServer(&floorHandler{values: map[string][]byte{}})
+	stack, err := openStack(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, store := range map[string]valueStore{nameFloor: &mapStore{values: map[string][]byte{}}, nameStack: stack} {
+		t.Run(name, func(t *testing.T) { testFloorSession(t, store) })
+	}
+	if err := stack.close(); err != nil {
+		t.Error(err)
+	}
+}
+
+func testFloorSession(t *testing.T, store valueStore) {
+	server := httptest.NewServer(&floorHandler{store})
 	defer server.Close()
 	data := newDataset()
 	c, err := dialFloor(data)(t.Context(), server.Listener.Addr().String(), 2)

@@ -72,6 +72,7 @@ const (
 	nameGateway = "etcd-json"
 	nameGRPC    = "etcd-grpc"
 	nameFloor   = "floor"
+	nameStack   = "stack"
 )
 
 // tuning is what differs between the targets because each is given what is best
@@ -166,6 +167,16 @@ func floorTarget(self string, data *dataset) target {
 		dial:    dialFloor(data),
 		loaders: 1,
 	}
+}
+
+// stackTarget is the same, over the log and the store that Cairn has.
+func stackTarget(self string, data *dataset) target {
+	t := floorTarget(self, data)
+	t.name = nameStack
+	t.command = func(dir, addr, _ string) *exec.Cmd {
+		return exec.Command(self, commandFloorServer, addr, filepath.Join(dir, "data"))
+	}
+	return t
 }
 
 func keyName(i int) string {
