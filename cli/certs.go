@@ -66,7 +66,7 @@ func (a *app) certs() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(a.stdout, "%s: --peer-ca %s --peer-cert %s --peer-key %s\n", name, signer.File(), cert, key)
+			_, err = fmt.Fprintf(a.stdout, "%s: --peer-ca %s --peer-cert %s --peer-key %s\n", name, signer.File(), cert, key)
 		}
 		return nil
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -89,7 +90,7 @@ func (a *app) root() *cobra.Command {
 		Version:           a.build.Version,
 		SilenceErrors:     true,
 		SilenceUsage:      true,
-		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return fromEnvironment(cmd) },
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return a.settings(cmd) },
 		Args:              cobra.ArbitraryArgs,
 		RunE:              unknownCommand,
 	}
@@ -122,6 +123,17 @@ func (a *app) root() *cobra.Command {
 	add(groupTogether, a.lock(), a.elect(), a.service())
 	add(groupCluster, a.status(), a.alarm(), a.member(), a.hash(), a.compact(), a.snapshot(), a.bench(), a.version())
 	return root
+}
+
+// settings completes the flags of a command.
+func (a *app) settings(cmd *cobra.Command) error {
+	if err := fromEnvironment(cmd); err != nil {
+		return err
+	}
+	if len(a.endpoints) == 0 || slices.Contains(a.endpoints, "") {
+		return usagef("--endpoint is empty; leave it out to ask %s", client.DefaultEndpoint)
+	}
+	return nil
 }
 
 // unknownCommand is what cairn does by itself: it prints its help.

@@ -117,14 +117,23 @@ func (a *app) runGuarded(f *holdFlags, g guard) func(*cobra.Command, []string) e
 // lost: by SIGTERM, and by SIGKILL if it goes on for longer than grace.
 func (a *app) guarded(ctx context.Context, take func(ctx context.Context, before func(int)) (*held, error), waits func(context.Context) string, command []string, grace time.Duration) error {
 	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	if !signal.Ignored(syscall.SIGHUP) { // as under nohup
+		signal.Notify(signals, syscall.SIGHUP)
+	}
 	defer signal.Stop(signals)
-	h, err := a.await(ctx, take, waits, signals)
+	// That nobody reads what is said must not end this process before the command.
+	pipes := make(chan os.Signal, 1)
+	signal.Notify(pipes, syscall.SIGPIPE)
+	defer signal.Stop(pipes)
+	tell := newTeller(a.stderr)
+	defer tell.end()
+	h, err := a.await(ctx, take, waits, signals, tell)
 	if err != nil {
 		return err
 	}
-	err = a.runUnder(h, command, signals, grace)
-	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+	err = a.runUnder(h, command, signals, grace, tell)
+	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownLimit)
 	defer cancel()
 	released := h.release(limited)
 	var lost *lostError
@@ -135,7 +144,7 @@ func (a *app) guarded(ctx context.Context, take func(ctx context.Context, before
 		// It ended before the command did, and nobody has noticed.
 		return lostUnder(h.what, released)
 	case released != nil:
-		fmt.Fprintf(a.stderr, "cairn: %s was not %s, it ends by itself: %s\n", h.what, h.releaseWord, explain(released, ""))
+		tell.say("%s was not %s, it ends by itself: %s", h.what, h.releaseWord, explain(released, ""))
 	}
 	return err
 }
@@ -145,7 +154,7 @@ const tellAfter = 2 * time.Second
 
 // await takes something, unless a signal comes first. If it takes a while, it says
 // for what it waits, and then each change of its place.
-func (a *app) await(ctx context.Context, take func(ctx context.Context, before func(int)) (*held, error), waits func(context.Context) string, signals <-chan os.Signal) (*held, error) {
+func (a *app) await(ctx context.Context, take func(ctx context.Context, before func(int)) (*held, error), waits func(context.Context) string, signals <-chan os.Signal, tell *teller) (*held, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	type taken struct {
@@ -176,10 +185,10 @@ func (a *app) await(ctx context.Context, take func(ctx context.Context, before f
 			go func() { lines <- waits(ctx) }() // ends with ctx, and has room for its line
 		case line := <-lines:
 			telling = true
-			fmt.Fprintln(a.stderr, "cairn:", line)
+			tell.say("%s", line)
 		case before := <-places:
 			if telling {
-				fmt.Fprintln(a.stderr, "cairn:", placeText(before))
+				tell.say("%s", placeText(before))
 			}
 		case s := <-signals:
 			cancel()
@@ -206,13 +215,16 @@ func placeText(before int) string {
 	return fmt.Sprintf("still waiting; %d before this", before)
 }
 
-// runUnder runs the command until it ends.
-func (a *app) runUnder(h *held, command []string, signals <-chan os.Signal, grace time.Duration) error {
+// runUnder runs the command until it ends. Where it was told to end, by a signal or
+// since what it runs under is lost, all that it has started has the same time to end.
+//
+// On a terminal that is the command alone: it has to stay in our group, which is the one
+// that may read from there, and so signals from the keyboard are all that reaches what it
+// has started.
+func (a *app) runUnder(h *held, command []string, signals <-chan os.Signal, grace time.Duration, tell *teller) error {
 	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = a.stdin, a.stdout, a.stderr
-	cmd.Env = h.environment(os.Environ())
-	// What the command has started is to be ended with it. On a terminal it stays in
-	// our group, which is the one that may read from it.
+	cmd.Env = append(h.environment(os.Environ()), variable("endpoint")+"="+strings.Join(a.endpoints, ","))
 	group := !isTerminal(a.stdin)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: group}
 	if err := cmd.Start(); err != nil {
@@ -234,30 +246,43 @@ func (a *app) runUnder(h *held, command []string, signals <-chan os.Signal, grac
 	lost := h.lost
 	var why error
 	var kill <-chan time.Time
+	var until time.Time // what was told to end may go on; zero, nobody was
 	for {
 		select {
 		case s := <-signals:
 			if group || s != os.Interrupt { // the terminal has told the command already
 				send(s)
 			}
+			until = time.Now().Add(grace)
 		case <-lost:
 			lost, why = nil, h.err()
-			fmt.Fprintf(a.stderr, "cairn: %s was lost; ending the command\n", h.what)
 			send(syscall.SIGTERM)
+			tell.say("%s was lost; ending the command", h.what)
+			until = time.Now().Add(grace)
 			timer := time.NewTimer(grace)
 			defer timer.Stop()
 			kill = timer.C
 		case <-kill:
 			send(syscall.SIGKILL)
 		case err := <-ended:
+			if group && !until.IsZero() {
+				awaitGroup(cmd.Process.Pid, until)
+				send(syscall.SIGKILL) // what is left
+			}
 			if why != nil {
-				if group {
-					send(syscall.SIGKILL) // what it left behind
-				}
 				return lostUnder(h.what, why)
 			}
 			return exited(cmd, err)
 		}
+	}
+}
+
+// awaitGroup waits until a group of processes is gone, or the time is over.
+func awaitGroup(id int, until time.Time) {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for time.Now().Before(until) && !errors.Is(syscall.Kill(-id, 0), syscall.ESRCH) {
+		<-tick.C
 	}
 }
 

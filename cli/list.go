@@ -22,7 +22,8 @@ const listExample = `  cairn list
   cairn list --keys-only -o raw sessions/ | wc -l
   cairn list --start a --end b --limit 10
   cairn list --count config/
-  cairn list -o json | jq -c '{put: {key, value}}' > backup.ndjson`
+  cairn list -o json | jq -c '{put: with_entries(select(.key |
+    IN("key", "key_base64", "value", "value_base64", "content_type")))}' | cairn bulk --endpoint http://other:7480`
 
 type listFlags struct {
 	bounds          rangeFlags

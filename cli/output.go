@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bufio"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -47,13 +48,14 @@ func (a *app) print(v any, table, raw func(w io.Writer)) error {
 	case outputJSON:
 		return writeJSON(a.stdout, v)
 	case outputRaw:
-		raw(a.stdout)
+		w := bufio.NewWriter(a.stdout)
+		raw(w)
+		return w.Flush() // has the first error of them all
 	default:
 		w := newTable(a.stdout)
 		table(w)
 		return w.Flush()
 	}
-	return nil
 }
 
 func newTable(w io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(w, 0, 8, 2, ' ', 0) }

@@ -151,7 +151,9 @@ With --output json it is an instance a line, with raw the bare names.`,
 					return err
 				}
 			case outputRaw:
-				row(a.stdout, i.Instance)
+				if _, err := fmt.Fprintln(a.stdout, i.Instance); err != nil {
+					return err
+				}
 			default:
 				if first {
 					row(table, "INSTANCE", "ADDRESS", "PORT", "TAGS", "SINCE")

@@ -55,8 +55,12 @@ func variables(root *cobra.Command) map[string]string {
 // fromEnvironment sets the flags of a command that were not given and that the
 // environment has. A variable that no command knows is a mistake, which would
 // otherwise go unnoticed. An empty one is as good as none.
+//
+// What is said of a node is for commands about one, which have its directory or make
+// some: a new member does not get the name of the one beside which it is added.
 func fromEnvironment(cmd *cobra.Command) error {
 	known := variables(cmd.Root())
+	ofNode := cmd.GroupID == groupNodes || cmd.Flags().Lookup("data-dir") != nil
 	for _, pair := range os.Environ() {
 		name, value, _ := strings.Cut(pair, "=")
 		if !strings.HasPrefix(name, environmentPrefix) || value == "" {
@@ -68,6 +72,9 @@ func fromEnvironment(cmd *cobra.Command) error {
 			continue
 		case !ok:
 			return usagef("there is no setting %s in the environment%s", name, didYouMean(name, known))
+		}
+		if !ofNode && cmd.Root().PersistentFlags().Lookup(flag) == nil {
+			continue
 		}
 		if err := set(cmd.Flags(), flag, []string{value}); err != nil {
 			return usagef("%s: %w", name, err)

@@ -122,7 +122,9 @@ func (a *app) printStatus(nodes []nodeStatus) error {
 		return nil
 	case outputRaw:
 		for i := range nodes {
-			fmt.Fprintln(a.stdout, readiness(&nodes[i]))
+			if _, err := fmt.Fprintln(a.stdout, readiness(&nodes[i])); err != nil {
+				return err
+			}
 		}
 		return nil
 	}

@@ -245,20 +245,14 @@ func (s *watchValues) put(m *client.WatchMessage) error {
 // watchTable writes a table that has no end, so that its columns have widths that
 // fit most of what comes.
 type watchTable struct {
-	out    *bufio.Writer
-	prev   bool
-	begun  bool
-	synced bool
+	out   *bufio.Writer
+	prev  bool
+	begun bool
 }
 
 func (s *watchTable) put(m *client.WatchMessage) error {
-	switch m.Kind {
-	case client.WatchReset:
-		if s.synced {
-			s.row("", "", "reset", "what is not in the following state is gone", "", "")
-		}
-	case client.WatchSynced:
-		s.synced = true
+	if m.Kind == client.WatchReset && s.begun { // another state came before
+		s.row("", "", "reset", "what is not in the following state is gone", "", "")
 	}
 	for i := range m.Entries {
 		e := &m.Entries[i]

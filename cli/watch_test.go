@@ -75,6 +75,58 @@ func TestWatchCommand(t *testing.T) {
 	}
 }
 
+// What was handed out of a present state that broke off is to be forgotten as well.
+func TestWatchOfAStateThatBrokeOff(t *testing.T) {
+	messages := []client.WatchMessage{
+		{Kind: client.WatchReset, Revision: 5},
+		{Kind: client.WatchInitial, Revision: 5, Entries: []api.WatchedEntry{{Entry: entry("gone", "1", 3)}}},
+		{Kind: client.WatchReset, Revision: 7},
+		{Kind: client.WatchInitial, Revision: 7, Entries: []api.WatchedEntry{{Entry: entry("a", "2", 4)}}},
+		{Kind: client.WatchSynced, Revision: 7},
+	}
+	out, err := os.Create(filepath.Join(t.TempDir(), "out"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	var table strings.Builder
+	for _, to := range []watchSink{
+		&watchTable{out: bufio.NewWriter(&table)},
+		&watchCommand{a: &app{stdout: out, stderr: out}, ctx: t.Context(), args: []string{"sh", "-c", `echo "$CAIRN_WATCH_TYPE ${CAIRN_WATCH_KEY-}"`}},
+	} {
+		for _, m := range messages {
+			if err := to.put(&m); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	got, err := os.ReadFile(out.Name())
+	if want := "put gone\nreset \nput a\n"; err != nil || string(got) != want {
+		t.Errorf("commands: %q, %v, want %q", got, err, want)
+	}
+	if !strings.Contains(table.String(), "reset") {
+		t.Errorf("the table has no reset:\n%s", table.String())
+	}
+}
+
+// A command that is interrupted has not done its event, with which another watch can
+// begin.
+func TestWatchCommandIsInterrupted(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	to := &watchCommand{a: &app{stdout: os.Stderr, stderr: os.Stderr}, ctx: ctx, args: []string{"false"}}
+	m := overtaken()[3]
+	if err := to.put(&m); err != nil {
+		t.Errorf("a command that fails ends the watch: %v", err)
+	}
+	to.args = []string{"sh", "-c", "read -r line; exit 1"}
+	cancelled := make(chan struct{})
+	go func() { cancel(); close(cancelled) }()
+	<-cancelled
+	if err := to.put(&m); err == nil {
+		t.Error("an event counts as done whose command was interrupted")
+	}
+}
+
 func TestWatchForms(t *testing.T) {
 	var table, values, lines strings.Builder
 	putAll(t, &watchTable{out: bufio.NewWriter(&table)})

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/cairnkv/cairn/api"
 	"github.com/cairnkv/cairn/client"
@@ -27,14 +28,14 @@ type watchCommand struct {
 	args          []string
 	stopOnFailure bool
 
-	synced bool // there was a present state, which a reset ends
+	begun bool // something was handed out, which a reset ends
 }
 
 func (s *watchCommand) put(m *client.WatchMessage) error {
 	switch {
-	case m.Kind == client.WatchSynced:
-		s.synced = true
-	case m.Kind == client.WatchReset && s.synced:
+	case m.Kind != client.WatchReset:
+		s.begun = true
+	case s.begun:
 		if err := s.run("reset", []string{"TYPE=reset", "REVISION=" + number(m.Revision)}, nil); err != nil {
 			return err
 		}
@@ -97,6 +98,8 @@ func (s *watchCommand) run(about string, variables []string, input []byte) error
 	for _, v := range variables {
 		command.Env = append(command.Env, watchVariable+v)
 	}
+	// The keyboard interrupts the watch, and not what it waits for.
+	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	command.Stdin = bytes.NewReader(input)
 	command.Stdout, command.Stderr = s.a.stdout, s.a.stderr
 	err := command.Run()
@@ -104,7 +107,7 @@ func (s *watchCommand) run(about string, variables []string, input []byte) error
 		return nil
 	}
 	err = fmt.Errorf("%s: %w (%s)", s.args[0], err, about)
-	if s.stopOnFailure {
+	if s.stopOnFailure || s.ctx.Err() != nil { // interrupted, it is not done
 		return err
 	}
 	fmt.Fprintf(s.a.stderr, "cairn: %s\n", oneLine(err.Error()))
