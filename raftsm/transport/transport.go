@@ -268,7 +268,10 @@ func (m *Member) check(h *Identity, other Reason) error {
 		return refuse(ReasonAddress, "replica %d is at %s, not at %s", m.Replica, m.Address, h.Address)
 	case m.Replica != h.Replica && known && m.ID == h.Member:
 		return refuse(other, "member %s is replica %d, not %d", m.ID, m.Replica, h.Replica)
-	case m.Replica != h.Replica && !m.Removed && m.Address == h.Address:
+	// An address goes to a new member once its former owner was removed, which this
+	// node may not have heard of: it may be behind, and the new one the leader that has
+	// to tell it. Replica ids only go up, so no earlier one takes the address of a later.
+	case h.Replica < m.Replica && !m.Removed && m.Address == h.Address:
 		return refuse(ReasonAddress, "replica %d is at %s already", m.Replica, m.Address)
 	}
 	return nil

@@ -217,6 +217,19 @@ func TestHandshakeRefusals(t *testing.T) {
 	}
 }
 
+// TestAddressOfAnEarlierReplica: a member that was away knows the former owner of an
+// address, and not that it was removed. It speaks with the one that is there now, whoever
+// dials.
+func TestAddressOfAnEarlierReplica(t *testing.T) {
+	away, successor := newEnd(t, 2, nil), newEnd(t, 6, nil)
+	away.members = []Member{{Replica: 5, ID: ulid.Make(), Address: successor.cfg.Self.Address}}
+	away.Join(away, Start{})
+	successor.Join(successor, Start{})
+	must(t, connect(t, successor, away).SendMessageBatch(batch(heartbeat(6, 2))))
+	must(t, connect(t, away, successor).SendMessageBatch(batch(heartbeat(2, 6), heartbeat(2, 5))))
+	eventually(t, "both are heard", func() bool { return away.received() == 1 && successor.received() == 1 })
+}
+
 // TestWipedBeforeItWasKnown: a member that comes back as another one, before the
 // replicated state knew either, is refused by those who have spoken with the
 // first one. Its process is not told to end for it.
