@@ -291,6 +291,7 @@ func (n *Node) settle(ctx context.Context) {
 		if err != nil {
 			continue // the store is closing
 		}
+		// A change may take long. Settle looks whether the next one is still wanted.
 		for i := range all {
 			if err := n.settleOne(ctx, &all[i]); err != nil && ctx.Err() == nil {
 				n.cfg.Logger.Warn("a change of members has to wait", "member", all[i].ID, "state", all[i].State, "err", err)

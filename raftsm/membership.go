@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/cairnkv/cairn/kv"
@@ -27,6 +28,10 @@ import (
 //	command remove    removing
 //	change of Raft    removing    DeleteReplica
 //	command settle    removed     for ever
+//
+// DeleteReplica is made also of a member that Raft has never heard of: from then on its
+// replica id can't be added, not even by a leader that was deposed while it was about to,
+// and does not know.
 //
 // The new node keeps its claim in a file before it shows the token, and writes
 // its identity before it starts. A crash before that leaves a directory whose
@@ -136,14 +141,17 @@ func (s *Shard) Settle(ctx context.Context, m *kv.Membership) error {
 // crash right after it leaves that to the next leader.
 func (s *Shard) reconfigure(ctx context.Context, m *kv.Membership) (to kv.MemberState, err error) {
 	nh, shard := s.host.nh, s.cfg.Shard
+	conf, err := nh.SyncGetShardMembership(ctx, shard)
+	if err != nil {
+		return 0, fmt.Errorf("read the Raft configuration: %w", err)
+	}
+	if err := s.stillWanted(m); err != nil {
+		return 0, err
+	}
 	if m.State == kv.MemberJoining {
 		if err := s.leaveAlone(); err != nil {
 			return 0, err
 		}
-	}
-	conf, err := nh.SyncGetShardMembership(ctx, shard)
-	if err != nil {
-		return 0, fmt.Errorf("read the Raft configuration: %w", err)
 	}
 	_, voter := conf.Nodes[m.Replica]
 	_, learner := conf.NonVotings[m.Replica]
@@ -164,7 +172,7 @@ func (s *Shard) reconfigure(ctx context.Context, m *kv.Membership) (to kv.Member
 		if m.Replica == s.replica {
 			return 0, s.HandOver(ctx)
 		}
-		if voter || learner {
+		if !removed {
 			err = nh.SyncRequestDeleteReplica(ctx, shard, m.Replica, conf.ConfigChangeID)
 		}
 	default:
@@ -174,6 +182,23 @@ func (s *Shard) reconfigure(ctx context.Context, m *kv.Membership) (to kv.Member
 		return 0, fmt.Errorf("change the Raft configuration: %w", err)
 	}
 	return to, nil
+}
+
+// stillWanted reports whether a record is what this replica has applied, and this replica
+// the leader: the record may have been read before changes that took long, and the
+// leader deposed meanwhile. What comes after this changes the Raft configuration, if it
+// takes the record back, and its number with that: a change that is made with the number
+// from before is refused.
+func (s *Shard) stillWanted(m *kv.Membership) error {
+	all, err := s.Members()
+	if err != nil {
+		return err
+	}
+	same := func(o kv.Membership) bool { return o.Replica == m.Replica && o.State == m.State }
+	if !slices.ContainsFunc(all, same) || !s.IsLeader() {
+		return fmt.Errorf("replica %d is not %s any more, or another replica leads", m.Replica, m.State)
+	}
+	return nil
 }
 
 // TransferTo asks the leader to hand the leadership to a voter. Whether it did,

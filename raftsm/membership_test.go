@@ -260,6 +260,48 @@ func TestJoinAgain(t *testing.T) {
 	m.wantValue(t, "k", "v")
 }
 
+// TestRemovedBeforeItWasInRaft removes a member that has shown its token and is not in
+// Raft yet. Whoever led before, and still believes that it is joining, adds it no more,
+// whether it looks or not.
+func TestRemovedBeforeItWasInRaft(t *testing.T) {
+	first := lone(t)
+	first.open(t)
+	first.announce(t)
+	m, id := admit(t, first, "m")
+	d, err := OpenDir(m.path, m.spec)
+	must(t, err)
+	d.Close()
+	joining := first.place(t, id)
+	if joining.State != kv.MemberJoining {
+		t.Fatalf("the member is %s", joining.State)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	before, _ := first.raftMembers(t)
+	first.step(t, kv.Membership{Step: kv.MembershipRemove, ID: id})
+	if err := first.shard.Settle(ctx, &joining); err == nil {
+		t.Error("a member that is to be removed was added")
+	}
+	if change, _ := first.raftMembers(t); change != before {
+		t.Error("what is not wanted any more has changed the Raft configuration")
+	}
+	settle(t, []*member{first}, id, kv.MemberRemoved)
+
+	if err := first.shard.Settle(ctx, &joining); err == nil {
+		t.Error("a member that was removed was added")
+	}
+	if err := first.host.nh.SyncRequestAddNonVoting(ctx, 1, joining.Replica, joining.PeerAddress, before); err == nil {
+		t.Error("Raft takes the member from a leader that is late")
+	}
+	change, _ := first.raftMembers(t)
+	if err := first.host.nh.SyncRequestAddNonVoting(ctx, 1, joining.Replica, joining.PeerAddress, change); err == nil {
+		t.Error("Raft has forgotten that the member was removed")
+	}
+	if _, states := first.raftMembers(t); states[joining.Replica] != kv.MemberRemoved {
+		t.Errorf("Raft has the member as %s", states[joining.Replica])
+	}
+}
+
 // raftMembers is what a replica knows of the Raft configuration: the number of its
 // last change, and what each replica is.
 func (m *member) raftMembers(t testing.TB) (change uint64, states map[uint64]kv.MemberState) {
