@@ -490,3 +490,29 @@ func TestHungLog(t *testing.T) {
 		t.Errorf("%d entries were proposed, want those of the %d flights and the one after them", n, flights)
 	}
 }
+
+// TestHungLogOfReads: the same for linearizable reads. Nor does the end of the node wait
+// for a round that Dragonboat has forgotten.
+func TestHungLogOfReads(t *testing.T) {
+	begun := func(timeout time.Duration) (r *rounds, asked chan struct{}, read chan error) {
+		r, asked, read = newRounds(timeout), make(chan struct{}, 1), make(chan error, 1)
+		r.readIndex = func(time.Duration) (*dragonboat.RequestState, error) {
+			signal(asked)
+			return &dragonboat.RequestState{}, nil // which is never answered
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		t.Cleanup(cancel)
+		go func() { read <- r.wait(ctx) }()
+		eventually(t, "a reader waits", r.hasNext)
+		go r.run()
+		return r, asked, read
+	}
+	r, _, read := begun(time.Second)
+	wantCode(t, <-read, kv.NoLeader)
+	r.close()
+
+	r, asked, read := begun(time.Hour)
+	<-asked
+	r.close()
+	wantCode(t, <-read, kv.ShuttingDown)
+}

@@ -18,6 +18,15 @@ const (
 	// little, but when the round is over all of them run, and while there is no
 	// leader they pile up.
 	maxWaitingReads = 4096
+	// firstTry is how long the first try of a round is waited for, each further one twice
+	// as long: what a dying leader swallowed ends by its timeout alone. But each try waits
+	// for a newer entry to be applied, and where applying lags by more than a try, tries
+	// that are all short would never succeed.
+	firstTry = time.Second
+	// tryGrace is how long after its time a try may be without an answer. While the disk
+	// of the log hangs, Dragonboat counts no time, and where a replica is stopped at the
+	// wrong moment it forgets who waits.
+	tryGrace = 250 * time.Millisecond
 	// readyWithin is how old the beginning of the last completed round may be
 	// on a node that calls itself ready.
 	readyWithin = 3 * time.Second
@@ -127,34 +136,67 @@ func (r *rounds) run() {
 // make completes one round, trying again while there is time: a new leader
 // answers none before it has committed an entry of its own.
 func (r *rounds) make(deadline time.Time) error {
-	for {
+	for wait := firstTry; ; {
 		began := time.Now()
 		left := deadline.Sub(began)
 		if left <= 0 {
 			return &kv.Error{Code: kv.NoLeader, Detail: "no majority confirmed that this read would be current", RetryAfterSeconds: 1}
 		}
-		// A round that a dying leader swallowed would only end by its timeout;
-		// so it is short, and an election ends it, too.
-		elected := r.elected()
-		rs, err := r.readIndex(min(left, time.Second))
-		if err == nil {
-			select {
-			case outcome := <-rs.ResultC():
-				rs.Release()
-				if outcome.Completed() {
-					r.lastBegan.Store(int64(began.Sub(r.started)) + 1)
-					r.confirmed(time.Since(began))
-					return nil
-				}
-			case <-elected:
-				continue
-			}
+		switch r.try(min(left, wait)) {
+		case tryCompleted:
+			r.lastBegan.Store(int64(began.Sub(r.started)) + 1)
+			r.confirmed(time.Since(began))
+			return nil
+		case tryOutvoted:
+			continue // who leads now may answer at once
+		case tryTimedOut:
+			wait *= 2
+		case tryRefused:
 		}
 		select {
 		case <-time.After(retryPause):
 		case <-r.quit:
 			return kv.Errorf(kv.ShuttingDown, "this node is shutting down")
 		}
+	}
+}
+
+// tried is what became of one try of a round.
+type tried int
+
+const (
+	tryCompleted tried = iota
+	tryRefused         // or dropped, or ended by the end of the replica
+	tryTimedOut
+	tryOutvoted // another leader was elected, and what the last one was asked may be lost
+)
+
+// try asks the leader once. A try that was given up may still come to its end; nobody
+// looks at it then, and another one is safe.
+func (r *rounds) try(wait time.Duration) tried {
+	elected := r.elected()
+	rs, err := r.readIndex(wait)
+	if err != nil {
+		return tryRefused
+	}
+	late := time.NewTimer(wait + tryGrace)
+	defer late.Stop()
+	select {
+	case outcome := <-rs.ResultC():
+		rs.Release()
+		switch {
+		case outcome.Completed():
+			return tryCompleted
+		case outcome.Timeout():
+			return tryTimedOut
+		}
+		return tryRefused
+	case <-elected:
+		return tryOutvoted
+	case <-late.C:
+		return tryTimedOut
+	case <-r.quit:
+		return tryRefused
 	}
 }
 

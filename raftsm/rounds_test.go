@@ -168,6 +168,38 @@ func TestRoundsFail(t *testing.T) {
 	})
 }
 
+// TestRoundsTryLonger: each try of a round that times out is followed by one of twice
+// its time, until it has all that is left. One that is refused at once is not.
+func TestRoundsTryLonger(t *testing.T) {
+	const timeout = time.Minute
+	tries, refusals := make(chan time.Duration), 3
+	r := newRounds(timeout)
+	r.readIndex = func(wait time.Duration) (*dragonboat.RequestState, error) {
+		if refusals > 0 {
+			refusals--
+			return nil, dragonboat.ErrShardNotReady
+		}
+		select {
+		case tries <- wait:
+		case <-r.quit:
+		}
+		timedOut := make(chan dragonboat.RequestResult, 1)
+		timedOut <- dragonboat.RequestResult{}
+		return &dragonboat.RequestState{CompletedC: timedOut}, nil
+	}
+	go r.run()
+	defer r.close()
+	go func() { _ = r.wait(context.Background()) }() // the end of the rounds ends it
+	for want := firstTry; want < timeout/2; want *= 2 {
+		if got := <-tries; got != want {
+			t.Errorf("a try has %s, want %s", got, want)
+		}
+	}
+	if a, b := <-tries, <-tries; a > timeout || b >= timeout || b <= timeout/2 {
+		t.Errorf("the last tries have %s and %s, want what is left of %s", a, b, timeout)
+	}
+}
+
 // TestRevisionWaiters wakes those whose revision has come, and nobody else.
 func TestRevisionWaiters(t *testing.T) {
 	w := newRevisionWaiters()
