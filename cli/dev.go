@@ -118,7 +118,7 @@ func (a *app) runDev(cmd *cobra.Command, dir string, configs []node.Config) erro
 		}
 		return startError(err)
 	}
-	r := running{nodes: nodes, announce: func() { a.welcome(dir, nodes) }, waiting: func() {
+	r := running{nodes: nodes, giveUp: a.giveUp, announce: func() { a.welcome(dir, nodes) }, waiting: func() {
 		fmt.Fprintln(a.stderr, "cairn: the nodes are up · waiting for them to elect a leader")
 	}}
 	return r.run(ctx)

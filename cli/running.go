@@ -3,6 +3,8 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
+	"os"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -14,6 +16,9 @@ const (
 	// shutdownLimit is how long a node may take to hand over and to let requests
 	// finish.
 	shutdownLimit = 10 * time.Second
+	// closeLimit is how long after that the process may take to end. What is on the
+	// disk is good at any moment, and a disk that hangs is not worth waiting for.
+	closeLimit = 5 * time.Second
 	// patience is after how long a node that is not ready says what it waits for.
 	patience = 3 * time.Second
 )
@@ -24,6 +29,17 @@ type running struct {
 	// announce is called once all nodes are ready, waiting before that if it
 	// takes its time.
 	announce, waiting func()
+	// giveUp ends the process with an error, though nodes still run.
+	giveUp func(error)
+}
+
+// errStuck says that nodes were ended where they were.
+var errStuck = errors.New("the node did not end in time and is cut off, its disk may hang; nothing that was answered is lost")
+
+// giveUp ends the process as Main does with an error.
+func (a *app) giveUp(err error) {
+	fmt.Fprintf(a.stderr, "cairn: %s\n", explain(err, "cairn"))
+	os.Exit(exitStatus(err))
 }
 
 // run waits until ctx ends or a node fails, and shuts the nodes down.
@@ -39,9 +55,9 @@ func (r *running) run(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
-			return r.shutdown()
+			return r.end(nil)
 		case err := <-failed:
-			return errors.Join(err, r.shutdown())
+			return r.end(err)
 		case <-slow.C:
 			r.waiting()
 		case <-poll.C:
@@ -61,6 +77,19 @@ func (r *running) ready() bool {
 		}
 	}
 	return true
+}
+
+// end ends the nodes, of which one failed if err is set, or gives up.
+func (r *running) end(err error) error {
+	return within(shutdownLimit+closeLimit, r.shutdown, err, r.giveUp)
+}
+
+// within ends something because of err, which may be nil, and gives up once that has
+// taken longer than the limit.
+func within(limit time.Duration, end func() error, err error, giveUp func(error)) error {
+	late := time.AfterFunc(limit, func() { giveUp(errors.Join(err, errStuck)) })
+	defer late.Stop()
+	return errors.Join(err, end())
 }
 
 // shutdown ends the nodes.

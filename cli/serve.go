@@ -167,7 +167,7 @@ func (a *app) runServe(cmd *cobra.Command, cfg node.Config, profiles string) err
 		}
 		return startError(err)
 	}
-	r := running{nodes: []*node.Node{n}, announce: func() {
+	r := running{nodes: []*node.Node{n}, giveUp: a.giveUp, announce: func() {
 		fmt.Fprintf(a.stderr, "cairn: ready at %s · try: curl -X PUT -d hello %s/v1/kv/greeting\n", n.URL(), n.URL())
 	}, waiting: func() {
 		fmt.Fprintf(a.stderr, "cairn: listening at %s · waiting for a majority of the cluster\n", n.URL())

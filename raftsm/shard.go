@@ -377,6 +377,7 @@ func newIncarnation() (id kv.LeaseID, err error) {
 func (s *Shard) Close() error {
 	close(s.quit)
 	s.host.shards.Delete(s.cfg.Shard)
+	s.host.transport.EndSnapshots()
 	<-s.cutter
 	s.scrubber.stop()
 	s.life.Lock()

@@ -160,6 +160,16 @@ func TestCloseUnderLoad(t *testing.T) {
 	})
 }
 
+// TestCloseEndsSnapshots: the end of a replica does not wait for who receives its state.
+func TestCloseEndsSnapshots(t *testing.T) {
+	m := lone(t)
+	m.open(t)
+	must(t, m.shard.Close())
+	m.shard = nil
+	_, err := m.host.transport.GetSnapshotConnection(context.Background(), freeAddress(t))
+	wantError(t, "another snapshot", err, "about to stop")
+}
+
 // TestCloseWaitsForApply closes a shard that is applying. What is applied is
 // still answered, and the store is there until that is done.
 func TestCloseWaitsForApply(t *testing.T) {

@@ -25,12 +25,14 @@ const (
 var (
 	errRejected    = errors.New("the receiver of the snapshot refused a chunk")
 	errQuarantined = errors.New("this member is in quarantine and gives its state to nobody")
+	errEnding      = errors.New("this member is about to stop and gives its state to nobody")
 )
 
 // outbound is a connection that this member made.
 type outbound struct {
 	t      *Transport
 	conn   net.Conn
+	raw    net.Conn // below TLS, if conn has that
 	kind   kind
 	target string
 	// peer is who answers there, made when the connection was.
@@ -63,6 +65,12 @@ func (t *Transport) GetSnapshotConnection(ctx context.Context, target string) (r
 	if t.quarantined.Load() {
 		return nil, errQuarantined
 	}
+	t.mu.Lock()
+	may := t.mayDial(kindSnapshot)
+	t.mu.Unlock()
+	if !may {
+		return nil, errEnding
+	}
 	c, err := t.dial(ctx, target, kindSnapshot)
 	if err != nil {
 		return nil, err
@@ -90,7 +98,7 @@ func (t *Transport) dial(ctx context.Context, target string, k kind) (*outbound,
 		return nil, err
 	}
 	tune(raw)
-	c := &outbound{t: t, conn: raw, kind: k, target: target}
+	c := &outbound{t: t, conn: raw, raw: raw, kind: k, target: target}
 	// The connection ends with the context at any time, whatever it waits for.
 	c.stop = context.AfterFunc(ctx, func() { _ = raw.Close() })
 	if err := c.greet(ctx, raw); err != nil {
@@ -162,7 +170,7 @@ func (c *outbound) greet(ctx context.Context, raw net.Conn) error {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.closed() {
+	if !t.mayDial(c.kind) {
 		return net.ErrClosed
 	}
 	c.log = t.remember(peer.Replica)

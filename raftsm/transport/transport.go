@@ -91,6 +91,8 @@ type Transport struct {
 	open    map[*inbound]struct{}    // that have shown who they are
 	dialled map[*outbound]struct{}   // all
 	tlsOpen map[net.Conn]verifiedTLS // connections with certificates, both ways
+	// noSnapshots says that none is sent any more.
+	noSnapshots bool
 }
 
 // New makes a transport. It does nothing before Dragonboat starts it.
@@ -146,6 +148,26 @@ func (t *Transport) Join(c Cluster, began Start) {
 func (t *Transport) Quarantine(on, lastResort bool) {
 	t.quarantined.Store(on)
 	t.lastResort.Store(lastResort)
+}
+
+// EndSnapshots ends those that are being sent, and lets none begin. A replica that is
+// stopped waits for what reads its state, and that for a receiver which may be paused:
+// it would come to its end minutes later.
+func (t *Transport) EndSnapshots() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.noSnapshots = true
+	for c := range t.dialled {
+		if c.kind == kindSnapshot {
+			_ = c.raw.Close() // who sends sees the error. Under TLS, a word of parting could wait
+		}
+	}
+}
+
+// mayDial reports whether connections of a kind are still made. The caller holds the
+// lock.
+func (t *Transport) mayDial(k kind) bool {
+	return !t.closed() && (k != kindSnapshot || !t.noSnapshots)
 }
 
 // Start implements raftio.ITransport: it listens.

@@ -118,6 +118,31 @@ func TestContextEndsConnections(t *testing.T) {
 	b.mu.Unlock()
 }
 
+// TestEndSnapshots: a snapshot to a receiver that takes nothing ends when it is told to,
+// and no other begins. What else the members have to say to each other goes on.
+func TestEndSnapshots(t *testing.T) {
+	both(t, func(t *testing.T, change func(*Config)) {
+		a, b := pair(t, change)
+		messages := connect(t, a, b)
+		b.mu.Lock() // it takes no chunk
+		c, err := a.GetSnapshotConnection(context.Background(), b.cfg.Self.Address)
+		must(t, err)
+		done := make(chan error)
+		go func() { done <- c.SendChunk(chunk(0, true)) }()
+		a.EndSnapshots()
+		if err := <-done; err == nil {
+			t.Error("the chunk was sent")
+		}
+		c.Close()
+		b.mu.Unlock()
+		if _, err := a.GetSnapshotConnection(context.Background(), b.cfg.Self.Address); !errors.Is(err, errEnding) {
+			t.Errorf("another one begins: %v", err)
+		}
+		must(t, messages.SendMessageBatch(batch(heartbeat(1, 2))))
+		eventually(t, "the message has come", func() bool { return b.received() == 1 })
+	})
+}
+
 // TestHandshakeRefusals: who is not who the cluster knows is refused, on both
 // ends, and both say why.
 func TestHandshakeRefusals(t *testing.T) {
