@@ -75,11 +75,14 @@ func (d *Dir) ExamineLog(shard, applied uint64) (has bool, err error) {
 		return false, err
 	}
 	found, err := filepath.Glob(filepath.Join(d.Path, raftDir, "*", "*", "tandb"))
-	if err != nil || len(found) == 0 {
-		if err == nil && applied > 0 {
-			err = errors.New("there is none, but the store has applied entries of one")
-		}
+	if err != nil {
 		return false, err
+	}
+	if len(found) == 0 {
+		if applied > 0 {
+			return false, errors.New("there is none, but the store has applied entries of one")
+		}
+		return false, d.mayBegin(shard)
 	}
 	if len(found) > 1 {
 		return false, fmt.Errorf("there are %d: %s", len(found), strings.Join(found, ", "))
@@ -98,8 +101,11 @@ func (d *Dir) ExamineLog(shard, applied uint64) (has bool, err error) {
 		return false, fmt.Errorf("copy the log to look at it: %w", err)
 	}
 	has, err = raftlog.Examine(copied, shard, d.Identity.Replica, applied)
-	if err != nil {
+	switch {
+	case err != nil:
 		err = errors.New(strings.ReplaceAll(err.Error(), copied, dir))
+	case !has:
+		err = d.mayBegin(shard)
 	}
 	return has, err
 }

@@ -293,6 +293,13 @@ func TestForeignParts(t *testing.T) {
 			err: "is missing or has no identity, but this replica has a log: start this member anew under a new replica id",
 		},
 		{
+			name: "neither log nor store", do: func(t *testing.T, p parts) {
+				must(t, os.RemoveAll(filepath.Join(p.dir, raftDir)))
+				must(t, os.RemoveAll(filepath.Join(p.dir, storeDir)))
+			},
+			is: raftlog.ErrLogTruncated, err: "this member has run before",
+		},
+		{
 			name: "another member's store", do: func(t *testing.T, p parts) { replace(t, p.other, p.dir, storeDir) },
 			err: "belongs to member",
 		},
@@ -349,7 +356,7 @@ func TestForeignParts(t *testing.T) {
 				t.Log(err)
 				switch {
 				case c.is != nil:
-					if !errors.Is(err, c.is) {
+					if !errors.Is(err, c.is) || !Damaged(err) || !strings.Contains(err.Error(), c.err) {
 						t.Errorf("got %v, want %v", err, c.is)
 					}
 				case c.err != "":
@@ -374,6 +381,50 @@ func TestForeignParts(t *testing.T) {
 			m.close(t)
 		})
 	}
+}
+
+// TestStartedMark: a member that has run does not begin again, whichever version it ran
+// first under. One that was killed in its first start does, at any step, and so does one
+// in a directory in which another has run.
+func TestStartedMark(t *testing.T) {
+	m := lone(t)
+	lose := func() {
+		must(t, os.RemoveAll(filepath.Join(m.path, raftDir)))
+		must(t, os.RemoveAll(filepath.Join(m.path, storeDir)))
+	}
+	start := func() {
+		t.Helper()
+		must(t, m.tryOpen())
+		m.mustPut(t, "k", "v")
+		m.close(t)
+	}
+	d, err := OpenDir(m.path, m.spec)
+	must(t, err)
+	mark := d.startedFile(1)
+	must(t, os.WriteFile(mark, []byte(kv.LeaseID{1}.String()), 0o600))
+	d.Close() // killed with nothing but an identity
+	d, err = OpenDir(m.path, m.spec)
+	must(t, err)
+	must(t, d.checkStore(1, false))
+	d.Close() // killed before there was a log
+	start()
+	must(t, os.Remove(mark)) // as before there were marks, and killed before there was one
+	start()
+	lose()
+	for range 2 {
+		wantError(t, "log and store are gone", m.tryOpen(), "this member has run before")
+	}
+	if _, err := os.Stat(filepath.Join(m.path, storeDir)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a refused start has made a store: %v", err)
+	}
+	d, unreadable, err := LookAt(m.path)
+	must(t, errors.Join(unreadable, err))
+	_, err = d.ExamineLog(1, 0)
+	wantError(t, "an examination", err, "this member has run before")
+	d.Close()
+	must(t, os.Remove(filepath.Join(m.path, identityFile)))
+	must(t, os.RemoveAll(filepath.Join(m.path, raftDir)))
+	start() // as another member
 }
 
 // TestOldStoreUnderCutLog puts an old store under a log that has been cut since

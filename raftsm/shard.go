@@ -238,6 +238,14 @@ func (h *Host) OpenShard(cfg Config) (*Shard, error) {
 	if err != nil {
 		return nil, err
 	}
+	if !hasLog {
+		if _, err := h.log.Verify(cfg.Shard, id.Replica, 0); err != nil {
+			return nil, err // the log's record knows what is missing
+		}
+		if err := h.dir.mayBegin(cfg.Shard); err != nil {
+			return nil, err
+		}
+	}
 	if err := h.dir.checkStore(cfg.Shard, hasLog); err != nil {
 		return nil, marked(err)
 	}
@@ -306,6 +314,10 @@ func (s *Shard) start(hasLog bool) error {
 	h.shards.Store(shard, nil)
 	if err := s.run(hasLog); err != nil {
 		return err
+	}
+	if err := h.dir.noteStarted(shard); err != nil {
+		// It may be a full disk, on which the member can serve. The next start tries again.
+		s.cfg.Logger.Warn("That this member has run could not be noted: it would begin again if its log and its store got lost.", "err", err)
 	}
 	s.proposer.start()
 	go s.rounds.run()
