@@ -161,6 +161,9 @@ func (c *Config) complete() error {
 			if unspecified(m.Address) {
 				return fmt.Errorf("the other members can't reach %s at %q: its peer address needs a host", m.Name, m.Address)
 			}
+			if err := checkPeerPort(m.Address); err != nil {
+				return err
+			}
 		}
 	}
 	if err := c.checkDiscovery(); err != nil {
@@ -182,8 +185,11 @@ func (c *Config) complete() error {
 	if address := c.peerAddress(); unspecified(address) {
 		return fmt.Errorf("the other members can't reach %q, and the peer address can't change later: give --peer-advertise", address)
 	}
-	if _, port, _ := net.SplitHostPort(cmp.Or(c.peerAddress(), c.peerListen())); port == "0" {
-		return errors.New("the peer address needs a port of its own, not 0: the other members must find it, and it can't change later")
+	if err := checkPeerPort(cmp.Or(c.peerAddress(), c.peerListen())); err != nil {
+		return err
+	}
+	if err := raftsm.CheckPeerAddress(c.peerListen()); err != nil {
+		return err
 	}
 	if err := c.PeerTLS.check(); err != nil {
 		return err
@@ -243,6 +249,14 @@ func checkAddress(what, address string) error {
 		return fmt.Errorf("the %s address %q has no valid port", what, address)
 	}
 	return nil
+}
+
+// checkPeerPort returns why the other members could not find one at an address.
+func checkPeerPort(address string) error {
+	if _, port, _ := net.SplitHostPort(address); port == "0" {
+		return errors.New("the peer address needs a port of its own, not 0: the other members must find it, and it can't change later")
+	}
+	return raftsm.CheckPeerAddress(address)
 }
 
 // unspecified reports whether an address is all of a machine, so none to go to.

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -113,10 +114,10 @@ func (c membership) AddMember(ctx context.Context, name string, learner bool, tt
 
 // Join implements httpapi.Cluster.
 func (c membership) Join(ctx context.Context, r api.JoinRequest, claim kv.LeaseID) (joined api.Joined, err error) {
-	if err := checkAddress("peer", r.PeerAddress); err != nil {
-		return joined, kv.Errorf(kv.JoinRefused, "%v", err)
-	}
 	token := sha256.Sum256([]byte(r.Token))
+	if err := c.mayBeAt(ctx, r.PeerAddress, token); err != nil {
+		return joined, err
+	}
 	err = c.propose(ctx, kv.Membership{
 		Step: kv.MembershipJoin, Token: token, Claim: claim, Name: r.Name, PeerAddress: r.PeerAddress,
 	})
@@ -137,6 +138,31 @@ func (c membership) Join(ctx context.Context, r api.JoinRequest, claim kv.LeaseI
 		}
 	}
 	return joined, nil
+}
+
+// mayBeAt returns why who shows a token can't be a member at an address. Raft would refuse
+// it there after the token is used up, again and again.
+func (c membership) mayBeAt(ctx context.Context, address string, token [sha256.Size]byte) error {
+	if err := raftsm.CheckPeerAddress(address); err != nil {
+		return kv.Errorf(kv.JoinRefused, "%v", err)
+	}
+	if unspecified(address) {
+		return kv.Errorf(kv.JoinRefused, "the other members can't reach %q", address)
+	}
+	if err := c.n.shard.Wait(ctx, kv.Consistency{}); err != nil {
+		return err
+	}
+	all, err := c.n.shard.Members()
+	if err != nil {
+		return err
+	}
+	for i := range all {
+		m := &all[i]
+		if m.Token != token && m.State != kv.MemberRemoved && strings.EqualFold(m.PeerAddress, address) {
+			return kv.Errorf(kv.MemberExists, "replica %d is at %s already", m.Replica, m.PeerAddress)
+		}
+	}
+	return nil
 }
 
 // PromoteMember implements httpapi.Cluster.

@@ -221,6 +221,44 @@ func TestTokens(t *testing.T) {
 	newUser(t, first).want(200, `"removed"`, "DELETE", "/v1/cluster/members/"+brief.Member.ID, "")
 }
 
+// TestJoinAddresses: an address that Raft would not take is refused before the token is
+// used up, that of a first member that never started among them.
+func TestJoinAddresses(t *testing.T) {
+	t.Parallel()
+	var cluster, addresses []string
+	for i := range 3 {
+		address := strings.Replace(freeAddress(t), "127.0.0.1", "localhost", 1)
+		cluster, addresses = append(cluster, fmt.Sprintf("n%d=%s", i+1, address)), append(addresses, address)
+	}
+	var nodes []*Node
+	for i := range 2 {
+		cfg := config(t)
+		cfg.Name, cfg.PeerListen, cfg.InitialCluster = fmt.Sprint("n", i+1), "", strings.Join(cluster, ",")
+		nodes = append(nodes, open(t, cfg))
+	}
+	for _, n := range nodes {
+		eventually(t, "the node is ready", func() bool { return n.Ready() == nil })
+	}
+	a := added(t, nodes[0], `{"name":"x"}`)
+	join := func(address string) string {
+		return fmt.Sprintf(`{"token":%q,"claim":"01KB0000000000000000000009","peer_address":%q}`, a.JoinToken, address)
+	}
+	u := newUser(t, nodes[1])
+	for _, address := range []string{"localhost:http", "localhost:0", "localhost:99999", ":7481", "0.0.0.0:7481", "local host:7481", "localhost"} {
+		u.want(403, string(api.CodeJoinRefused), "POST", "/v1/cluster/join", join(address))
+	}
+	for _, address := range addresses {
+		u.want(409, string(api.CodeMemberExists), "POST", "/v1/cluster/join", join(address))
+		u.want(409, string(api.CodeMemberExists), "POST", "/v1/cluster/join", join(strings.ToUpper(address)))
+	}
+	if m := memberOf(t, nodes[0], a.Member.ID); m.State != api.MemberPending {
+		t.Errorf("the member is %s", m.State)
+	}
+	for range 2 { // the same claim from the same address is the same join
+		u.want(200, a.Member.ID, "POST", "/v1/cluster/join", join("localhost:7481"))
+	}
+}
+
 // TestJoinWithPeerTLS grows a cluster whose members speak by TLS. A node that has
 // a token and no certificate of the cluster's authority joins and is spoken to by
 // nobody, so it never votes; with the right one the same directory does.

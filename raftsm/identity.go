@@ -302,10 +302,11 @@ func ParseInitialCluster(text string) ([]InitialMember, error) {
 		if !ok || name == "" || address == "" {
 			return nil, fmt.Errorf("the initial cluster has %q where name=host:port is expected", item)
 		}
-		if names[name] || addresses[address] {
+		place := strings.ToLower(address) // Dragonboat tells addresses apart without their case
+		if names[name] || addresses[place] {
 			return nil, fmt.Errorf("the initial cluster names %s twice", item)
 		}
-		names[name], addresses[address] = true, true
+		names[name], addresses[place] = true, true
 		members = append(members, InitialMember{name, address})
 	}
 	slices.SortFunc(members, func(a, b InitialMember) int { return strings.Compare(a.Name, b.Name) })

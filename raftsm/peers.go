@@ -3,6 +3,7 @@ package raftsm
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 
 	"github.com/cairnkv/cairn/kv"
@@ -13,6 +14,15 @@ import (
 // PeerFiles name the certificates with which members show each other who they
 // are.
 type PeerFiles = transport.Files
+
+// CheckPeerAddress returns why an address can't be a member's. Dragonboat takes no other
+// one, also into its configuration.
+func CheckPeerAddress(address string) error {
+	if !transport.ValidAddress(address) {
+		return fmt.Errorf("the peer address %q is not a host and the number of a port, from 1 to 65535", address)
+	}
+	return nil
+}
 
 // PeerStats is what the connections between the members have done.
 type PeerStats = transport.Stats

@@ -174,7 +174,7 @@ func (h *hello) decode(b []byte) error {
 	if rest := b[fixed+n:]; len(rest) >= 16 {
 		h.began = &Start{Index: binary.BigEndian.Uint64(rest), Term: binary.BigEndian.Uint64(rest[8:])}
 	}
-	if h.kind != kindMessages && h.kind != kindSnapshot || h.Replica == 0 || !validAddress(h.Address) {
+	if h.kind != kindMessages && h.kind != kindSnapshot || h.Replica == 0 || !ValidAddress(h.Address) {
 		return errMalformed
 	}
 	return nil

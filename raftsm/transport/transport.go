@@ -7,9 +7,11 @@ import (
 	"log/slog"
 	"net"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+	"unicode"
 
 	"github.com/lni/dragonboat/v4/config"
 	"github.com/lni/dragonboat/v4/raftio"
@@ -119,12 +121,14 @@ func (f factory) Create(_ config.NodeHostConfig, messages raftio.MessageHandler,
 	return f.t
 }
 
-// Validate reports whether an address can be a member's.
-func (factory) Validate(address string) bool { return validAddress(address) }
+// Validate implements config.TransportFactory.
+func (factory) Validate(address string) bool { return ValidAddress(address) }
 
-func validAddress(address string) bool {
+// ValidAddress reports whether an address can be a member's: a host and the number of a
+// port.
+func ValidAddress(address string) bool {
 	host, port, err := net.SplitHostPort(address)
-	if err != nil || host == "" || len(address) > maxAddressBytes {
+	if err != nil || host == "" || len(address) > maxAddressBytes || strings.ContainsFunc(host, unicode.IsSpace) {
 		return false
 	}
 	n, err := strconv.ParseUint(port, 10, 16)
