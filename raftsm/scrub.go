@@ -64,8 +64,7 @@ func (s *Shard) lookAtAlarms() {
 	case all:
 		now = Doubtful
 	}
-	was := Quarantine(s.quarantine.Swap(int32(now)))
-	s.host.transport.Quarantine(now == Corrupt, false)
+	was := s.setQuarantine(now)
 	if was == now {
 		return
 	}
@@ -79,6 +78,25 @@ func (s *Shard) lookAtAlarms() {
 		log.Warn("The alarm of this member's content was cleared. It serves again.", "replica", s.replica)
 	}
 	s.scrubber.wake()
+}
+
+// setQuarantine changes the quarantine, and returns what it was.
+func (s *Shard) setQuarantine(now Quarantine) (was Quarantine) {
+	s.quarantine.Lock()
+	defer s.quarantine.Unlock()
+	was = Quarantine(s.quarantine.Swap(int32(now)))
+	s.host.transport.Quarantine(now == Corrupt, false)
+	return was
+}
+
+// mayLead says whether a replica in quarantine may lead all the same. The alarm may have
+// been cleared since that was decided: then there is nothing to say.
+func (s *Shard) mayLead(lastResort bool) {
+	s.quarantine.Lock()
+	defer s.quarantine.Unlock()
+	if s.Quarantine() == Corrupt {
+		s.host.transport.Quarantine(true, lastResort)
+	}
 }
 
 // scrubber compares what this replica has stored with what the others have. It
@@ -298,13 +316,13 @@ func (c *scrubber) abstain(ctx context.Context, leaderless time.Time) time.Time 
 		c.resign(ctx)
 		return time.Time{}
 	case leader != 0:
-		c.s.host.transport.Quarantine(true, false)
+		c.s.mayLead(false)
 		return time.Time{}
 	case leaderless.IsZero():
 		return time.Now()
 	}
 	if time.Since(leaderless) >= lastResort {
-		c.s.host.transport.Quarantine(true, true)
+		c.s.mayLead(true)
 	}
 	return leaderless
 }

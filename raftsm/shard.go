@@ -208,10 +208,14 @@ type Shard struct {
 	proposer *proposer
 	rounds   *rounds
 	scrubber *scrubber
-	// quarantine is a Quarantine.
-	quarantine atomic.Int32
-	quit       chan struct{}
-	cutter     chan struct{} // closed when the log cutter has returned
+	// quarantine is a Quarantine. Its mutex is held while it, and what the transport does
+	// about it, are changed.
+	quarantine struct {
+		sync.Mutex
+		atomic.Int32
+	}
+	quit   chan struct{}
+	cutter chan struct{} // closed when the log cutter has returned
 }
 
 // OpenShard starts the replica. It refuses where the identity, the log and the
