@@ -51,10 +51,31 @@ func (r *remembered) compare(h *hello) error {
 	if slices.Contains(r.letIn, h.incarnation) {
 		return nil
 	}
-	// A clock that was far ahead once must not let everybody in from then on.
-	if h.incarnation.Compare(r.forgotten) <= 0 && r.forgotten.Timestamp().Before(time.Now().Add(time.Minute)) {
-		return nil // it may be one that was let in, and have shown all of this itself
+	if err := r.rolledBack(h); err != nil && !r.mayHaveBeenIn(h) {
+		return err
 	}
+	// One that is refused is not noted: it can't push out one that was let in. One that is
+	// let in for its age is: what it shows from now on is its own, whatever a clock says
+	// when it comes again.
+	if n := len(r.letIn); n == keptIncarnations {
+		if oldest := r.letIn[n-1]; oldest.Compare(r.forgotten) > 0 {
+			r.forgotten = oldest
+		}
+		r.letIn = r.letIn[:n-1]
+	}
+	r.letIn = append([]ulid.ULID{h.incarnation}, r.letIn...)
+	return nil
+}
+
+// mayHaveBeenIn reports whether a process may be one that was let in, is not known any
+// more, and has shown itself all that is held against it. A clock that was far ahead once
+// must not let everybody in from then on.
+func (r *remembered) mayHaveBeenIn(h *hello) bool {
+	return h.incarnation.Compare(r.forgotten) <= 0 && r.forgotten.Timestamp().Before(time.Now().Add(time.Minute))
+}
+
+// rolledBack refuses a process that says that it began before what its member has shown.
+func (r *remembered) rolledBack(h *hello) error {
 	least := Start{r.index.Load(), r.term.Load()}
 	switch {
 	case h.began == nil: // a version that does not say it
@@ -65,14 +86,6 @@ func (r *remembered) compare(h *hello) error {
 		return refuse(ReasonRolledBack, "replica %d knew of term %d when it began, and had been in term %d: its directory is an older copy, or its disk lost what it had written",
 			h.Replica, h.began.Term, least.Term)
 	}
-	// One that is refused is not noted: it can't push out one that was let in.
-	if n := len(r.letIn); n == keptIncarnations {
-		if oldest := r.letIn[n-1]; oldest.Compare(r.forgotten) > 0 {
-			r.forgotten = oldest
-		}
-		r.letIn = r.letIn[:n-1]
-	}
-	r.letIn = append([]ulid.ULID{h.incarnation}, r.letIn...)
 	return nil
 }
 

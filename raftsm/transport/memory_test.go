@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"time"
 
 	pb "github.com/lni/dragonboat/v4/raftpb"
 	"github.com/oklog/ulid/v2"
@@ -102,6 +103,22 @@ func TestLateHello(t *testing.T) {
 	must(t, r.compare(of(1, Start{10, 1})))
 	if r.compare(of(100, Start{39, 1})) == nil {
 		t.Error("after many, a process that was rolled back is let in")
+	}
+}
+
+// TestForgottenProcess: a process that was let in since it may have been forgotten is one
+// of those that are known, also when the clock of this member turns out to have been ahead.
+func TestForgottenProcess(t *testing.T) {
+	r := &remembered{}
+	raise(&r.index, 20)
+	r.forgotten = ulid.Make()
+	p := &hello{incarnation: ulid.ULID{1}, began: &Start{10, 1}}
+	must(t, r.compare(p))
+	raise(&r.index, 30) // shown by itself
+	must(t, r.forgotten.SetTime(ulid.Timestamp(time.Now().Add(time.Hour))))
+	must(t, r.compare(p))
+	if r.compare(&hello{incarnation: ulid.ULID{2}, began: &Start{20, 1}}) == nil {
+		t.Error("a clock that is far ahead lets in who was rolled back")
 	}
 }
 
