@@ -51,12 +51,14 @@ func codeOf(err error) kv.Code {
 
 // member is one node's part of this package: a directory, a host, a shard.
 type member struct {
-	path  string
-	spec  Spec
-	cfg   Config
-	dir   *Dir
-	host  *Host
-	shard *Shard
+	path string
+	spec Spec
+	// listen is where it listens for peers, if that is not its peer address.
+	listen string
+	cfg    Config
+	dir    *Dir
+	host   *Host
+	shard  *Shard
 }
 
 // lone is a cluster of one in a directory of its own.
@@ -80,7 +82,7 @@ func (m *member) tryOpen() (err error) {
 	if m.dir, err = OpenDir(m.path, m.spec); err != nil {
 		return err
 	}
-	if m.host, err = OpenHost(HostConfig{Dir: m.dir}); err != nil {
+	if m.host, err = OpenHost(HostConfig{Dir: m.dir, ListenAddress: m.listen}); err != nil {
 		return err
 	}
 	cfg := m.cfg

@@ -119,6 +119,13 @@ func (e *end) received() int {
 	return len(e.messages)
 }
 
+// taken is how many chunks came.
+func (e *end) taken() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.chunks)
+}
+
 // connect makes a connection for messages, which the test's end closes.
 func connect(t testing.TB, from, to *end) raftio.IConnection {
 	t.Helper()

@@ -297,15 +297,26 @@ func (t *Transport) receiveMessages(c *inbound) error {
 	}
 }
 
-// receiveSnapshot receives the chunks of one snapshot and acknowledges each once
-// it is written.
+// receiveSnapshot receives the chunks of one snapshot. Of one that breaks off nothing is
+// kept: the next try is of another index, and a link that breaks each minute would fill
+// the disk before Dragonboat looks after what was left lying, which is a quarter of an hour.
 func (t *Transport) receiveSnapshot(c *inbound) error {
-	frames := c.frames(frameChunk, maxChunkBytes+64<<10)
 	var order chunkOrder
+	whole, err := t.receiveChunks(c, &order)
+	if !whole && order.next > 0 && t.cluster.HasShard(order.first.ShardID) {
+		t.handleChunk(order.ending())
+	}
+	return err
+}
+
+// receiveChunks receives chunks and acknowledges each once it is written. It reports
+// whether all of them came.
+func (t *Transport) receiveChunks(c *inbound, order *chunkOrder) (whole bool, err error) {
+	frames := c.frames(frameChunk, maxChunkBytes+64<<10)
 	for {
 		b, err := frames.next()
 		if err != nil {
-			return err
+			return false, err
 		}
 		t.stats.received.Add(uint64(len(b)))
 		chunk, err := decodeChunk(b)
@@ -313,21 +324,22 @@ func (t *Transport) receiveSnapshot(c *inbound) error {
 			err = order.check(&chunk, &c.peer.Identity, t.cfg.Self.Replica)
 		}
 		if err != nil {
-			return err
+			return false, err
 		}
 		ok := t.cluster.HasShard(chunk.ShardID) && t.handleChunk(chunk)
+		whole = ok && chunk.IsLastChunk()
 		if err := writeFrame(c.conn, appendAck(nil, chunk.ChunkId, ok)); err != nil {
-			return err
+			return whole, err
 		}
 		if !ok {
-			return errRejected
+			return false, errRejected
 		}
-		if chunk.IsLastChunk() {
+		if whole {
 			// The sender hangs up once it has read the acknowledgement.
 			if _, err := frames.next(); !errors.Is(err, io.EOF) {
-				return err
+				return whole, err
 			}
-			return nil
+			return whole, nil
 		}
 	}
 }

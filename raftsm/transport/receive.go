@@ -22,6 +22,8 @@ const (
 	// maxChunkBytes bounds the data of a chunk: Dragonboat's are 2 MiB, and the
 	// first one has a header before it.
 	maxChunkBytes = 2<<20 + 64<<10
+	// leastFirstChunk is the size of the header that a snapshot begins with.
+	leastFirstChunk = 1024
 )
 
 // wireTypes are the messages that members send each other. All others are what a
@@ -178,7 +180,7 @@ func (o *chunkOrder) check(c *pb.Chunk, from *Identity, to uint64) error {
 		return bad("of a kind that is not used")
 	case c.ChunkId != o.next || c.FileChunkId != c.ChunkId:
 		return bad("number %d, %d of its file; the next one is %d", c.ChunkId, c.FileChunkId, o.next)
-	case len(c.Data) > maxChunkBytes || c.ChunkId == 0 && len(c.Data) == 0:
+	case len(c.Data) > maxChunkBytes || c.ChunkId == 0 && len(c.Data) < leastFirstChunk:
 		return bad("of %d bytes", len(c.Data))
 	case c.Index == 0 || c.Index > maxNumber || c.Term > maxNumber || c.OnDiskIndex > maxNumber:
 		return bad("at index %d of term %d", c.Index, c.Term)
@@ -193,6 +195,20 @@ func (o *chunkOrder) check(c *pb.Chunk, from *Identity, to uint64) error {
 	}
 	o.next++
 	return nil
+}
+
+// brokenTail is what a file of a snapshot can't end in, which has a magic number there.
+var brokenTail = make([]byte, 16)
+
+// ending is a last chunk with which the snapshot is none: Dragonboat finds that out, removes
+// what it has of it, and forgets it. It does so under its own lock for the snapshot. A
+// chunk that comes on another connection, of the same snapshot, it then does not know.
+func (o *chunkOrder) ending() pb.Chunk {
+	c := o.first
+	c.ChunkId, c.FileChunkId = o.next, o.next
+	c.ChunkCount, c.FileChunkCount = pb.LastChunkCount, pb.LastChunkCount
+	c.Data, c.ChunkSize = brokenTail, uint64(len(brokenTail))
+	return c
 }
 
 // plainName reports whether a path ends in a name that can be made in any

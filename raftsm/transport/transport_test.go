@@ -100,6 +100,36 @@ func TestSnapshot(t *testing.T) {
 	})
 }
 
+// TestSnapshotBreaksOff: one whose sender is gone before its last chunk ends with a chunk
+// that makes it none. One that is whole does not.
+func TestSnapshotBreaksOff(t *testing.T) {
+	a, b := pair(t, nil)
+	for _, c := range []struct {
+		sent int
+		last bool
+		want int
+	}{{0, false, 0}, {1, false, 2}, {3, false, 4}, {3, true, 3}} {
+		conn, err := a.GetSnapshotConnection(context.Background(), b.cfg.Self.Address)
+		must(t, err)
+		for i := range c.sent {
+			must(t, conn.SendChunk(chunk(uint64(i), c.last && i == c.sent-1)))
+		}
+		eventually(t, "the chunks have come", func() bool { return b.taken() == c.sent })
+		conn.Close()
+		eventually(t, "the end is seen", func() bool { return b.Stats().Inbound["snapshot"] == 0 })
+		if got := b.taken(); got != c.want {
+			t.Fatalf("after %d chunks, the last one %v, %d were taken, want %d", c.sent, c.last, got, c.want)
+		}
+		if c.want > c.sent {
+			end, first := b.chunks[c.sent], b.chunks[0]
+			if !end.IsLastChunk() || end.ChunkId != uint64(c.sent) || !bytes.Equal(end.Data, brokenTail) || end.Index != first.Index || end.From != first.From {
+				t.Errorf("it ends with %+v", end)
+			}
+		}
+		b.chunks = nil
+	}
+}
+
 // TestContextEndsConnections: whoever waits on a connection is let go by the end
 // of the context that it was dialled with.
 func TestContextEndsConnections(t *testing.T) {
