@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/lni/dragonboat/v4/client"
 	pb "github.com/lni/dragonboat/v4/raftpb"
 	"github.com/oklog/ulid/v2"
 )
@@ -229,6 +230,69 @@ func TestHostileMessages(t *testing.T) {
 	}
 }
 
+// TestHostileEntries sends, as a member, entries that no member makes and at which
+// Dragonboat panics once they are committed. The messages with them are dropped, and those
+// with what members make arrive.
+func TestHostileEntries(t *testing.T) {
+	a, b := pair(t, nil)
+	c := connect(t, b, a)
+	change := func(c pb.ConfigChange) pb.Entry {
+		return pb.Entry{Type: pb.ConfigChangeEntry, Index: 1, Term: 1, Key: 1, Cmd: pb.MustMarshal(&c)}
+	}
+	proposal := func(do func(*pb.Entry)) pb.Entry {
+		e := proposed(1, 1, []byte("x"))
+		do(&e)
+		return e
+	}
+	send := func(entries ...pb.Entry) {
+		var all []pb.Message
+		for _, e := range entries {
+			for _, of := range []pb.MessageType{pb.Propose, pb.Replicate} {
+				all = append(all, pb.Message{Type: of, From: 2, To: 1, ShardID: 1, Entries: []pb.Entry{{}, e}})
+			}
+		}
+		must(t, c.SendMessageBatch(batch(all...)))
+	}
+	good := []pb.Entry{
+		{}, {Index: 1, Term: 1}, proposed(1, 1, nil), proposed(1, 1, []byte("x")),
+		change(pb.ConfigChange{Type: pb.AddNode, ReplicaID: 3, Address: "a:1", Initialize: true}),
+		change(pb.ConfigChange{Type: pb.AddNonVoting, ReplicaID: 3, Address: "a:1", ConfigChangeId: 7}),
+		change(pb.ConfigChange{Type: pb.RemoveNode, ReplicaID: 3, ConfigChangeId: 7}),
+	}
+	bad := []pb.Entry{
+		proposal(func(e *pb.Entry) { e.Key = 0 }),
+		proposal(func(e *pb.Entry) { e.ClientID = client.NotSessionManagedClientID }),
+		proposal(func(e *pb.Entry) { e.SeriesID = client.SeriesIDForRegister }),
+		proposal(func(e *pb.Entry) { e.SeriesID = client.SeriesIDFirstProposal }),
+		proposal(func(e *pb.Entry) { e.Cmd = nil }),
+		proposal(func(e *pb.Entry) { e.Cmd[0] = 1 }),    // with a session
+		proposal(func(e *pb.Entry) { e.Cmd[0] = 2 }),    // compressed
+		proposal(func(e *pb.Entry) { e.Cmd[0] = 0x10 }), // of another version
+		proposal(func(e *pb.Entry) { e.Type = pb.ApplicationEntry }),
+		proposal(func(e *pb.Entry) { e.Type = pb.MetadataEntry }),
+		proposal(func(e *pb.Entry) { e.Type = 4 }),
+		proposal(func(e *pb.Entry) { e.Type = -1 }),
+		{ClientID: 1}, {Cmd: []byte("x")},
+		{Type: pb.ConfigChangeEntry, Cmd: []byte{0xff}}, {Type: pb.ConfigChangeEntry},
+		change(pb.ConfigChange{Type: pb.AddWitness, ReplicaID: 3, Address: "a:1"}),
+		change(pb.ConfigChange{Type: 4, ReplicaID: 3, Address: "a:1"}),
+		change(pb.ConfigChange{Type: pb.AddNode, ReplicaID: 3, Address: "a"}),
+		change(pb.ConfigChange{Type: pb.AddNonVoting, ReplicaID: 3}),
+		change(pb.ConfigChange{Type: pb.RemoveNode}),
+	}
+	send(bad...)
+	send(good...)
+	eventually(t, "the good ones came", func() bool { return a.received() >= 2*len(good) })
+	for i, m := range a.messages {
+		if want := good[i/2]; len(m.Entries) != 2 || !reflect.DeepEqual(m.Entries[1], want) {
+			t.Errorf("this came: %+v, want %+v", m.Entries, want)
+		}
+	}
+	if n := a.Stats().DroppedMessages; n != uint64(2*len(bad)) {
+		t.Errorf("%d were dropped, want %d", n, 2*len(bad))
+	}
+}
+
 // TestHostileChunks sends chunks that Dragonboat would panic at, or write where
 // they don't belong. None reaches it.
 func TestHostileChunks(t *testing.T) {
@@ -301,7 +365,7 @@ func FuzzHello(f *testing.F) {
 }
 
 func FuzzFrame(f *testing.F) {
-	m := batch(heartbeat(2, 1), pb.Message{Type: pb.Replicate, From: 2, To: 1, ShardID: 1, Entries: []pb.Entry{{Index: 1, Term: 1, Cmd: []byte("x")}}})
+	m := batch(heartbeat(2, 1), pb.Message{Type: pb.Replicate, From: 2, To: 1, ShardID: 1, Entries: []pb.Entry{proposed(1, 1, []byte("x"))}})
 	b, err := m.Marshal()
 	if err != nil {
 		f.Fatal(err)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/cairnkv/cairn/internal/authority"
 	"github.com/cairnkv/cairn/internal/testkit"
+	"github.com/lni/dragonboat/v4/client"
 	"github.com/lni/dragonboat/v4/config"
 	"github.com/lni/dragonboat/v4/raftio"
 	pb "github.com/lni/dragonboat/v4/raftpb"
@@ -141,6 +142,14 @@ func batch(messages ...pb.Message) pb.MessageBatch {
 
 func heartbeat(from, to uint64) pb.Message {
 	return pb.Message{Type: pb.Heartbeat, From: from, To: to, ShardID: 1, Term: 5}
+}
+
+// proposed is an entry with a command, as members make it.
+func proposed(index, term uint64, command []byte) pb.Entry {
+	return pb.Entry{
+		Type: pb.EncodedEntry, Index: index, Term: term, Key: 1, ClientID: 1, SeriesID: client.NoOPSeriesID,
+		Cmd: append([]byte{plainHeader}, command...),
+	}
 }
 
 // withTLS gives ends certificates of one authority.

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 
+	"github.com/lni/dragonboat/v4/client"
 	pb "github.com/lni/dragonboat/v4/raftpb"
 )
 
@@ -153,11 +154,50 @@ func mayReceive(m *pb.Message, from, to uint64) bool {
 		return false
 	}
 	for i := range m.Entries {
-		if m.Entries[i].Term > maxNumber || m.Entries[i].Index > maxNumber {
+		if e := &m.Entries[i]; e.Term > maxNumber || e.Index > maxNumber || !isMade(e) {
 			return false
 		}
 	}
 	return true
+}
+
+// plainHeader is what the command of a proposal begins with: it is not compressed, and of
+// the first version.
+const plainHeader = 0
+
+// isMade reports whether an entry is of a kind that members make. Once another one is
+// committed, Dragonboat panics on each member that applies it, at each start.
+func isMade(e *pb.Entry) bool {
+	switch e.Type {
+	case pb.EncodedEntry: // what a member proposes, outside of Dragonboat's sessions
+		return e.Key != 0 && e.ClientID != client.NotSessionManagedClientID && e.SeriesID == client.NoOPSeriesID &&
+			len(e.Cmd) > 0 && e.Cmd[0] == plainHeader
+	case pb.ApplicationEntry: // a leader's first one, or in the place of a change that had to wait
+		return len(e.Cmd) == 0 && e.ClientID == client.NotSessionManagedClientID
+	case pb.ConfigChangeEntry:
+		return isChange(e.Cmd)
+	}
+	return false
+}
+
+// isChange reports whether an encoded change of the Raft configuration is one that members
+// make. There are no witnesses.
+func isChange(b []byte) bool {
+	var c pb.ConfigChange
+	decode := func() (err error) {
+		defer recovered(&err)
+		return c.Unmarshal(b)
+	}
+	if err := decode(); err != nil || c.ReplicaID == 0 {
+		return false
+	}
+	switch c.Type {
+	case pb.AddNode, pb.AddNonVoting:
+		return ValidAddress(c.Address)
+	case pb.RemoveNode:
+		return true
+	}
+	return false
 }
 
 // chunkOrder holds the chunks of one connection to what a stream of one snapshot

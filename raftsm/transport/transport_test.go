@@ -30,7 +30,7 @@ func TestMessages(t *testing.T) {
 		for _, size := range []int{0, 1, 100, pieceBytes, keepBytes, 5 << 20} {
 			m := pb.Message{Type: pb.Replicate, From: 1, To: 2, ShardID: 1, Term: 3, LogIndex: uint64(size), LogTerm: 2, Commit: 1}
 			for i := range 3 {
-				m.Entries = append(m.Entries, pb.Entry{Index: uint64(i + 1), Term: 3, Cmd: bytes.Repeat([]byte{byte(i + 1)}, size)})
+				m.Entries = append(m.Entries, proposed(uint64(i+1), 3, bytes.Repeat([]byte{byte(i + 1)}, size)))
 			}
 			want = append(want, m)
 			must(t, c.SendMessageBatch(batch(m)))
