@@ -291,62 +291,22 @@ func (p *proposer) unqueue(n, size int) {
 func (p *proposer) replicate(f *flight) {
 	unknown := false
 	var last error
-	try := tryFor
-	for {
-		left := time.Until(f.deadline)
-		if left <= 0 {
+	wait := tryFor
+	for left := time.Until(f.deadline); left > 0; left = time.Until(f.deadline) {
+		err := p.try(f.entry, left, wait)
+		if err == nil {
+			p.applied(f)
+			return
+		}
+		last, unknown = err, unknown || !refused(err)
+		if p.hasLanded(f) || errors.Is(err, dragonboat.ErrPayloadTooBig) {
 			break
 		}
-		elected := p.elected()
-		wait := min(left, try)
-		if p.leads() {
-			// It goes into the log of this replica, and is not lost from there but by
-			// an election.
-			wait = left
-		}
-		rs, err := p.propose(f.entry, wait)
-		if err == nil {
-			var outcome dragonboat.RequestResult
-			select {
-			case outcome = <-rs.ResultC():
-				rs.Release()
-			case <-elected:
-				// What was sent to the leader before is lost if that one is dead.
-				// The result may still come, from either proposal.
-				unknown = true
-				if p.hasLanded(f) {
-					p.land(f, nil)
-					return
-				}
-				continue
-			}
-			switch {
-			case outcome.Completed():
-				// The results were delivered before this. If they were not, the
-				// entry was applied inside a snapshot that took the state's
-				// place, and nobody here knows what it gave.
-				if left := p.end(f); len(left) > 0 {
-					fail(left, kv.Errorf(kv.OutcomeUnknown, "the write may be applied, but its result is not known on this node; read to see"))
-				}
-				return
-			case outcome.Dropped():
-				last = dragonboat.ErrShardNotReady
-			case outcome.Rejected():
-				last = dragonboat.ErrRejected
-			default: // timeout, terminated, aborted
-				unknown = true
-				try *= 2
-			}
-		} else {
-			last = err
-			unknown = unknown || !refused(err)
-			if errors.Is(err, dragonboat.ErrPayloadTooBig) {
-				break
-			}
-		}
-		if p.hasLanded(f) {
-			p.land(f, nil)
-			return
+		switch {
+		case errors.Is(err, errElection):
+			continue
+		case errors.Is(err, errNoAnswer):
+			wait *= 2
 		}
 		select {
 		case <-time.After(retryPause):
@@ -356,6 +316,53 @@ func (p *proposer) replicate(f *flight) {
 		}
 	}
 	p.land(f, p.unanswered(unknown, last))
+}
+
+// Why nobody knows what became of a proposal.
+var (
+	// errElection: what was sent to the leader before is lost if that one is dead. The
+	// result may still come, from either proposal.
+	errElection = errors.New("another leader was elected")
+	errNoAnswer = errors.New("the log gave no answer in time, or was stopped")
+)
+
+// try proposes an entry once, and returns nil if it was applied. A follower waits for that
+// no longer than wait.
+func (p *proposer) try(entry []byte, left, wait time.Duration) error {
+	elected := p.elected()
+	if p.leads() {
+		// It goes into the log of this replica, and is not lost from there but by
+		// an election.
+		wait = left
+	}
+	rs, err := p.propose(entry, min(left, wait))
+	if err != nil {
+		return err
+	}
+	select {
+	case outcome := <-rs.ResultC():
+		rs.Release()
+		switch {
+		case outcome.Completed():
+			return nil
+		case outcome.Dropped():
+			return dragonboat.ErrShardNotReady
+		case outcome.Rejected():
+			return dragonboat.ErrRejected
+		}
+		return errNoAnswer
+	case <-elected:
+		return errElection
+	}
+}
+
+// applied ends the flight of an entry that was applied. Its results were delivered before
+// that. If they were not, the entry was applied inside a snapshot that took the state's
+// place, and nobody here knows what it gave.
+func (p *proposer) applied(f *flight) {
+	if left := p.end(f); len(left) > 0 {
+		fail(left, kv.Errorf(kv.OutcomeUnknown, "the write may be applied, but its result is not known on this node; read to see"))
+	}
 }
 
 // unanswered is the error of commands that got no result in time.
