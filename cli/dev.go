@@ -107,7 +107,7 @@ func (a *app) runDev(cmd *cobra.Command, dir string, configs []node.Config) erro
 			return nil
 		})
 	}
-	if err := starts.Wait(); err != nil {
+	if err := a.start(ctx, starts.Wait); err != nil {
 		for _, n := range nodes {
 			if n != nil {
 				_ = n.Close() // why another did not start says more

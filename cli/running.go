@@ -42,6 +42,11 @@ func (a *app) giveUp(err error) {
 	os.Exit(exitStatus(err))
 }
 
+// start runs what starts nodes, which ends with ctx.
+func (a *app) start(ctx context.Context, open func() error) error {
+	return until(ctx, shutdownLimit+closeLimit, open, func() { a.giveUp(errStuck) })
+}
+
 // run waits until ctx ends or a node fails, and shuts the nodes down.
 func (r *running) run(ctx context.Context) error {
 	failed := make(chan error, len(r.nodes))
@@ -81,15 +86,27 @@ func (r *running) ready() bool {
 
 // end ends the nodes, of which one failed if err is set, or gives up.
 func (r *running) end(err error) error {
-	return within(shutdownLimit+closeLimit, r.shutdown, err, r.giveUp)
+	over, cancel := context.WithCancel(context.Background())
+	cancel()
+	return errors.Join(err, until(over, shutdownLimit+closeLimit, r.shutdown, func() { r.giveUp(errors.Join(err, errStuck)) }))
 }
 
-// within ends something because of err, which may be nil, and gives up once that has
-// taken longer than the limit.
-func within(limit time.Duration, end func() error, err error, giveUp func(error)) error {
-	late := time.AfterFunc(limit, func() { giveUp(errors.Join(err, errStuck)) })
-	defer late.Stop()
-	return errors.Join(err, end())
+// until runs what is to return once ctx has ended, and gives up where it has not within a
+// limit from then on.
+func until(ctx context.Context, limit time.Duration, run func() error, giveUp func()) error {
+	returned := make(chan struct{})
+	defer close(returned)
+	stop := context.AfterFunc(ctx, func() {
+		late := time.NewTimer(limit)
+		defer late.Stop()
+		select {
+		case <-late.C:
+			giveUp()
+		case <-returned:
+		}
+	})
+	defer stop()
+	return run()
 }
 
 // shutdown ends the nodes.

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"testing"
@@ -9,44 +10,56 @@ import (
 	"github.com/cairnkv/cairn/raftsm"
 )
 
-// TestEndIsBounded: nodes that don't come to an end are given up, and what is said is
-// why they were to end, with the exit status of that.
+// TestEndIsBounded: what does not come to its end is given up, once it was told to end.
 func TestEndIsBounded(t *testing.T) {
+	ctx, tell := context.WithCancel(context.Background())
+	gaveUp, returned := make(chan struct{}), make(chan error)
+	running := make(chan struct{})
+	go func() {
+		returned <- until(ctx, time.Millisecond, func() error {
+			close(running)
+			<-gaveUp
+			return nil
+		}, func() { close(gaveUp) })
+	}()
+	<-running
+	select {
+	case <-gaveUp:
+		t.Error("it was given up before it was told to end")
+	default:
+	}
+	tell()
+	if err := <-returned; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestEndInTime: nobody gives up what has ended, with or without an error.
+func TestEndInTime(t *testing.T) {
+	ctx, tell := context.WithCancel(context.Background())
+	tell()
+	failed := errors.New("the store could not be closed")
+	err := until(ctx, time.Hour, func() error { return failed }, func() { t.Error("given up") })
+	if !errors.Is(err, failed) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestWhyItIsGivenUp: what is said, and the exit status, are those of why it was to end.
+func TestWhyItIsGivenUp(t *testing.T) {
 	for _, c := range []struct {
-		name   string
 		err    error
 		says   string
 		status int
 	}{
-		{"told to end", nil, "did not end in time", statusOther},
-		{"failed for good", raftsm.ErrDirectory, raftsm.ErrDirectory.Error(), statusHopeless},
+		{errStuck, "did not end in time", statusOther},
+		{errors.Join(raftsm.ErrDirectory, errStuck), raftsm.ErrDirectory.Error(), statusHopeless},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			gaveUp := make(chan error, 1)
-			never := make(chan struct{})
-			end := func() error { <-never; return nil }
-			ended := make(chan error)
-			go func() { ended <- within(time.Millisecond, end, c.err, func(err error) { gaveUp <- err }) }()
-			err := <-gaveUp
-			if said := explain(err, "cairn"); !strings.Contains(said, c.says) || !errors.Is(err, errStuck) {
-				t.Errorf("it says %q", said)
-			}
-			if status := exitStatus(err); status != c.status {
-				t.Errorf("exit status %d, want %d", status, c.status)
-			}
-			close(never)
-			if err := <-ended; !errors.Is(err, c.err) || errors.Is(err, errStuck) {
-				t.Errorf("an end gave %v", err)
-			}
-		})
-	}
-}
-
-// TestEndInTime: nobody gives up nodes that have ended, with or without an error.
-func TestEndInTime(t *testing.T) {
-	failed := errors.New("the store could not be closed")
-	err := within(time.Hour, func() error { return failed }, nil, func(err error) { t.Errorf("given up: %v", err) })
-	if !errors.Is(err, failed) {
-		t.Errorf("got %v", err)
+		if said := explain(c.err, "cairn"); !strings.Contains(said, c.says) || !strings.Contains(said, errStuck.Error()) || strings.Contains(said, "\n") {
+			t.Errorf("it says %q", said)
+		}
+		if status := exitStatus(c.err); status != c.status {
+			t.Errorf("%v: exit status %d, want %d", c.err, status, c.status)
+		}
 	}
 }

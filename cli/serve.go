@@ -160,7 +160,11 @@ func (a *app) runServe(cmd *cobra.Command, cfg node.Config, profiles string) err
 		return err
 	}
 	defer endProfiles()
-	n, err := node.Open(ctx, cfg)
+	var n *node.Node
+	err = a.start(ctx, func() (err error) {
+		n, err = node.Open(ctx, cfg)
+		return err
+	})
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil // it was told to end before it had begun

@@ -237,7 +237,9 @@ func (o *chunkOrder) check(c *pb.Chunk, from *Identity, to uint64) error {
 	return nil
 }
 
-// brokenTail is what a file of a snapshot can't end in, which has a magic number there.
+// brokenTail is what a file of a snapshot can't end in, which has a magic number there. It
+// is not empty: a chunk without data is how a whole snapshot ends, and what came before
+// may look whole, since a sender that fails closes the file before it hangs up.
 var brokenTail = make([]byte, 16)
 
 // ending is a last chunk with which the snapshot is none: Dragonboat finds that out, removes
