@@ -119,6 +119,9 @@ func (e *examination) run() {
 		e.add("content", Healthy, "", "hash %s at revision %d; sound members that are compacted to the same revision have the same (cairn hash --revision %d)",
 			hex.EncodeToString(store.Hash[:]), store.Stats.Revision, store.Stats.Revision)
 	}
+	if store.Leftovers > 0 {
+		e.add("leftovers", Healthy, "", "a crash left %d files of tables that the store does not have; the next start removes them", store.Leftovers)
+	}
 	for _, a := range store.Alarms {
 		switch {
 		case a.Type == kv.AlarmCorrupt && a.Replica == id.Replica:

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/cairnkv/cairn/raftsm"
 )
 
 // tree is all that is in a directory: names, modes, times, contents.
@@ -95,6 +97,39 @@ func TestDoctor(t *testing.T) {
 	}
 	if !told {
 		t.Errorf("the node says %s, the doctor\n%s", hash, verdicts(findings))
+	}
+	n = ready(t, cfg)
+	must(t, n.Close())
+}
+
+// TestDoctorAfterCrash looks at what a kill leaves of tables that are being written, and
+// of a very first start. A node starts on both.
+func TestDoctorAfterCrash(t *testing.T) {
+	t.Parallel()
+	cfg := config(t)
+	n := ready(t, cfg)
+	must(t, n.Close())
+	databases, err := filepath.Glob(filepath.Join(cfg.DataDir, "store/shard-1/db-*"))
+	must(t, err)
+	must(t, os.WriteFile(filepath.Join(databases[0], "000901.sst"), nil, 0o600))
+	must(t, os.WriteFile(filepath.Join(databases[0], "000902.sst"), []byte("cut off"), 0o600))
+	findings := Examine(context.Background(), cfg.DataDir)
+	wantFinding(t, findings, "leftovers", Healthy, "2 files")
+	if !Sound(findings) {
+		t.Errorf("%s", verdicts(findings))
+	}
+	n = ready(t, cfg)
+	must(t, n.Close())
+
+	cfg = config(t)
+	cfg.DataDir = filepath.Join(t.TempDir(), "first")
+	dir, err := raftsm.OpenDir(cfg.DataDir, raftsm.Spec{PeerAddress: cfg.PeerListen})
+	must(t, err)
+	dir.Close()
+	must(t, os.MkdirAll(filepath.Join(cfg.DataDir, "store/shard-1"), 0o700))
+	must(t, os.WriteFile(filepath.Join(cfg.DataDir, "store/shard-1/IDENTITY.new"), []byte("{"), 0o600))
+	if findings := Examine(context.Background(), cfg.DataDir); !Sound(findings) {
+		t.Errorf("%s", verdicts(findings))
 	}
 	n = ready(t, cfg)
 	must(t, n.Close())

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/cairnkv/cairn/raftsm/raftlog"
@@ -53,7 +54,10 @@ func (d *Dir) ExamineStore(ctx context.Context, shard uint64) (storage.Examined,
 	have, err := readIdentity(filepath.Join(dir, identityFile))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		if entries, err := os.ReadDir(dir); err == nil && len(entries) > 0 {
+		entries, err := os.ReadDir(dir)
+		// What a first start wrote of the identity before it was killed is no data.
+		unfinished := func(e os.DirEntry) bool { return e.Name() == identityFile+newSuffix }
+		if err == nil && len(slices.DeleteFunc(entries, unfinished)) > 0 {
 			return storage.Examined{}, fmt.Errorf("the store %s has data but no identity", dir)
 		}
 		return storage.Examined{}, nil

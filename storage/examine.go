@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/cairnkv/cairn/kv"
@@ -20,6 +21,9 @@ type Examined struct {
 	Database string
 	Tables   int
 	Bytes    uint64
+	// Leftovers are files of tables that the database does not have: a crash left
+	// them, whole or not, and the next start removes them.
+	Leftovers int
 	// Stats are the store's figures, Hash what [View.Hash] says of the newest
 	// revision.
 	Stats  Stats
@@ -27,11 +31,18 @@ type Examined struct {
 	Alarms []kv.Alarm
 }
 
+// tableExtension is that of the file of a table.
+const tableExtension = ".sst"
+
 // Examine reads all of a store that no process has, checks every checksum in it,
 // and changes nothing. A store that is not there yet is empty. The error says what
 // is damaged; what was found before it is returned with it.
-func Examine(ctx context.Context, dir string) (x Examined, err error) {
-	opts := Options{}.withDefaults()
+func Examine(ctx context.Context, dir string) (Examined, error) {
+	return examine(ctx, vfs.Default, dir)
+}
+
+func examine(ctx context.Context, on vfs.FS, dir string) (x Examined, err error) {
+	opts := Options{FS: on}.withDefaults()
 	// Whatever the database wants to end the process over is an error here.
 	var fatal error
 	opts.Fatal = func(err error) { fatal = errors.Join(fatal, err) }
@@ -40,7 +51,8 @@ func Examine(ctx context.Context, dir string) (x Examined, err error) {
 	if x.Database, err = readPointer(fs, dir); err != nil {
 		return x, err
 	}
-	if x.Database == "" {
+	fresh := x.Database == ""
+	if fresh {
 		// As Open has it: the first database may not have been named yet.
 		x.Database = databaseName(1)
 		others, err := otherDatabases(fs, dir, x.Database)
@@ -58,14 +70,20 @@ func Examine(ctx context.Context, dir string) (x Examined, err error) {
 	o := pebbleOptions(&opts, &room{})
 	defer o.Cache.Unref()
 	o.FS, o.ReadOnly, o.ErrorIfNotExists = fs, true, true
-	if err := x.tables(ctx, fs, path, o.MakeReaderOptions()); err != nil {
-		return x, err
-	}
 	db, err := openExamined(path, o)
+	if fresh && errors.Is(err, pebble.ErrDBDoesNotExist) {
+		return Examined{}, nil // the first start had only begun to make it
+	}
 	if err != nil {
 		return x, fmt.Errorf("storage: open %s: %w", path, err)
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
+	if format, err := getCopy(db, keyFormat); fresh && err == nil && format == nil {
+		return Examined{}, nil // the next start goes on with it
+	}
+	if err := x.tables(ctx, db, fs, path, o.MakeReaderOptions()); err != nil {
+		return x, err
+	}
 	h := &handle{db: db, opts: &opts, dir: path, windows: map[kv.LeaseID]*window{}}
 	h.refs.Store(2) // views come and go; the database is closed here
 	if err := h.load(false); err != nil {
@@ -88,15 +106,28 @@ func openExamined(path string, o *pebble.Options) (db *pebble.DB, err error) {
 	return pebble.Open(path, o)
 }
 
-// tables checks the blocks of every table, also those that no read would come
-// by.
-func (x *Examined) tables(ctx context.Context, fs vfs.FS, path string, o sstable.ReaderOptions) error {
+// tables checks the blocks of every table of the database, also those that no read
+// would come by. It leaves out tables that a crash cut off while they were written:
+// the database has none of them.
+func (x *Examined) tables(ctx context.Context, db *pebble.DB, fs vfs.FS, path string, o sstable.ReaderOptions) error {
+	levels, err := db.SSTables()
+	if err != nil {
+		return fmt.Errorf("storage: the tables of %s: %w", path, err)
+	}
+	has := map[string]bool{}
+	for _, t := range slices.Concat(levels...) {
+		has[t.BackingSSTNum.String()+tableExtension] = true // several may have one file
+	}
 	names, err := fs.List(path)
 	if err != nil {
 		return err
 	}
 	for _, name := range names {
-		if !strings.HasSuffix(name, ".sst") {
+		switch {
+		case !strings.HasSuffix(name, tableExtension):
+			continue
+		case !has[name]:
+			x.Leftovers++
 			continue
 		}
 		if err := ctx.Err(); err != nil {
