@@ -16,7 +16,8 @@ It reads everything in it and changes nothing: whose directory it is, whether
 every checksum is right, whether the Raft log has all that it is known to have
 had and goes on from what the store has applied, what the alarms say, and
 whether there is room. The log is looked at in a copy, for which the directory
-for temporary files needs room (TMPDIR).
+for temporary files needs room (TMPDIR). A copy of the directory can be looked at
+as well, on any machine.
 
 For each thing it says what it found and, where something is wrong, what to do
 next. Exit status 0: the node may be started. 1: something is wrong, or could
@@ -39,7 +40,9 @@ func (a *app) doctor() *cobra.Command {
 	cmd.Flags().StringVar(&dir, "data-dir", "cairn-data", "`directory` of the data")
 	_ = cmd.MarkFlagDirname("data-dir")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		findings := node.Examine(cmd.Context(), dir)
+		ctx, stop := untilSignal(cmd) // so that no copy of the log is left behind
+		defer stop()
+		findings := node.Examine(ctx, dir)
 		sound := node.Sound(findings)
 		lines := func(w io.Writer) {
 			for _, f := range findings {

@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"syscall"
 
 	"github.com/cairnkv/cairn/kv"
 	"github.com/cairnkv/cairn/raftsm"
+	"github.com/cairnkv/cairn/storage"
 	"golang.org/x/sys/unix"
 )
 
@@ -80,7 +82,7 @@ func (e *examination) run() {
 		e.add("directory", NotExamined, nextOnline, "a running node has %s", e.path)
 		return
 	case err != nil:
-		e.add("directory", Sick, "name the directory that the node is started with: --data-dir", "%v", err)
+		e.failed("directory", "name the directory that the node is started with: --data-dir", err)
 		return
 	}
 	defer dir.Close()
@@ -98,7 +100,7 @@ func (e *examination) run() {
 		if errors.Is(unreadable, fs.ErrNotExist) {
 			next = "restore the file from a copy of this directory, or " + nextReplace
 		}
-		e.add("identity", Sick, next, "%v", unreadable)
+		e.failed("identity", next, unreadable)
 		e.add("store", NotExamined, "", "nobody knows whose it must be")
 		e.add("log", NotExamined, "", "nobody knows whose it must be")
 		return
@@ -107,7 +109,7 @@ func (e *examination) run() {
 	e.add("identity", Healthy, "", "member %s (%s), replica %d of cluster %s, at %s", id.MemberID, id.Name, id.Replica, id.ClusterID, id.PeerAddress)
 	store, err := dir.ExamineStore(e.ctx, shardID)
 	if err != nil {
-		e.add("store", Sick, nextReplace, "%v", err)
+		e.failed("store", nextReplace, err)
 		e.add("log", NotExamined, "", "how far the store has applied it is not known")
 		return
 	}
@@ -134,14 +136,56 @@ func (e *examination) run() {
 			e.add("alarm", Questionable, "look at that member", "replica %d: %s", a.Replica, a.Type)
 		}
 	}
-	switch has, err := dir.ExamineLog(shardID, store.Stats.AppliedIndex); {
-	case err != nil:
-		e.add("log", Sick, nextReplace, "%v", err)
+	has, err := dir.ExamineLog(e.ctx, shardID, store.Stats.AppliedIndex)
+	var host *raftsm.ForeignHostError
+	foreign := errors.As(err, &host)
+	switch {
+	case err != nil && !foreign:
+		e.failed("log", nextReplace, err)
 	case !has:
 		e.add("log", Healthy, "", "there is none yet")
 	default:
 		e.add("log", Healthy, "", "it can be read to its end, reaches as far as it was known to be durable, and goes on from what the store has applied")
 	}
+	if foreign {
+		e.add("host", Sick, fmt.Sprintf("give this machine or container the host name %q, if the member is to be started here; a copy that is only looked at needs nothing", host.Of), "%v", err)
+	}
+}
+
+// failed notes why a look at something ended: next is for damage, of which an error
+// speaks unless it says that there was no look.
+func (e *examination) failed(check, next string, err error) {
+	if advice := unseen(err); advice != "" {
+		e.add(check, NotExamined, advice, "it could not be looked at: %v", err)
+		return
+	}
+	e.add(check, Sick, next, "%v", err)
+}
+
+// unseen is what to do about an error that says nothing of what is on the disk, only
+// that it could not be read or copied, and empty for any other. What is missing is
+// damage.
+func unseen(err error) string {
+	var format *storage.UnknownFormatError
+	var errno syscall.Errno
+	refused := errors.As(err, &errno) && errno != unix.ENOENT && errno != unix.ENOTDIR
+	switch {
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return "look again, and to the end"
+	case errors.As(err, &format):
+		return "look with the version of Cairn that the node runs"
+	case refused && (errno == unix.ENOSPC || errno == unix.EDQUOT):
+		return "make room in the directory for temporary files, where the log is copied to, or name another one in TMPDIR"
+	case refused && (errno == unix.EACCES || errno == unix.EPERM):
+		return "look as the user that the node runs as, with a directory for temporary files (TMPDIR) that this user may write"
+	case refused && (errno == unix.EMFILE || errno == unix.ENFILE):
+		return "raise the limit of open files (ulimit -n), and look again"
+	case refused:
+		return "look into the kernel's log and at the disk, and look again; a disk that can't be read any more takes its member with it: replace both"
+	case errors.Is(err, raftsm.ErrNotCopied):
+		return "name a directory for temporary files in TMPDIR that is there and has room for the log"
+	}
+	return ""
 }
 
 func (e *examination) disk() {

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -11,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/cairnkv/cairn/raftsm"
+	"github.com/cairnkv/cairn/storage"
+	"golang.org/x/sys/unix"
 )
 
 // tree is all that is in a directory: names, modes, times, contents.
@@ -184,5 +187,95 @@ func TestDoctorFinds(t *testing.T) {
 				t.Error("it is called sound")
 			}
 		})
+	}
+}
+
+// lasting is a context that is done once it was asked so many times.
+type lasting struct {
+	context.Context
+	left int
+}
+
+func (c *lasting) Err() error {
+	if c.left--; c.left < 0 {
+		return context.Canceled
+	}
+	return nil
+}
+
+// TestDoctorNotSeen says of what could not be looked at just that, and not that it is
+// damaged: nobody is to replace a member for it. And no copy of its log is left.
+func TestDoctorNotSeen(t *testing.T) {
+	cfg := config(t)
+	n := ready(t, cfg)
+	must(t, n.Close())
+	look := func(ctx context.Context) []Finding {
+		t.Helper()
+		findings := Examine(ctx, cfg.DataDir)
+		for _, f := range findings {
+			if f.Next == nextReplace {
+				t.Errorf("the member is to be replaced:\n%s", verdicts(findings))
+			}
+		}
+		if Sound(findings) {
+			t.Errorf("it is called sound:\n%s", verdicts(findings))
+		}
+		return findings
+	}
+	t.Setenv("TMPDIR", filepath.Join(t.TempDir(), "nowhere"))
+	wantFinding(t, look(t.Context()), "log", NotExamined, "no such file")
+
+	scratch := t.TempDir()
+	t.Setenv("TMPDIR", scratch)
+	empty := func(when any) {
+		t.Helper()
+		if left, err := os.ReadDir(scratch); err != nil || len(left) > 0 {
+			t.Errorf("%v: %v is left, %v", when, left, err)
+		}
+	}
+	canceled, cancel := context.WithCancel(t.Context())
+	cancel()
+	wantFinding(t, look(canceled), "store", NotExamined, "canceled")
+	dir, _, err := raftsm.LookAt(cfg.DataDir)
+	must(t, err)
+	for asked, err := 0, context.Canceled; err != nil; asked++ {
+		_, err = dir.ExamineLog(&lasting{t.Context(), asked}, shardID, 0)
+		if err != nil && unseen(err) == "" {
+			t.Errorf("ended: %v", err)
+		}
+		empty(asked)
+	}
+	dir.Close()
+
+	// A copy of the directory on another machine.
+	logs, err := filepath.Glob(filepath.Join(cfg.DataDir, "raft/*/*/tandb"))
+	must(t, err)
+	host := filepath.Dir(filepath.Dir(logs[0]))
+	must(t, os.Rename(host, filepath.Join(filepath.Dir(host), "elsewhere")))
+	findings := look(t.Context())
+	wantFinding(t, findings, "log", Healthy, "can be read to its end")
+	wantFinding(t, findings, "host", Sick, `"elsewhere"`)
+	empty("the host")
+}
+
+// TestUnseen tells what the disk or the system refused from what is damaged.
+func TestUnseen(t *testing.T) {
+	t.Parallel()
+	corrupt := func(cause error) error {
+		return errors.Join(&storage.CorruptError{Reason: "a record can't be read"}, cause)
+	}
+	for _, err := range []error{
+		corrupt(unix.EIO), corrupt(unix.EMFILE), corrupt(&fs.PathError{Op: "read", Path: "log", Err: unix.EACCES}),
+		fmt.Errorf("%w: %w", raftsm.ErrNotCopied, unix.ENOSPC), raftsm.ErrNotCopied, unix.EDQUOT, unix.ESTALE,
+		context.Canceled, &storage.UnknownFormatError{Found: "cairn-store 2"},
+	} {
+		if next := unseen(err); next == "" || next == nextReplace {
+			t.Errorf("%v: %q", err, next)
+		}
+	}
+	for _, err := range []error{corrupt(nil), corrupt(unix.ENOENT), &storage.CorruptError{}, errors.New("anything else")} {
+		if next := unseen(err); next != "" {
+			t.Errorf("%v: %q", err, next)
+		}
 	}
 }

@@ -69,47 +69,95 @@ func (d *Dir) ExamineStore(ctx context.Context, shard uint64) (storage.Examined,
 	return storage.Examine(ctx, dir)
 }
 
+// ErrNotCopied says that the Raft log could not be copied, so that nothing is known of
+// it.
+var ErrNotCopied = errors.New("the log could not be copied to look at it")
+
+// ForeignHostError says that a data directory belongs to a host of another name, on
+// which alone Dragonboat starts. It is no damage: directories are copied to be looked
+// at.
+type ForeignHostError struct{ Of, Here string }
+
+func (e *ForeignHostError) Error() string {
+	return fmt.Sprintf("it belongs to a host of the name %q, and this one is called %q: Dragonboat starts on the former alone", e.Of, e.Here)
+}
+
 // ExamineLog does with a copy of the Raft log, in the directory for temporary
 // files, what a start does before it starts a replica: opening a log repairs what
 // a crash has left. has says whether there is a log; applied is how far the store
-// has applied it.
-func (d *Dir) ExamineLog(shard, applied uint64) (has bool, err error) {
-	host, err := os.Hostname()
+// has applied it. A [ForeignHostError] says that nothing else is wrong.
+func (d *Dir) ExamineLog(ctx context.Context, shard, applied uint64) (has bool, err error) {
+	dir, err := d.logDir()
 	if err != nil {
 		return false, err
 	}
-	found, err := filepath.Glob(filepath.Join(d.Path, raftDir, "*", "*", "tandb"))
-	if err != nil {
-		return false, err
-	}
-	if len(found) == 0 {
+	if dir == "" {
 		if applied > 0 {
 			return false, errors.New("there is none, but the store has applied entries of one")
 		}
 		return false, d.mayBegin(shard)
 	}
-	if len(found) > 1 {
-		return false, fmt.Errorf("there are %d: %s", len(found), strings.Join(found, ", "))
-	}
-	dir := filepath.Dir(found[0])
-	if of := filepath.Base(filepath.Dir(dir)); of != strings.ToLower(host) && of != host {
-		return true, fmt.Errorf("it belongs to a host of the name %q, and this one is called %q: Dragonboat starts on the former alone", of, host)
-	}
 	scratch, err := os.MkdirTemp("", "cairn-doctor-")
 	if err != nil {
-		return false, err
+		return true, fmt.Errorf("%w: %w", ErrNotCopied, err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(scratch)) }()
 	copied := filepath.Join(scratch, "log")
-	if err := os.CopyFS(copied, os.DirFS(dir)); err != nil {
-		return false, fmt.Errorf("copy the log to look at it: %w", err)
+	if err := os.CopyFS(copied, untilDone{os.DirFS(dir), ctx}); err != nil {
+		return true, fmt.Errorf("%w: %w", ErrNotCopied, err)
 	}
-	has, err = raftlog.Examine(copied, shard, d.Identity.Replica, applied)
-	switch {
-	case err != nil:
-		err = errors.New(strings.ReplaceAll(err.Error(), copied, dir))
-	case !has:
-		err = d.mayBegin(shard)
+	if has, err = raftlog.Examine(copied, shard, d.Identity.Replica, applied); err != nil {
+		return has, &copyError{err, copied, dir}
 	}
-	return has, err
+	if !has {
+		return false, d.mayBegin(shard)
+	}
+	return has, ofThisHost(dir)
 }
+
+// logDir finds where the Raft log is; empty, there is none.
+func (d *Dir) logDir() (string, error) {
+	found, err := filepath.Glob(filepath.Join(d.Path, raftDir, "*", "*", "tandb"))
+	switch {
+	case err != nil || len(found) == 0:
+		return "", err
+	case len(found) > 1:
+		return "", fmt.Errorf("there are %d: %s", len(found), strings.Join(found, ", "))
+	}
+	return filepath.Dir(found[0]), nil
+}
+
+// ofThisHost is an error if a log is another host's.
+func ofThisHost(dir string) error {
+	host, err := os.Hostname()
+	if err != nil {
+		return err
+	}
+	if of := filepath.Base(filepath.Dir(dir)); of != strings.ToLower(host) && of != host {
+		return &ForeignHostError{of, host}
+	}
+	return nil
+}
+
+// untilDone is a file system from which nothing is read once its context is done.
+type untilDone struct {
+	fs.FS
+	ctx context.Context
+}
+
+// Open implements fs.FS.
+func (f untilDone) Open(name string) (fs.File, error) {
+	if err := f.ctx.Err(); err != nil {
+		return nil, err
+	}
+	return f.FS.Open(name)
+}
+
+// copyError is an error about a copy that speaks of what was copied.
+type copyError struct {
+	err        error
+	copied, of string
+}
+
+func (e *copyError) Error() string { return strings.ReplaceAll(e.err.Error(), e.copied, e.of) }
+func (e *copyError) Unwrap() error { return e.err }

@@ -419,7 +419,7 @@ func TestStartedMark(t *testing.T) {
 	}
 	d, unreadable, err := LookAt(m.path)
 	must(t, errors.Join(unreadable, err))
-	_, err = d.ExamineLog(1, 0)
+	_, err = d.ExamineLog(t.Context(), 1, 0)
 	wantError(t, "an examination", err, "this member has run before")
 	d.Close()
 	must(t, os.Remove(filepath.Join(m.path, identityFile)))
