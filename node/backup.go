@@ -131,6 +131,9 @@ func (s *schedule) look(ctx context.Context) error {
 	if !s.n.shard.IsLeader() || s.n.serving() != nil || !s.due(time.Now()) {
 		return nil
 	}
+	if err := s.n.begunByAll(); err != nil {
+		return err
+	}
 	s.lastTry = time.Now()
 	if err := s.take(ctx, newest); err != nil {
 		s.failures.Add(1)
@@ -138,6 +141,26 @@ func (s *schedule) look(ctx context.Context) error {
 	}
 	s.lastOwn = s.lastTry
 	return s.retain(ctx)
+}
+
+// begunByAll is nil, or says which first member of a cluster that was restored has not
+// started. It may be about to choose the newest backup of this place, as the others
+// did: if it found a newer one, it would be another cluster's for good.
+func (n *Node) begunByAll() error {
+	_, restored, err := n.shard.Store().Backup()
+	if err != nil || !restored {
+		return err
+	}
+	all, err := n.shard.Members()
+	if err != nil {
+		return err
+	}
+	for i := range all {
+		if m := &all[i]; m.ID == (kv.LeaseID{}) {
+			return fmt.Errorf("it waits for the member at %s, which has not started and may be about to choose the backup that the cluster was restored from", m.PeerAddress)
+		}
+	}
+	return nil
 }
 
 func (s *schedule) due(now time.Time) bool {

@@ -153,6 +153,46 @@ func except(nodes []*Node, gone *Node) (rest []*Node) {
 	return rest
 }
 
+// TestScheduleWaitsForAll restores a cluster from the place where it will keep its
+// backups. One member starts late, when the others serve and the newest backup is old:
+// it must find the one that they began with.
+func TestScheduleWaitsForAll(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	old := ready(t, config(t))
+	fillNode(t, old, 10)
+	info := save(t, old, filepath.Join(dir, backup.Name(time.Now().Add(-time.Hour), old.Status().Revision)))
+	configs := threeConfigs(t)
+	log := &transcript{}
+	for i := range configs {
+		configs[i].RestoreFrom = dir
+		configs[i].Backup = Backup{To: dir, Every: time.Second}
+		configs[i].Logger = log.logger()
+	}
+	nodes := []*Node{open(t, configs[0]), open(t, configs[1])}
+	for _, n := range nodes {
+		eventually(t, "the node is ready", func() bool { return n.Ready() == nil })
+	}
+	taken := func() (taken uint64) {
+		for _, n := range nodes {
+			taken += n.schedule.taken.Load()
+		}
+		return taken
+	}
+	eventually(t, "a backup is due", func() bool {
+		return log.has("it waits for the member at "+configs[2].PeerListen) || taken() > 0
+	})
+	if _, n := newestIn(t, dir); taken() > 0 || n != 1 {
+		t.Fatal("a backup was taken before all members had started")
+	}
+	late := ready(t, configs[2])
+	nodes = append(nodes, late)
+	if got := late.dir.Identity.Backup; got != info.SHA256 {
+		t.Errorf("the late member began with %s, the others with %s", got, info.SHA256)
+	}
+	eventually(t, "a backup is taken", func() bool { return taken() > 0 })
+}
+
 // TestScheduleFails has no place for backups, says so, and goes on when there is
 // one.
 func TestScheduleFails(t *testing.T) {
