@@ -96,7 +96,7 @@ func (n *Node) restore(ctx context.Context) {
 		switch {
 		case err == nil || ctx.Err() != nil:
 		case errors.As(err, &final):
-			n.failed <- err
+			n.fail(err)
 			return
 		case err.Error() != said:
 			said = err.Error()
