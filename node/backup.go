@@ -1,12 +1,14 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"math"
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -82,6 +84,14 @@ type schedule struct {
 	size             atomic.Int64 // of the last one that this member took
 	taken, failures  atomic.Uint64
 	lastTry, lastOwn time.Time
+	written          *written // what this member wrote last, until it was checked
+}
+
+// written is a backup that is there and was not read again yet.
+type written struct {
+	name  string
+	info  backup.Info
+	began time.Time
 }
 
 // newSchedule returns nil if there is nothing to do.
@@ -128,18 +138,31 @@ func (s *schedule) look(ctx context.Context) error {
 		taken = newest.Taken.UnixMilli()
 	}
 	s.newest.Store(taken)
-	if !s.n.shard.IsLeader() || s.n.serving() != nil || !s.due(time.Now()) {
+	if s.written != nil && !slices.ContainsFunc(all, func(b backup.Scheduled) bool { return b.Name == s.written.name }) {
+		s.written = nil // somebody else has removed it
+	}
+	now := time.Now()
+	leads := s.n.shard.IsLeader() && s.n.serving() == nil
+	switch {
+	case leads && s.due(now):
+		if err := s.n.begunByAll(); err != nil {
+			return err
+		}
+		s.lastTry = now
+		err = s.take(ctx, newest)
+	case s.written != nil && s.rested(now):
+		s.lastTry = now
+		err = s.conclude(ctx)
+	default:
 		return nil
 	}
-	if err := s.n.begunByAll(); err != nil {
-		return err
-	}
-	s.lastTry = time.Now()
-	if err := s.take(ctx, newest); err != nil {
+	if err != nil {
 		s.failures.Add(1)
 		return err
 	}
-	s.lastOwn = s.lastTry
+	if !leads {
+		return nil
+	}
 	return s.retain(ctx)
 }
 
@@ -167,11 +190,13 @@ func (s *schedule) due(now time.Time) bool {
 	if !s.lastOwn.IsZero() && now.Sub(s.lastOwn) < s.cfg.Every {
 		return false
 	}
-	if s.lastTry.After(s.lastOwn) && now.Sub(s.lastTry) < min(backupRetry, s.cfg.Every) {
-		return false
-	}
 	age := s.age(now)
-	return age >= s.cfg.Every || age < -futureBackup
+	return s.rested(now) && (age >= s.cfg.Every || age < -futureBackup)
+}
+
+// rested reports whether a try that failed was long enough ago.
+func (s *schedule) rested(now time.Time) bool {
+	return !s.lastTry.After(s.lastOwn) || now.Sub(s.lastTry) >= min(backupRetry, s.cfg.Every)
 }
 
 // age is how old the newest backup is; without one it is as old as can be.
@@ -194,7 +219,7 @@ func (s *schedule) ageSeconds(now time.Time) float64 {
 	return age.Seconds()
 }
 
-// take writes a backup and checks what was written. It must be newer than the one that
+// take writes a backup and checks what was written, as far as that can be read. It must be newer than the one that
 // was the newest, or it would be removed before those that it should replace: the
 // revision of a cluster never goes back.
 func (s *schedule) take(ctx context.Context, newest backup.Scheduled) error {
@@ -215,20 +240,44 @@ func (s *schedule) take(ctx context.Context, newest backup.Scheduled) error {
 	name := backup.Name(header.TakenAt, v.Revision())
 	var info backup.Info
 	err = s.place.Write(ctx, name, func(w io.Writer) (err error) {
-		info, err = backup.Save(ctx, w, v, header, backup.Background)
+		info, err = backup.Save(ctx, trusted{w, s.n}, v, header, backup.Background)
 		return err
 	})
 	if err != nil {
 		return err
 	}
 	v.Close() // what was overwritten since need not wait for what follows
-	if err := s.verify(ctx, name, info.SHA256); err != nil {
-		return errors.Join(fmt.Errorf("%s was written and is not right: %w", name, err), s.place.Remove(ctx, name))
+	s.written = &written{name, info, began}
+	return s.conclude(ctx)
+}
+
+// errOtherBackup says that a backup was read whole, and is not the one that was written.
+var errOtherBackup = errors.New("it is another one")
+
+// conclude checks what was written last. If that is not right, it is removed. If it
+// could not be read, it may well be right: it stays, and a later look checks it again,
+// before any older one is removed.
+func (s *schedule) conclude(ctx context.Context) error {
+	w := s.written
+	err := s.verify(ctx, w.name, w.info.SHA256)
+	distrust := s.n.quarantined()
+	var damaged *backup.DamagedError
+	switch {
+	case distrust != nil, errors.As(err, &damaged), errors.Is(err, errOtherBackup):
+		err = fmt.Errorf("%s was written and is not right: %w", w.name, cmp.Or(distrust, err))
+		if removed := s.place.Remove(ctx, w.name); removed != nil {
+			return errors.Join(err, removed) // the next look finds it again
+		}
+		s.written = nil
+		return err
+	case err != nil:
+		return fmt.Errorf("%s was written and could not be read again to check it: %w", w.name, err)
 	}
-	s.newest.Store(header.TakenAt.UnixMilli())
-	s.size.Store(info.Size)
+	s.written, s.lastOwn = nil, w.began
+	s.newest.Store(w.info.TakenAt.UnixMilli())
+	s.size.Store(w.info.Size)
 	s.taken.Add(1)
-	s.n.cfg.Logger.Info("backup taken", "to", s.place.String(), "name", name, "revision", info.Revision, "keys", info.Keys, "bytes", info.Size, "took", time.Since(began))
+	s.n.cfg.Logger.Info("backup taken", "to", s.place.String(), "name", w.name, "revision", w.info.Revision, "keys", w.info.Keys, "bytes", w.info.Size, "took", time.Since(w.began))
 	return nil
 }
 
@@ -243,9 +292,25 @@ func (s *schedule) verify(ctx context.Context, name, sha256 string) error {
 		return err
 	}
 	if info.SHA256 != sha256 {
-		return errors.New("it is another one")
+		return errOtherBackup
 	}
 	return nil
+}
+
+// trusted is what a backup is written to, as long as the content of its member can be
+// trusted. The end of a file is written by itself, so that one of which that is not
+// known has none.
+type trusted struct {
+	io.Writer
+	n *Node
+}
+
+// Write implements io.Writer.
+func (t trusted) Write(p []byte) (int, error) {
+	if err := t.n.quarantined(); err != nil {
+		return 0, err
+	}
+	return t.Writer.Write(p)
 }
 
 // retain removes the oldest backups, beyond as many as are kept.
@@ -255,6 +320,9 @@ func (s *schedule) retain(ctx context.Context) error {
 		return err
 	}
 	for len(all) > s.cfg.Keep {
+		if err := s.n.quarantined(); err != nil {
+			return err // the newest ones may have what is wrong
+		}
 		oldest := all[len(all)-1].Name
 		// Another member may have been there first.
 		if err := s.place.Remove(ctx, oldest); err != nil && !errors.Is(err, os.ErrNotExist) {

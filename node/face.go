@@ -114,19 +114,21 @@ func (f face) Backup() (httpapi.Backup, error) {
 	if err != nil {
 		return nil, err
 	}
-	return pinned{v, f.n.backupHeader()}, nil
+	return pinned{v, f.n, f.n.backupHeader()}, nil
 }
 
 // pinned is the state of a node for a backup.
 type pinned struct {
 	*storage.View
+	n      *Node
 	header backup.Header
 }
 
 // Save writes a backup for somebody who waits for it, and leaves most of the
-// time to the writers.
+// time to the writers. It ends with an error when the content turns out not to be
+// trusted.
 func (p pinned) Save(ctx context.Context, w io.Writer) error {
-	_, err := backup.Save(ctx, w, p.View, p.header, backup.Background)
+	_, err := backup.Save(ctx, trusted{w, p.n}, p.View, p.header, backup.Background)
 	return err
 }
 

@@ -215,14 +215,17 @@ func (n *Node) readParts(ctx context.Context, from uint64, parts chan<- []byte) 
 		return err
 	}
 	defer f.Close()
+	var damaged *backup.DamagedError
 	r, err := backup.NewReader(f)
-	if err != nil {
+	switch {
+	case errors.As(err, &damaged):
 		return &restoreError{err}
+	case err != nil:
+		return err
 	}
 	defer r.Close()
 	for part := uint64(1); ; part++ {
 		content, err := r.Next()
-		var damaged *backup.DamagedError
 		switch {
 		case errors.Is(err, io.EOF):
 			if r.Info().SHA256 != n.backup.Info.SHA256 {

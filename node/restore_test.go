@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -326,6 +327,54 @@ func TestRestoreOfAReplacedFile(t *testing.T) {
 	must(t, n.Close())
 	must(t, os.Rename(right, file))
 	sameContent(t, ready(t, cfg), info)
+}
+
+// TestRestoreOverACutConnection has the connection with the bucket end again and again
+// while the backup is restored. It is read anew; nothing is wrong with it.
+func TestRestoreOverACutConnection(t *testing.T) {
+	t.Setenv("AWS_ACCESS_KEY_ID", "cairn-test")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "not-a-secret")
+	old := ready(t, config(t))
+	fillNode(t, old, 20_000)
+	file := filepath.Join(t.TempDir(), "backup")
+	info := save(t, old, file)
+	content, err := os.ReadFile(file)
+	must(t, err)
+	name := backup.Name(time.Now(), 1)
+	var reads atomic.Int64
+	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !strings.HasSuffix(r.URL.Path, name) {
+			fmt.Fprintf(w, "<ListBucketResult><Contents><Key>p/%s</Key></Contents></ListBucketResult>", name)
+			return
+		}
+		w.Header().Set("Last-Modified", time.Now().UTC().Format(http.TimeFormat))
+		w.Header().Set("Content-Length", fmt.Sprint(len(content)))
+		// The first time it is checked, then it is restored.
+		cut := map[int64]int{2: 0, 3: 7, 4: len(content) / 2, 5: len(content) - 1}
+		if n, ends := cut[reads.Add(1)]; ends {
+			w.WriteHeader(http.StatusOK)
+			_, _ = w.Write(content[:n])
+			w.(http.Flusher).Flush()
+			panic(http.ErrAbortHandler) // closes the connection
+		}
+		_, _ = w.Write(content)
+	}))
+	defer service.Close()
+	cfg := config(t)
+	cfg.RestoreFrom = "s3://backups/p?endpoint=" + service.URL + "&region=us-east-1"
+	n := open(t, cfg)
+	ended := make(chan error, 1)
+	go func() { ended <- n.Wait() }()
+	eventually(t, "the node is ready, or ended", func() bool { return n.Ready() == nil || len(ended) > 0 })
+	if len(ended) > 0 {
+		t.Fatalf("the node has ended: %v", <-ended)
+	}
+	sameContent(t, n, info)
+	if n := reads.Load(); n != 6 {
+		t.Errorf("it was read %d times", n)
+	}
+	must(t, n.Close())
+	must(t, <-ended)
 }
 
 // TestRestoreRefused doesn't begin where it can't end, and then makes nothing.

@@ -1,8 +1,11 @@
 package node
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"math"
 	"os"
 	"path/filepath"
@@ -11,6 +14,8 @@ import (
 	"time"
 
 	"github.com/cairnkv/cairn/backup"
+	"github.com/cairnkv/cairn/kv"
+	"golang.org/x/sys/unix"
 )
 
 // TestBackupAge: a backup that is dated in the future counts as none.
@@ -253,5 +258,150 @@ func TestBackupIsDue(t *testing.T) {
 	}
 	if (&schedule{}).age(now) != math.MaxInt64 {
 		t.Error("what is not there has an age")
+	}
+}
+
+// meddling is a directory in whose use something else happens: with the first bytes
+// that are written, and whenever a file is opened, which may then be another.
+type meddling struct {
+	backup.Directory
+	written func()
+	opened  func(io.ReadCloser) io.ReadCloser
+}
+
+func (m meddling) Write(ctx context.Context, name string, write func(io.Writer) error) error {
+	return m.Directory.Write(ctx, name, func(w io.Writer) error { return write(&meddled{w, m.written}) })
+}
+
+func (m meddling) Open(ctx context.Context, name string) (io.ReadCloser, error) {
+	f, err := m.Directory.Open(ctx, name)
+	if err != nil || m.opened == nil {
+		return f, err
+	}
+	return m.opened(f), nil
+}
+
+type meddled struct {
+	io.Writer
+	written func() // once
+}
+
+func (m *meddled) Write(p []byte) (int, error) {
+	if m.written != nil {
+		m.written()
+		m.written = nil
+	}
+	return m.Writer.Write(p)
+}
+
+// raise raises or clears the alarm that a node's content is wrong.
+func raise(t testing.TB, n *Node, active bool) {
+	t.Helper()
+	r, err := n.shard.Propose(context.Background(), &kv.Command{
+		Kind: kv.KindAlarm, Time: time.Now().UnixMilli(), Alarm: kv.Alarm{Replica: n.shard.Replica(), Type: kv.AlarmCorrupt, Active: active},
+	})
+	must(t, err)
+	must(t, r.Err())
+	eventually(t, "the member knows of it", func() bool { return (n.quarantined() != nil) == active })
+}
+
+// TestBackupOfWrongContent finds out about the content of a member while it takes a
+// backup. The backup is not finished, or not kept, and no older one goes for it.
+func TestBackupOfWrongContent(t *testing.T) {
+	t.Parallel()
+	n := ready(t, config(t))
+	fillNode(t, n, 10)
+	dir := t.TempDir()
+	for i := range 2 {
+		must(t, os.WriteFile(filepath.Join(dir, backup.Name(time.Now(), uint64(i+1))), []byte("an older one"), 0o600))
+	}
+	found := func() { raise(t, n, true) }
+	for name, place := range map[string]meddling{
+		"when it was begun":   {written: found},
+		"when it was written": {opened: func(r io.ReadCloser) io.ReadCloser { found(); return r }},
+	} {
+		place.Directory = backup.Directory{Path: dir, Owner: "me"}
+		s := &schedule{n: n, cfg: Backup{Every: time.Hour, Keep: 1}, place: place}
+		var refused *kv.Error
+		err := s.take(context.Background(), backup.Scheduled{})
+		if !errors.As(err, &refused) || refused.Code != kv.CorruptContent {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err := s.retain(context.Background()); err == nil {
+			t.Errorf("%s: older ones may go", name)
+		}
+		if left, err := os.ReadDir(dir); err != nil || len(left) != 2 {
+			t.Errorf("%s: there is %v, %v", name, left, err)
+		}
+		raise(t, n, false)
+	}
+	b, err := face{n}.Backup()
+	must(t, err)
+	defer b.Close()
+	var file bytes.Buffer
+	if err := b.Save(context.Background(), &meddled{&file, found}); err == nil {
+		t.Error("a backup that a client asked for was finished")
+	}
+	if _, err := backup.Verify(&file); err == nil {
+		t.Error("what was sent to a client is complete")
+	}
+}
+
+// failing is a file that can't be read to its end.
+type failing struct {
+	io.Closer
+	io.Reader
+	err error
+}
+
+func (f failing) Read(p []byte) (int, error) {
+	n, err := f.Reader.Read(p)
+	if errors.Is(err, io.EOF) {
+		err = f.err
+	}
+	return n, err
+}
+
+// TestBackupThatIsNotRead: what was written and can't be read again may be as it
+// should, so it stays, and is checked later. No older one is removed before that. What
+// was read and is not right goes.
+func TestBackupThatIsNotRead(t *testing.T) {
+	t.Parallel()
+	n := ready(t, config(t))
+	fillNode(t, n, 10)
+	dir := t.TempDir()
+	older := filepath.Join(dir, backup.Name(time.Now().Add(-time.Hour), 1))
+	must(t, os.WriteFile(older, nil, 0o600))
+	reading := func(r io.ReadCloser) io.ReadCloser { return r }
+	place := meddling{Directory: backup.Directory{Path: dir, Owner: "me"}, opened: func(r io.ReadCloser) io.ReadCloser { return reading(r) }}
+	s := &schedule{n: n, cfg: Backup{Every: time.Hour, Keep: 1}, place: place}
+	look := func() error {
+		s.lastTry = time.Time{} // as if it had rested
+		return s.look(context.Background())
+	}
+	for _, cause := range []error{unix.EIO, context.Canceled} {
+		reading = func(r io.ReadCloser) io.ReadCloser { return failing{r, io.LimitReader(r, 100), cause} }
+		if err := look(); !errors.Is(err, cause) {
+			t.Errorf("got %v, want %v", err, cause)
+		}
+		if _, n := newestIn(t, dir); n != 2 || s.taken.Load() != 0 {
+			t.Fatalf("%d are there, %d were taken", n, s.taken.Load())
+		}
+	}
+	reading = func(r io.ReadCloser) io.ReadCloser { return r }
+	must(t, look())
+	if _, err := os.Stat(older); s.taken.Load() != 1 || s.written != nil || err == nil {
+		t.Errorf("%d were taken; the older one: %v", s.taken.Load(), err)
+	}
+	right, _ := newestIn(t, dir)
+
+	// One that was cut is damaged.
+	reading = func(r io.ReadCloser) io.ReadCloser { return failing{r, io.LimitReader(r, 100), io.EOF} }
+	var damaged *backup.DamagedError
+	if err := s.take(context.Background(), backup.Scheduled{}); !errors.As(err, &damaged) {
+		t.Errorf("cut: %v", err)
+	}
+	if path, n := newestIn(t, dir); n != 1 || path != right || s.written != nil {
+		t.Errorf("%d are there, %s is the newest", n, path)
 	}
 }

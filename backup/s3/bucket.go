@@ -112,7 +112,26 @@ func (b *Bucket) List(ctx context.Context) ([]string, error) {
 
 // Open opens an object. That it is not there may only be known when it is read.
 func (b *Bucket) Open(ctx context.Context, name string) (io.ReadCloser, error) {
-	return b.client.GetObject(ctx, b.name, b.prefix+name, minio.GetObjectOptions{})
+	o, err := b.client.GetObject(ctx, b.name, b.prefix+name, minio.GetObjectOptions{})
+	if err != nil {
+		return nil, err
+	}
+	return object{o}, nil
+}
+
+// object is an object that is read. A connection that ends in the midst of it is not the
+// end of what is stored.
+type object struct{ io.ReadCloser }
+
+var errCut = errors.New("the connection with the service ended in the midst of an object")
+
+// Read implements io.Reader.
+func (o object) Read(p []byte) (int, error) {
+	n, err := o.ReadCloser.Read(p)
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		err = errCut
+	}
+	return n, err
 }
 
 // Write uploads what write writes. The object is there when all of it is.

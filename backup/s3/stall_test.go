@@ -2,6 +2,7 @@ package s3
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -10,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cairnkv/cairn/backup"
 	"github.com/cairnkv/cairn/internal/testkit"
 )
 
@@ -72,6 +74,44 @@ func TestStall(t *testing.T) {
 		return err
 	}); err == nil || ctx.Err() != nil {
 		t.Errorf("what is written ends with %v", err)
+	}
+}
+
+// TestCut: a connection that ends in the midst of an object is no damage of what is
+// stored.
+func TestCut(t *testing.T) {
+	t.Setenv("AWS_ACCESS_KEY_ID", "cairn-test")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "not-a-secret")
+	for _, came := range []int{0, 7, 15} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Length", "1000000")
+			w.Header().Set("Last-Modified", time.Now().UTC().Format(http.TimeFormat))
+			w.WriteHeader(http.StatusOK)
+			_, _ = w.Write([]byte("cairn-backup 1\n")[:came])
+			w.(http.Flusher).Flush()
+			panic(http.ErrAbortHandler) // closes the connection
+		}))
+		b, err := open("s3://backups/p?endpoint="+server.URL+"&region=us-east-1", time.Minute)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := b.Open(context.Background(), "object")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var damaged *backup.DamagedError
+		if _, err := io.ReadAll(r); !errors.Is(err, errCut) {
+			t.Errorf("after %d bytes: %v", came, err)
+		}
+		_ = r.Close()
+		if r, err = b.Open(context.Background(), "object"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := backup.Verify(r); err == nil || errors.As(err, &damaged) {
+			t.Errorf("after %d bytes, a backup: %v", came, err)
+		}
+		_ = r.Close()
+		server.Close()
 	}
 }
 
