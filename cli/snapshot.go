@@ -98,11 +98,7 @@ func saveFile(path string, r io.Reader) (info backup.Info, err error) {
 		return info, err
 	}
 	renamed = true
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return info, err
-	}
-	return info, errors.Join(dir.Sync(), dir.Close(), f.Close())
+	return info, errors.Join(backup.SyncDir(filepath.Dir(path)), f.Close())
 }
 
 const snapshotStatusHelp = `Check a backup, all of it, and say what is in it. A file that is damaged or was
