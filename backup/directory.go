@@ -109,6 +109,13 @@ func SyncDir(path string) error {
 	return errors.Join(err, dir.Close())
 }
 
+var errNoRoom = errors.New("there is no room for the backup")
+
+// NoRoom reports whether a backup was not written because its place is full.
+func NoRoom(err error) bool {
+	return errors.Is(err, errNoRoom) || errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)
+}
+
 // reserveEvery is after how many bytes the free ones are counted again.
 const reserveEvery = 8 << 20
 
@@ -128,7 +135,7 @@ func (r *reserving) Write(p []byte) (int, error) {
 			return 0, err
 		}
 		if free := fs.Bavail * uint64(fs.Bsize); free < r.d.Reserve+reserveEvery {
-			return 0, fmt.Errorf("%s has %d bytes left, and %d are to stay free", r.d, free, r.d.Reserve)
+			return 0, fmt.Errorf("%w: %s has %d bytes left, and %d are to stay free", errNoRoom, r.d, free, r.d.Reserve)
 		}
 	}
 	return r.Writer.Write(p)

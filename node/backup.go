@@ -71,6 +71,10 @@ const (
 	// is further ahead was taken by a clock that was wrong, and keeps nobody from
 	// taking the next.
 	futureBackup = time.Minute
+	// backupReserve is what a backup leaves free, which may be on the disk of the data.
+	// With less, the next writes would raise the alarm of the whole cluster, or it would
+	// not end.
+	backupReserve = 2 * reserveBytes
 )
 
 // schedule takes backups. Every member looks at what is there, which tells the
@@ -103,7 +107,7 @@ func newSchedule(n *Node) *schedule {
 	case cfg.bucket != nil:
 		return &schedule{n: n, cfg: cfg, place: cfg.bucket}
 	}
-	return &schedule{n: n, cfg: cfg, place: backup.Directory{Path: cfg.To, Owner: n.dir.Identity.MemberID.String(), Reserve: reserveBytes}}
+	return &schedule{n: n, cfg: cfg, place: backup.Directory{Path: cfg.To, Owner: n.dir.Identity.MemberID.String(), Reserve: backupReserve}}
 }
 
 func (s *schedule) run(ctx context.Context) {
@@ -158,6 +162,9 @@ func (s *schedule) look(ctx context.Context) error {
 	}
 	if err != nil {
 		s.failures.Add(1)
+		if leads && s.written == nil && backup.NoRoom(err) {
+			err = errors.Join(err, s.retain(ctx)) // with fewer, the next one may find room
+		}
 		return err
 	}
 	if !leads {

@@ -227,6 +227,34 @@ func TestScheduleFails(t *testing.T) {
 	}
 }
 
+// TestBackupWithoutRoom leaves more free than what ends an alarm over the disk of the
+// data. Where that is not there, older backups that are not to be kept make room.
+func TestBackupWithoutRoom(t *testing.T) {
+	t.Parallel()
+	cfg := config(t)
+	cfg.Backup = Backup{To: t.TempDir()}
+	n := ready(t, cfg)
+	place := n.schedule.place.(backup.Directory)
+	if place.Reserve < 2*reserveBytes {
+		t.Errorf("a backup leaves %d bytes; an alarm ends above %d", place.Reserve, 2*reserveBytes)
+	}
+	must(t, n.Close())
+	cfg.Backup = Backup{}
+	n = ready(t, cfg)
+	dir := t.TempDir()
+	for i := range 4 {
+		must(t, os.WriteFile(filepath.Join(dir, backup.Name(time.Now().Add(-time.Hour), uint64(i))), nil, 0o600))
+	}
+	fillNode(t, n, 10)
+	s := &schedule{n: n, cfg: Backup{Every: time.Minute, Keep: 2}, place: backup.Directory{Path: dir, Reserve: 1 << 62}}
+	if err := s.look(context.Background()); !backup.NoRoom(err) {
+		t.Errorf("without room: %v", err)
+	}
+	if _, left := newestIn(t, dir); left != 2 {
+		t.Errorf("%d backups are left, of which two are to be kept", left)
+	}
+}
+
 // TestBackupIsDue says when the next one is taken.
 func TestBackupIsDue(t *testing.T) {
 	now := time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
