@@ -140,11 +140,20 @@ func (n *Node) findBackup(ctx context.Context) (*backup.Chosen, error) {
 	if n.cfg.RestoreFrom == "" {
 		return nil, fmt.Errorf("the restore of %s was interrupted: start it again with the same --restore-from, or begin anew in an empty directory", n.dir.Path)
 	}
-	var sum [32]byte
-	if b, err := hex.DecodeString(n.dir.Identity.Backup); err != nil || copy(sum[:], b) != len(sum) {
-		return nil, fmt.Errorf("the identity of %s names no backup", n.dir.Path)
+	sum, err := backupOf(&n.dir.Identity, n.dir.Path)
+	if err != nil {
+		return nil, err
 	}
-	return choose(ctx, n.cfg.RestoreFrom, &sum)
+	return choose(ctx, n.cfg.RestoreFrom, sum)
+}
+
+// backupOf is the checksum of the backup that the node of a directory is filled from.
+func backupOf(id *raftsm.Identity, dir string) (*[32]byte, error) {
+	var sum [32]byte
+	if b, err := hex.DecodeString(id.Backup); err != nil || copy(sum[:], b) != len(sum) {
+		return nil, fmt.Errorf("the identity of %s names no backup", dir)
+	}
+	return &sum, nil
 }
 
 // restoreError says that a restore can't be finished.
@@ -298,21 +307,28 @@ func Restore(ctx context.Context, cfg Config) (info backup.Info, err error) {
 	if cfg.InitialCluster != "" {
 		return info, errors.New("a cluster of several is restored by starting its members with --restore-from")
 	}
-	if cfg.chosen, err = choose(ctx, cfg.RestoreFrom, nil); err != nil {
-		return info, err
-	}
 	used, err := raftsm.Used(cfg.DataDir)
 	if err != nil {
 		return info, err
 	}
+	var begun *[32]byte // what an interrupted restore goes on with, whatever is newer by now
 	if used {
 		id, err := raftsm.ReadIdentity(cfg.DataDir)
 		if err != nil {
 			return info, err
 		}
-		if id.Backup != cfg.chosen.Info.SHA256 {
+		if id.Backup == "" {
 			return info, fmt.Errorf("%s has data already; a backup is restored into an empty directory", cfg.DataDir)
 		}
+		if begun, err = backupOf(&id, cfg.DataDir); err != nil {
+			return info, err
+		}
+	}
+	if cfg.chosen, err = choose(ctx, cfg.RestoreFrom, begun); err != nil {
+		if used {
+			err = fmt.Errorf("%s has data already, of a restore: %w", cfg.DataDir, err)
+		}
+		return info, err
 	}
 	// Nobody is spoken to: the peer address is only written down. Dragonboat wants
 	// to listen all the same, and not at a port that it is given by the system.

@@ -438,6 +438,44 @@ func TestRestoreAlone(t *testing.T) {
 	sameContent(t, ready(t, cfg), want)
 }
 
+// TestRestoreAloneResumes gives an interrupted restore again, with the directory in which
+// there is a newer backup by now. It goes on with the one that it began with.
+func TestRestoreAloneResumes(t *testing.T) {
+	t.Parallel()
+	old := ready(t, config(t))
+	fillNode(t, old, 50_000)
+	dir := t.TempDir()
+	first := filepath.Join(dir, backup.Name(time.Now(), 1))
+	want := save(t, old, first)
+	cfg := config(t)
+	cfg.RestoreFrom = dir
+	ctx, interrupt := context.WithCancel(context.Background())
+	cfg.beforePart = func(part uint64) error {
+		if part < 2 {
+			return nil
+		}
+		interrupt()
+		return ctx.Err()
+	}
+	if _, err := Restore(ctx, cfg); !errors.Is(err, context.Canceled) {
+		t.Fatalf("interrupted: %v", err)
+	}
+	newUser(t, old).want(200, "", "PUT", "/v1/kv/k/0000001", "newer")
+	save(t, old, filepath.Join(dir, backup.Name(time.Now(), 2)))
+	cfg.beforePart = nil
+	info, err := Restore(context.Background(), cfg)
+	must(t, err)
+	if info.SHA256 != want.SHA256 {
+		t.Errorf("it went on with %+v, and had begun with %+v", info, want)
+	}
+	must(t, os.Remove(first))
+	if _, err := Restore(context.Background(), cfg); err == nil || !strings.Contains(err.Error(), "has data already, of a restore") {
+		t.Errorf("without that backup: %v", err)
+	}
+	cfg.RestoreFrom = ""
+	sameContent(t, ready(t, cfg), want)
+}
+
 // TestRestoredLeases keeps what was left of leases.
 func TestRestoredLeases(t *testing.T) {
 	t.Parallel()
