@@ -26,6 +26,9 @@ const (
 	// restorePause is between two looks at whether it is this member's turn to
 	// restore, or another's.
 	restorePause = 50 * time.Millisecond
+	// clockError is how far the clock may be behind a backup. Clocks that are right
+	// differ by less.
+	clockError = time.Minute
 )
 
 // chooseBackup finds the backup that an empty node is to be filled from, before
@@ -41,7 +44,11 @@ func (c *Config) chooseBackup(ctx context.Context) (*backup.Chosen, error) {
 		c.Logger.Info("the data directory is in use already; no backup is restored into it", "data_dir", c.DataDir)
 		return nil, nil
 	}
-	return choose(ctx, c.RestoreFrom, nil)
+	chosen, err := choose(ctx, c.RestoreFrom, nil)
+	if err == nil {
+		_, err = restoredRevision(&chosen.Info.Header, time.Now()) // while nothing is made yet
+	}
+	return chosen, err
 }
 
 // restored reports whether this member's store has all of the backup that it is
@@ -183,6 +190,10 @@ func (n *Node) feed(ctx context.Context) error {
 	case !begun && revision > 1:
 		return impossible("the cluster is not empty: something was written before the restore began; begin anew, with --restore-from on every member")
 	}
+	// Asked again at the end, which counts. With a clock that is wrong nothing is filled.
+	if _, err := restoredRevision(&n.backup.Info.Header, time.Now()); err != nil {
+		return err
+	}
 	if err := n.proposeRestore(ctx, kv.Restore{Step: kv.RestoreBegin}); err != nil {
 		return err
 	}
@@ -286,11 +297,16 @@ func (n *Node) proposeRestore(ctx context.Context, r kv.Restore) error {
 
 // restoredRevision is where a store begins that is restored now. What was handed out
 // since is counted from the newest change in the backup: a member that was cut off,
-// or whose clock was ahead, may have been asked for it long after.
+// or whose clock was ahead, may have been asked for it long after. A clock that is behind
+// all of that can't tell how many there may be.
 func restoredRevision(h *backup.Header, now time.Time) (uint64, error) {
 	from := h.TakenAt
 	if changed := time.UnixMilli(h.LastTime); h.LastTime > 0 && changed.Before(from) {
 		from = changed
+	}
+	if now.Before(from.Add(-clockError)) {
+		return 0, impossible("it is %s, and the backup is of %s: set the clock, or, if it is right, take a backup of a member whose clock was",
+			now.UTC().Format(time.RFC3339), from.UTC().Format(time.RFC3339))
 	}
 	since := max(now.Sub(from), 0)
 	revision := h.Revision + (uint64(since/time.Second)+1)*revisionsPerSecond
@@ -328,6 +344,9 @@ func Restore(ctx context.Context, cfg Config) (info backup.Info, err error) {
 		if used {
 			err = fmt.Errorf("%s has data already, of a restore: %w", cfg.DataDir, err)
 		}
+		return info, err
+	}
+	if _, err := restoredRevision(&cfg.chosen.Info.Header, time.Now()); err != nil {
 		return info, err
 	}
 	// Nobody is spoken to: the peer address is only written down. Dragonboat wants

@@ -21,6 +21,7 @@ import (
 	"github.com/cairnkv/cairn/backup"
 	"github.com/cairnkv/cairn/client"
 	"github.com/cairnkv/cairn/kv"
+	"github.com/cairnkv/cairn/storage"
 )
 
 // save takes a backup of a node into a file, and returns what it is.
@@ -514,7 +515,7 @@ func TestRestoredRevision(t *testing.T) {
 		since time.Duration
 		want  uint64 // behind the backup's; 0: refused
 	}{
-		{0, 1 << 20}, {-time.Hour, 1 << 20}, {999 * time.Millisecond, 1 << 20}, {time.Second, 2 << 20},
+		{0, 1 << 20}, {-time.Minute, 1 << 20}, {-time.Minute - 1, 0}, {-time.Hour, 0}, {999 * time.Millisecond, 1 << 20}, {time.Second, 2 << 20},
 		{24 * time.Hour, 86_401 << 20}, {200 * 365 * 24 * time.Hour, (200*365*86_400 + 1) << 20}, {280 * 365 * 24 * time.Hour, 0},
 	} {
 		got, err := restoredRevision(&backup.Header{Revision: 1000, TakenAt: taken}, taken.Add(c.since))
@@ -528,6 +529,40 @@ func TestRestoredRevision(t *testing.T) {
 		if got, err := restoredRevision(h, time.UnixMilli(h.LastTime).Add(24*time.Hour)); err != nil || got != 1000+86_401<<20 {
 			t.Errorf("a day after the last change: %d, %v", got, err)
 		}
+	}
+}
+
+// ahead is a store whose newest change is of a clock that was an hour ahead.
+type ahead struct{ *storage.View }
+
+func (a ahead) LastTime() int64 { return a.View.LastTime() + time.Hour.Milliseconds() }
+
+// TestRestoreWithAClockBehind refuses a backup of the future before anything is made:
+// nobody knows how many revisions were handed out since.
+func TestRestoreWithAClockBehind(t *testing.T) {
+	t.Parallel()
+	old := ready(t, config(t))
+	fillNode(t, old, 10)
+	v, err := old.view()
+	must(t, err)
+	defer v.Close()
+	header := old.backupHeader()
+	header.TakenAt = header.TakenAt.Add(time.Hour)
+	var file bytes.Buffer
+	_, err = backup.Save(context.Background(), &file, ahead{v}, header, 1)
+	must(t, err)
+	cfg := config(t)
+	cfg.RestoreFrom = filepath.Join(t.TempDir(), "backup")
+	must(t, os.WriteFile(cfg.RestoreFrom, file.Bytes(), 0o600))
+	_, openErr := Open(context.Background(), cfg)
+	_, restoreErr := Restore(context.Background(), cfg)
+	for _, err := range []error{openErr, restoreErr} {
+		if err == nil || !strings.Contains(err.Error(), "set the clock") {
+			t.Errorf("got %v", err)
+		}
+	}
+	if _, err := os.Stat(cfg.DataDir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("something was made: %v", err)
 	}
 }
 
