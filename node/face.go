@@ -51,7 +51,8 @@ func (p past) View() (watchers.View, error) {
 }
 
 // view pins the state for a reader. Whether it can be trusted is asked after that:
-// what was pinned before the alarm came isn't shown.
+// what was pinned before the alarm came isn't shown. Nor is a part of a restore, which
+// a member that has just come to the cluster may get to while it serves a request.
 func (n *Node) view() (*storage.View, error) {
 	v, err := n.shard.Store().View()
 	if err != nil {
@@ -61,6 +62,10 @@ func (n *Node) view() (*storage.View, error) {
 		v.Close()
 		return nil, err
 	}
+	if v.Restoring() {
+		v.Close()
+		return nil, errRestoring()
+	}
 	return v, nil
 }
 
@@ -69,6 +74,9 @@ func (f face) Get(key []byte) (e kv.Entry, found bool, revision uint64, err erro
 	// Asked after the read: what was read before the alarm came isn't answered.
 	if err := f.n.quarantined(); err != nil {
 		return kv.Entry{}, false, 0, err
+	}
+	if restoring, _ := f.n.shard.Store().Restoring(); restoring {
+		return kv.Entry{}, false, 0, errRestoring()
 	}
 	return e, found, revision, err
 }
@@ -92,10 +100,7 @@ func (f face) WaitChange(ctx context.Context, keys kv.Range, after uint64) (uint
 func (f face) Revisions() (current, compacted uint64) { return f.n.shard.Store().Revisions() }
 
 func (f face) RevisionAt(unixMillis int64) (uint64, error) {
-	if err := f.n.quarantined(); err != nil {
-		return 0, err
-	}
-	v, err := f.n.shard.Store().View()
+	v, err := f.n.view()
 	if err != nil {
 		return 0, err
 	}

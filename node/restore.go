@@ -71,6 +71,10 @@ func (n *Node) serving() error {
 	if n.restored() {
 		return nil
 	}
+	return errRestoring()
+}
+
+func errRestoring() error {
 	return &kv.Error{Code: kv.Restoring, Detail: "the store is being filled from a backup", RetryAfterSeconds: 1}
 }
 

@@ -419,6 +419,48 @@ func TestRestoreRefused(t *testing.T) {
 	newUser(t, n).want(404, "", "GET", "/v1/kv/k/0000001", "")
 }
 
+// TestRestoreIsNotShown: a request that was let in before the restore began sees nothing
+// of it, whatever it reads.
+func TestRestoreIsNotShown(t *testing.T) {
+	t.Parallel()
+	old := ready(t, config(t))
+	fillNode(t, old, 50_000)
+	cfg := config(t)
+	cfg.RestoreFrom = filepath.Join(t.TempDir(), "backup")
+	save(t, old, cfg.RestoreFrom)
+	hold := holdAt(1)
+	cfg.beforePart = hold.beforePart
+	n := open(t, cfg)
+	eventually(t, "a part is restored", func() bool { return hold.reached(n) })
+	reads := map[string]func() error{
+		"a key":          func() error { _, _, _, err := face{n}.Get([]byte("k/0000001")); return err },
+		"a view":         func() error { v, err := face{n}.View(); return closed(v, err) },
+		"a backup":       func() error { b, err := face{n}.Backup(); return closed(b, err) },
+		"a time":         func() error { _, err := face{n}.RevisionAt(time.Now().UnixMilli()); return err },
+		"a watch's past": func() error { v, err := past{n}.View(); return closed(v, err) },
+	}
+	for what, read := range reads {
+		if read() == nil {
+			t.Errorf("%s is shown in the midst of a restore", what)
+		}
+	}
+	hold.release()
+	eventually(t, "the node is ready", func() bool { return n.Ready() == nil })
+	for what, read := range reads {
+		if err := read(); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+// closed closes what was opened, if it was.
+func closed(v interface{ Close() }, err error) error {
+	if err == nil {
+		v.Close()
+	}
+	return err
+}
+
 // TestRestoreAlone makes a directory that a node then serves.
 func TestRestoreAlone(t *testing.T) {
 	old := ready(t, config(t))

@@ -19,6 +19,10 @@ func (s *Store) Restoring() (restoring bool, part uint64) {
 	return part != 0, part
 }
 
+// Restoring reports whether the view has a part of a backup that the store is being
+// filled from. Nobody must be shown that.
+func (v *View) Restoring() bool { return v.st.restoring != 0 }
+
 // Backup returns the SHA-256 of the backup that the store was filled from, or is
 // being filled from, and whether there is one.
 func (s *Store) Backup() (sum [32]byte, found bool, err error) {
@@ -117,6 +121,9 @@ func (b *Batch) applyRestore(r *kv.Restore) (*kv.Result, error) {
 	// parts are committed by now, since each step is preceded by a commit.
 	b.h.rows.reset(b.st.revision)
 	b.h.recent, b.h.changed = newRecent(b.st.revision), newChanged(b.st.revision)
+	// No events lead over the jump, so those of commands behind it in this batch must not
+	// be taken for all there were: who watches looks at history, and is told.
+	b.events, b.WantEvents = nil, false
 	return b.done(), nil
 }
 

@@ -143,3 +143,56 @@ func TestRestoreSurvives(t *testing.T) {
 		closeStore(t, s)
 	}
 }
+
+// TestRestoreEndsEvents: a batch that has the end of a restore gives no events, also
+// where a change comes behind it. Who follows events would not see the jump.
+func TestRestoreEndsEvents(t *testing.T) {
+	s := openStore(t, vfs.NewMem())
+	defer closeStore(t, s)
+	batch := func(commands ...*kv.Command) Applied {
+		t.Helper()
+		b, err := s.NewBatch()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer b.Close()
+		b.WantEvents = true
+		applied, err := s.Applied()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, c := range commands {
+			index := applied + uint64(i) + 1
+			b.BeginEntry(index, kv.LeaseID{1}, index)
+			if r, err := b.Apply(c); err != nil || r.Err() != nil {
+				t.Fatal(r, err)
+			}
+			b.EndEntry()
+		}
+		done, err := b.Commit()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return done
+	}
+	put := &kv.Command{Kind: kv.KindTxn, Txn: &kv.Txn{Then: []kv.Op{{Type: kv.OpPut, Key: []byte("k"), Value: []byte("v")}}}}
+	step := func(r kv.Restore) *kv.Command { return &kv.Command{Kind: kv.KindRestore, Restore: &r} }
+	batch(step(kv.Restore{Step: kv.RestoreBegin}))
+	mustView(t, s, func(v *View) {
+		if !v.Restoring() {
+			t.Error("a view in the midst of a restore does not say so")
+		}
+	})
+	over := batch(step(kv.Restore{Step: kv.RestoreEnd, Part: 1, Revision: 1 << 30}), put, put)
+	if over.To != 1<<30+2 || over.Events != nil {
+		t.Errorf("the end of a restore, and two changes: %+v", over)
+	}
+	mustView(t, s, func(v *View) {
+		if v.Restoring() {
+			t.Error("a view behind a restore says that it is under way")
+		}
+	})
+	if next := batch(put); len(next.Events) != 1 {
+		t.Errorf("a change later on: %+v", next)
+	}
+}
