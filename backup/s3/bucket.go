@@ -9,7 +9,8 @@
 //
 // An object is there once its upload is completed, and not before. What a crash
 // leaves of an upload takes room in the bucket until the first upload after a day
-// removes it.
+// removes it. Uploads of objects that have no name of a backup, or are deeper, are
+// left alone.
 package s3
 
 import (
@@ -25,6 +26,8 @@ import (
 
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
+
+	"github.com/cairnkv/cairn/backup"
 )
 
 // Scheme begins the URL of a bucket.
@@ -143,7 +146,12 @@ func (b *Bucket) Write(ctx context.Context, name string, write func(io.Writer) e
 	written := make(chan error, 1)
 	go func() {
 		err := write(w)
-		_ = w.CloseWithError(err) // it always returns nil
+		ended := err
+		if err != nil {
+			// The library takes a bare io.EOF, or io.ErrUnexpectedEOF, for a good end.
+			ended = fmt.Errorf("what is uploaded can't be written: %w", err)
+		}
+		_ = w.CloseWithError(ended) // it always returns nil
 		written <- err
 	}()
 	_, err := b.client.PutObject(ctx, b.name, b.prefix+name, r, -1, minio.PutObjectOptions{
@@ -157,18 +165,24 @@ func (b *Bucket) Write(ctx context.Context, name string, write func(io.Writer) e
 	return err
 }
 
-// removeAbandoned removes the parts of uploads that a crash cut off.
+// removeAbandoned removes the parts of uploads that a crash cut off: of backups of this
+// place, by their ids. The bucket may be others' as well, and a name may have a younger
+// upload that is under way.
 func (b *Bucket) removeAbandoned(ctx context.Context) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	for o := range b.client.ListIncompleteUploads(ctx, b.name, b.prefix, true) {
+	core := minio.Core{Client: b.client}
+	for o := range b.client.ListIncompleteUploads(ctx, b.name, b.prefix, false) {
 		if o.Err != nil {
 			return o.Err
 		}
-		if time.Since(o.Initiated) < abandonedAfter {
+		name := strings.TrimPrefix(o.Key, b.prefix)
+		if _, ours := backup.ParseName(name); !ours || time.Since(o.Initiated) < abandonedAfter {
 			continue
 		}
-		if err := b.client.RemoveIncompleteUpload(ctx, b.name, o.Key); err != nil {
+		err := core.AbortMultipartUpload(ctx, b.name, o.Key, o.UploadID)
+		// Another member may have been there first.
+		if err != nil && minio.ToErrorResponse(err).Code != minio.NoSuchUpload {
 			return err
 		}
 	}

@@ -2,6 +2,7 @@ package s3_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -165,6 +166,21 @@ func TestBucket(t *testing.T) {
 	})
 	if !errors.Is(err, broken) {
 		t.Errorf("a write that fails: %v", err)
+	}
+	// The ends of a file that the library takes for good are errors of the writer here.
+	for name, end := range map[string]error{"failed at its end": io.EOF, "failed early": io.ErrUnexpectedEOF} {
+		for _, size := range []int{0, 7, len(large)} {
+			err := b.Write(ctx, name, func(w io.Writer) error {
+				_, err := w.Write(large[:size])
+				return cmp.Or(err, end)
+			})
+			if !errors.Is(err, end) {
+				t.Errorf("%s, after %d bytes: %v", name, size, err)
+			}
+			if slices.Contains(list(), name) {
+				t.Errorf("%s, after %d bytes: it is there", name, size)
+			}
+		}
 	}
 	canceled, cancel := context.WithCancel(ctx)
 	err = b.Write(canceled, "canceled", func(w io.Writer) error {

@@ -3,10 +3,12 @@ package s3
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -112,6 +114,63 @@ func TestCut(t *testing.T) {
 		}
 		_ = r.Close()
 		server.Close()
+	}
+}
+
+// TestAbandoned removes what a crash left of uploads of backups, and nothing else.
+func TestAbandoned(t *testing.T) {
+	t.Setenv("AWS_ACCESS_KEY_ID", "cairn-test")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "not-a-secret")
+	now := time.Now()
+	name := backup.Name(now, 7)
+	for _, prefix := range []string{"", "p/"} {
+		var text strings.Builder
+		for id, u := range map[string]struct {
+			key string
+			age time.Duration
+		}{
+			"old": {prefix + name, 25 * time.Hour}, "gone": {prefix + backup.Name(now, 8), 25 * time.Hour},
+			"of the same name, under way": {prefix + name, time.Hour},
+			"of another application":      {prefix + "video", 1000 * time.Hour},
+			"of a place below":            {prefix + "below/" + name, 1000 * time.Hour},
+			"of a place beside":           {prefix + "beside-" + name, 1000 * time.Hour},
+		} {
+			fmt.Fprintf(&text, "<Upload><Key>%s</Key><UploadId>%s</UploadId><Initiated>%s</Initiated></Upload>",
+				u.key, id, now.Add(-u.age).UTC().Format(time.RFC3339))
+		}
+		var aborted []string
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			q := r.URL.Query()
+			switch {
+			case r.Method == http.MethodGet && q.Has("uploads"):
+				if q.Get("prefix") != prefix || q.Get("delimiter") != "/" {
+					t.Errorf("it asks for %q", r.URL)
+				}
+				fmt.Fprintf(w, "<ListMultipartUploadsResult>%s</ListMultipartUploadsResult>", &text)
+			case r.Method == http.MethodDelete:
+				aborted = append(aborted, q.Get("uploadId"))
+				if q.Get("uploadId") == "gone" {
+					w.WriteHeader(http.StatusNotFound)
+					fmt.Fprint(w, "<Error><Code>NoSuchUpload</Code></Error>")
+					return
+				}
+				w.WriteHeader(http.StatusNoContent)
+			default:
+				t.Errorf("it asks for %s %q", r.Method, r.URL)
+			}
+		}))
+		b, err := open("s3://backups/"+prefix+"?endpoint="+server.URL+"&region=us-east-1", time.Minute)
+		if err == nil {
+			err = b.removeAbandoned(context.Background())
+		}
+		if err != nil {
+			t.Error(err)
+		}
+		server.Close()
+		slices.Sort(aborted)
+		if !slices.Equal(aborted, []string{"gone", "old"}) {
+			t.Errorf("under %q: aborted %q", prefix, aborted)
+		}
 	}
 }
 

@@ -31,8 +31,9 @@ var ours = map[string]rule{
 	"watchers":       {may: []string{"kv"}, tests: []string{"storage"}},
 	"raftsm/raftlog": {},
 	// What is saved and restored in tests is a store that is real.
-	"backup":           {may: []string{"kv"}, tests: []string{"storage"}},
-	"backup/s3":        {tests: []string{"internal/testkit", "backup", "node"}},
+	"backup": {may: []string{"kv"}, tests: []string{"storage"}},
+	// What it removes of uploads has the name of a backup.
+	"backup/s3":        {may: []string{"backup"}, tests: []string{"internal/testkit", "node"}},
 	"raftsm/transport": {tests: []string{"internal/testkit", "internal/authority"}},
 	"raftsm":           {may: []string{"kv", "storage", "raftsm/raftlog", "raftsm/transport"}, tests: []string{"internal/testkit"}},
 	// The tests of the HTTP face speak to a store that is real, and to a node.
