@@ -29,6 +29,10 @@ type claim struct {
 	// progress, when set, is called at each look that ends in waiting, with how
 	// many wait before it, and now and then in between.
 	progress func(before int)
+	// there, when set, says whether whoever claims is still there, leave ends the
+	// claim when it is not.
+	there func() bool
+	leave context.CancelCauseFunc
 
 	// queued is the create revision of the waiter's key, as far as it is known,
 	// 0 before there is one; waiter is the lease of that key. It is own where this
@@ -71,6 +75,10 @@ const (
 // request ends.
 var errStopping = kv.Errorf(kv.ShuttingDown, "the node is about to stop; ask another one")
 
+// ErrGone is the error of a claim of which [Claim].There said that nobody is there to
+// be told.
+var ErrGone = errors.New("coordination: whoever claimed is gone")
+
 // errHeld says that a claim that does not wait, or no longer, is not granted.
 var errHeld = errors.New("coordination: held")
 
@@ -78,6 +86,8 @@ var errHeld = errors.New("coordination: held")
 // is errHeld, a *kv.Error, or the end of ctx.
 func (r *Recipes) acquire(ctx context.Context, c *claim) (kv.Entry, error) {
 	deadline := time.Now().Add(c.wait)
+	ctx, c.leave = context.WithCancelCause(ctx)
+	defer c.leave(nil)
 	waiting, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
 	holder, err := r.pursue(ctx, waiting, c)
@@ -124,6 +134,16 @@ func (r *Recipes) acquire(ctx context.Context, c *claim) (kv.Entry, error) {
 	return kv.Entry{}, err
 }
 
+// present reports whether whoever claims is still there. If not, the claim ends as it
+// does with its context.
+func (c *claim) present() bool {
+	if c.there == nil || c.there() {
+		return true
+	}
+	c.leave(ErrGone)
+	return false
+}
+
 // unsure reports whether the claim may hold its site, or come to, without anybody
 // having seen it.
 func (c *claim) unsure() bool { return c.stray || c.loose != 0 }
@@ -168,6 +188,8 @@ func (r *Recipes) pursue(ctx, waiting context.Context, c *claim) (kv.Entry, erro
 			continue
 		case s.conflict:
 			return kv.Entry{}, errHeld
+		case s.free && !c.present():
+			return kv.Entry{}, ErrGone
 		case s.free:
 			var holder *kv.Entry
 			holder, revision, err = r.take(ctx, c, &s)
@@ -556,8 +578,12 @@ func (r *Recipes) still(ctx context.Context, c *claim, s *sight, count bool) (bo
 	return true, err
 }
 
-// keepAlive renews the lease of the waiter's key, and a client's own.
+// keepAlive renews the lease of the waiter's key, and a client's own, for one who is
+// there.
 func (r *Recipes) keepAlive(ctx context.Context, c *claim) error {
+	if !c.present() {
+		return ErrGone
+	}
 	var ids []kv.LeaseID
 	if c.waiter != (kv.LeaseID{}) {
 		ids = append(ids, c.waiter)

@@ -52,6 +52,10 @@ type Claim struct {
 	// Progress, when set, is told now and then while the claim waits how many wait
 	// before it.
 	Progress func(before int)
+	// There, when set, is asked while the claim waits, before each renewal and before
+	// the turn is taken, whether whoever waits is still there. If not, the claim ends
+	// with ErrGone, as with the end of its context.
+	There func() bool
 }
 
 // claim is what a Claim asks for at a site.
@@ -62,7 +66,7 @@ func (r *Recipes) claim(s site, c *Claim) *claim {
 	}
 	return &claim{
 		site: s, kind: c.Kind, lease: lease, ttl: c.TTLMillis, wait: c.Wait,
-		progress: c.Progress,
+		progress: c.Progress, there: c.There,
 	}
 }
 
@@ -73,7 +77,7 @@ func (r *Recipes) claim(s site, c *Claim) *claim {
 // If ctx ends, what was begun is taken back, but for a lock that was granted to a
 // lease that is not the lock's own: whoever has that lease can ask again.
 //
-// The error is a *Held, the end of ctx, or a *kv.Error: LeaseNotFound, and what
+// The error is a *Held, the end of ctx, ErrGone, or a *kv.Error: LeaseNotFound, and what
 // Store.Propose says.
 func (r *Recipes) Acquire(ctx context.Context, ask Claim) (Holder, error) {
 	s := lockSite(ask.Name)

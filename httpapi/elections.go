@@ -129,11 +129,13 @@ func (x *exchange) observe() {
 	if !x.await(&readMode{}) {
 		return
 	}
-	ctx, stop := x.waiting(maxWaitMillis)
+	ctx, there, stop := x.waiting(maxWaitMillis * time.Millisecond)
 	defer stop()
 	s := x.openRecipe()
 	err := x.s.recipes.Observe(ctx, name, min(observeTick, x.s.doubtAfter/2), func(revision uint64, leader *coordination.Holder, changed bool) error {
 		switch {
+		case !there():
+			return errPeerGone
 		case !changed, leader != nil && leader.ModRevision <= known:
 			if event := s.touch.look(x.s.cfg.Store.Ready() == nil, x.s.doubtAfter); event != "" {
 				s.tell("", event, api.Vacancy{Name: name})

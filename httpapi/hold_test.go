@@ -460,6 +460,22 @@ func TestPeerSilence(t *testing.T) {
 		before = silent
 		return again
 	})
+	// So it does with something that is said, which acknowledges nothing.
+	b := make([]byte, 1)
+	for range 2 {
+		k.await("what the peer says ends its silence", func() bool {
+			before, _ := peerSilence(conn)
+			if before < 20*time.Millisecond {
+				return false
+			}
+			_, err := client.Write(b)
+			must(t, err)
+			_, err = conn.Read(b)
+			must(t, err)
+			now, _ := peerSilence(conn)
+			return now < before
+		})
+	}
 	if err := client.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -56,8 +56,8 @@ func probePeer(conn net.Conn, silent time.Duration) bool {
 	return true
 }
 
-// peerSilence is for how long the operating system of the peer has acknowledged
-// nothing, or for ever, if the connection is known to have ended. Of a peer to
+// peerSilence is for how long the operating system of the peer has sent and
+// acknowledged nothing, or for ever, if the connection is known to have ended. Of a peer to
 // which something is sent regularly this tells whether it is there; behind a proxy,
 // whether the proxy is. It is not known of what isn't TCP.
 func peerSilence(conn net.Conn) (silent time.Duration, known bool) {

@@ -24,7 +24,9 @@ func tcpSilence(c *net.TCPConn) (silent time.Duration, known bool) {
 		case info.State != tcpEstablished:
 			silent, known = math.MaxInt64, true
 		default:
-			silent, known = time.Duration(info.Last_ack_recv)*time.Millisecond, true
+			// What a peer sends after a long time acknowledges nothing new, and counts
+			// as data alone.
+			silent, known = time.Duration(min(info.Last_ack_recv, info.Last_data_recv))*time.Millisecond, true
 		}
 	})
 	if err != nil { // this side has closed it

@@ -111,14 +111,21 @@ var errDraining = kv.Errorf(kv.ShuttingDown, "the node is about to stop; ask ano
 // request, and when the server is about to stop. Its goroutine ends with stop.
 //
 // A client that vanished without a word must not stand in a queue, and have its lease
-// renewed, until TCP would give it up by itself, so its machine is asked for signs of
-// life.
-func (x *exchange) waiting(wait time.Duration) (ctx context.Context, stop func()) {
+// renewed, until TCP would give it up by itself: its machine is asked for signs of
+// life, and there tells whether it gave one. Probes alone would not do, since TCP
+// sends none while something that was written is not acknowledged.
+func (x *exchange) waiting(wait time.Duration) (ctx context.Context, there func() bool, stop func()) {
+	there = func() bool { return true }
 	if wait == 0 {
-		return x.r.Context(), func() {}
+		return x.r.Context(), there, func() {}
 	}
 	conn, _ := x.r.Context().Value(connKey{}).(net.Conn)
-	_ = probePeer(conn, maxWaiterSilence) // what isn't TCP has no machine behind it
+	if probePeer(conn, maxWaiterSilence) { // what isn't TCP has no machine behind it
+		there = func() bool {
+			silence, known := x.s.silence(conn)
+			return !known || silence <= maxWaiterSilence
+		}
+	}
 	ctx, cancel := context.WithCancelCause(x.r.Context())
 	done := make(chan struct{})
 	go func() {
@@ -129,7 +136,7 @@ func (x *exchange) waiting(wait time.Duration) (ctx context.Context, stop func()
 		case <-ctx.Done():
 		}
 	}()
-	return ctx, func() {
+	return ctx, there, func() {
 		cancel(nil)
 		<-done
 	}
@@ -151,13 +158,17 @@ func (x *exchange) claim(c *claimBody, see func(context.Context, coordination.Cl
 			return
 		}
 	}
-	ctx, stop := x.waiting(c.ask.Wait)
+	ctx, there, stop := x.waiting(c.ask.Wait)
 	defer stop()
+	c.ask.There = there
 	if events {
 		x.claimInEvents(ctx, c.ask, see, granted, wire)
 		return
 	}
 	holder, err := see(ctx, c.ask)
+	if errors.Is(err, coordination.ErrGone) {
+		panic(http.ErrAbortHandler) // nobody is there to be told
+	}
 	if err != nil {
 		x.refuseRecipe(err)
 		return
@@ -180,11 +191,14 @@ func (x *exchange) claimInEvents(ctx context.Context, ask coordination.Claim, se
 		s.tell("", api.EventWaiting, api.WaitingBehind{Before: before})
 	}
 	holder, err := see(ctx, ask)
-	if err != nil {
+	switch {
+	case errors.Is(err, coordination.ErrGone):
+		s.err = err
+	case err != nil:
 		x.fault = recipeFault(err)
 		info, _ := x.fault.code.Info()
 		s.tell("", api.EventError, json.RawMessage(appendProblem(nil, &x.fault, info, x.id())))
-	} else {
+	default:
 		s.tell(strconv.FormatUint(holder.Token, 10), granted, wire(&holder))
 	}
 	s.end()

@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -184,6 +186,97 @@ func TestWaitCutOff(t *testing.T) {
 	defer v.Close()
 	if s, err := k.server.recipes.Lock(context.Background(), v, "l"); err != nil || s.Waiting > 0 {
 		t.Errorf("%d are left in the queue, %v", s.Waiting, err)
+	}
+}
+
+// A client that vanished without a word while it waits loses its place, and its lease is
+// not renewed any more, however it waits.
+func TestWaitOfAClientThatVanished(t *testing.T) {
+	for proto, transport := range transports(t) {
+		for _, accept := range []string{api.TypeJSON, sse.ContentType} {
+			t.Run(proto+" "+accept, func(t *testing.T) {
+				k, renewals := holdKit(t)
+				var vanished atomic.Bool
+				k.server.silence = func(net.Conn) (time.Duration, bool) {
+					if vanished.Load() {
+						return maxWaiterSilence + time.Millisecond, true
+					}
+					return maxWaiterSilence, true // a slow line
+				}
+				k.do("POST", "/v1/locks/l", []byte(`{"ttl_seconds":60}`), sendsJSON).want(t, 200, "")
+				r, err := http.NewRequest("POST", "http://"+k.addr+"/v1/locks/l", strings.NewReader(`{"lease":"`+heldLease.String()+`","wait_seconds":3600}`))
+				must(t, err)
+				r.Header.Set("Content-Type", api.TypeJSON)
+				r.Header.Set("Accept", accept)
+				ended := make(chan error, 1)
+				go func() {
+					resp, err := transport.RoundTrip(r)
+					if err == nil {
+						_, err = io.Copy(io.Discard, resp.Body)
+						_ = resp.Body.Close()
+					}
+					ended <- err
+				}()
+				k.awaitFollowers(1)
+				receive(t, renewals, 3)
+				vanished.Store(true)
+				if err := <-ended; err == nil {
+					t.Error("it ended as if that was meant")
+				}
+				k.await("the queue is empty", func() bool {
+					var s api.LockState
+					k.do("GET", "/v1/locks/l", nil).read(t, &s)
+					return s.Waiting == 0
+				})
+				k.stillServes()
+			})
+		}
+	}
+}
+
+// So does one whose turn has come: it does not get the lock.
+func TestTurnOfAClientThatVanished(t *testing.T) {
+	k := newKit(t)
+	var vanished atomic.Bool
+	k.server.silence = func(net.Conn) (time.Duration, bool) { return time.Hour, vanished.Load() }
+	var first api.Lock
+	k.do("POST", "/v1/locks/l", []byte(`{"ttl_seconds":60}`), sendsJSON).read(t, &first)
+	r, err := http.NewRequest("POST", "http://"+k.addr+"/v1/locks/l", strings.NewReader(`{"ttl_seconds":60,"wait_seconds":3600}`))
+	must(t, err)
+	r.Header.Set("Content-Type", api.TypeJSON)
+	ended := make(chan error, 1)
+	go func() {
+		resp, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(r)
+		if err == nil {
+			_ = resp.Body.Close()
+		}
+		ended <- err
+	}()
+	k.awaitFollowers(1)
+	vanished.Store(true)
+	k.do("DELETE", fmt.Sprint("/v1/locks/l?token=", first.Token), nil).want(t, 200, "")
+	if err := <-ended; err == nil {
+		t.Error("a client that is gone had an answer")
+	}
+	var s api.LockState
+	k.do("GET", "/v1/locks/l", nil).read(t, &s)
+	if len(s.Holders) > 0 || s.Waiting > 0 {
+		t.Errorf("a client that is gone has left %+v", s)
+	}
+}
+
+// An observer that vanished is let go as well.
+func TestObserverThatVanished(t *testing.T) {
+	k := newKit(t)
+	k.server.doubtAfter = 20 * time.Millisecond // it looks twice in that time
+	k.server.silence = func(net.Conn) (time.Duration, bool) { return time.Hour, true }
+	r, err := http.NewRequest("GET", "http://"+k.addr+"/v1/elections/e/observe", nil)
+	must(t, err)
+	resp, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(r)
+	must(t, err)
+	defer func() { _ = resp.Body.Close() }()
+	if _, err := io.Copy(io.Discard, resp.Body); err == nil {
+		t.Error("the stream ended as if that was meant")
 	}
 }
 
