@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -234,7 +235,33 @@ func TestWaitOfAClientThatVanished(t *testing.T) {
 	}
 }
 
-// So does one whose turn has come: it does not get the lock.
+// lateWriter is an answer over HTTP/2 that notes the deadlines of its writes.
+type lateWriter struct {
+	httptest.ResponseRecorder
+	deadlines []time.Time
+}
+
+func (w *lateWriter) SetWriteDeadline(t time.Time) error {
+	w.deadlines = append(w.deadlines, t)
+	return nil
+}
+
+// A stream that has nothing to say for longer than a write may take goes on: over
+// HTTP/2 a deadline that is left behind would reset it.
+func TestStreamLeavesNoDeadline(t *testing.T) {
+	k := newKit(t)
+	w := &lateWriter{}
+	s := &stream{x: &exchange{s: k.server, w: w, r: &http.Request{ProtoMajor: 2}}}
+	for _, size := range []int{1, 100, 100_000} {
+		w.deadlines = nil
+		must(t, s.event("", "e", make([]byte, size)))
+		if n := len(w.deadlines); n < 2 || w.deadlines[0].IsZero() || !w.deadlines[n-1].IsZero() {
+			t.Errorf("an event of %d bytes has the deadlines %v", size, w.deadlines)
+		}
+	}
+}
+
+// A client that vanished before its turn came does not get the lock.
 func TestTurnOfAClientThatVanished(t *testing.T) {
 	k := newKit(t)
 	var vanished atomic.Bool

@@ -24,9 +24,8 @@ var (
 // returning; that must happen when the request's context is done, when the
 // server is draining, and when writing fails.
 type stream struct {
-	x       *exchange
-	control *http.ResponseController
-	out     []byte
+	x   *exchange
+	out []byte
 }
 
 // openStream answers 200 and says so.
@@ -39,7 +38,7 @@ func (x *exchange) openStream(revision uint64) (*stream, error) {
 func (x *exchange) startStream(contentType []string, revision uint64) *stream {
 	x.streamHeaders(contentType)
 	x.writeHeader(http.StatusOK, revision)
-	return &stream{x: x, control: http.NewResponseController(x.w)}
+	return &stream{x: x}
 }
 
 // streamHeaders sets what all streams have.
@@ -64,15 +63,11 @@ func (s *stream) comment(text string) error {
 }
 
 // write writes whole events or comments. Its error means that the peer is gone,
-// or takes nothing.
+// or takes nothing. It leaves no deadline behind: the next write may be long in
+// coming.
 func (s *stream) write(b []byte) error {
-	if s.x.r.ProtoMajor > 1 {
-		// A stream of HTTP/2 stalls by itself, while its connection goes on; with
-		// HTTP/1 the connection has a deadline for each write.
-		_ = s.control.SetWriteDeadline(time.Now().Add(s.x.s.cfg.WriteTimeout))
-	}
-	if _, err := s.x.Write(b); err != nil {
+	if err := s.x.writeBody(b); err != nil {
 		return err
 	}
-	return s.control.Flush()
+	return s.x.flush()
 }
