@@ -27,8 +27,10 @@ type claim struct {
 	// wait is how long to wait for the turn; 0 is not at all.
 	wait time.Duration
 	// progress, when set, is called at each look that ends in waiting, with how
-	// many wait before it, and now and then in between.
+	// many wait before it, and now and then in between; before is what it was last
+	// told, or -1.
 	progress func(before int)
+	before   int
 	// there, when set, says whether whoever claims is still there, leave ends the
 	// claim when it is not.
 	there func() bool
@@ -168,7 +170,7 @@ func (r *Recipes) pursue(ctx, waiting context.Context, c *claim) (kv.Entry, erro
 	for {
 		if !local {
 			if err := r.store.Wait(ctx, kv.Consistency{}); err != nil {
-				if err := r.pause(waiting, c, err); err != nil {
+				if err := r.pause(ctx, waiting, c, err); err != nil {
 					return kv.Entry{}, err
 				}
 				continue
@@ -206,7 +208,7 @@ func (r *Recipes) pursue(ctx, waiting context.Context, c *claim) (kv.Entry, erro
 			revision, err = r.idle(ctx, waiting, c, &s)
 		}
 		if err != nil {
-			if err := r.pause(waiting, c, err); err != nil {
+			if err := r.pause(ctx, waiting, c, err); err != nil {
 				return kv.Entry{}, err
 			}
 			local = false
@@ -501,7 +503,9 @@ func (r *Recipes) putWaiter(ctx context.Context, c *claim, key []byte, condition
 		c.doubt = c.doubt || errors.Is(err, &kv.Error{Code: kv.OutcomeUnknown})
 		return nil, err
 	}
-	c.placed = c.placed || result.Succeeded
+	if result.Succeeded {
+		c.placed, c.waiter = true, c.own
+	}
 	return result, nil
 }
 
@@ -514,9 +518,7 @@ func (r *Recipes) putWaiter(ctx context.Context, c *claim, key []byte, condition
 func (r *Recipes) idle(ctx, waiting context.Context, c *claim, s *sight) (revision uint64, err error) {
 	counted := time.Now()
 	for {
-		if c.progress != nil {
-			c.progress(s.before)
-		}
+		c.tell(s.before)
 		until := c.renewAt
 		if !s.opens.IsZero() {
 			if opens := time.Now().Add(s.opens.Sub(r.now())); opens.Before(until) {
@@ -585,8 +587,9 @@ func (r *Recipes) keepAlive(ctx context.Context, c *claim) error {
 		return ErrGone
 	}
 	var ids []kv.LeaseID
-	if c.waiter != (kv.LeaseID{}) {
-		ids = append(ids, c.waiter)
+	// A place that was not seen yet may be there.
+	if place := cmp.Or(c.waiter, c.own); place != (kv.LeaseID{}) {
+		ids = append(ids, place)
 	}
 	if c.ttl == 0 {
 		ids = append(ids, c.lease)
@@ -623,10 +626,21 @@ func (r *Recipes) settle(ctx context.Context, c *claim) error {
 	return nil // what was renewed last counts
 }
 
+// tell says how many wait before the claim, or once more what it said last.
+func (c *claim) tell(before int) {
+	if c.before = before; c.progress != nil {
+		c.progress(before)
+	}
+}
+
 // pause waits a moment before a claim tries again what failed, if that may
 // succeed within its wait; else it returns the failure. An unknown outcome shows
 // at the next look.
-func (r *Recipes) pause(waiting context.Context, c *claim, failure error) error {
+//
+// What failed may have taken seconds, and may fail for long, while renewals, for which
+// there is more room, succeed: the client is told that the claim goes on, and the
+// leases are renewed when it is time.
+func (r *Recipes) pause(ctx, waiting context.Context, c *claim, failure error) error {
 	var e *kv.Error
 	if c.wait == 0 || !errors.As(failure, &e) {
 		return failure
@@ -636,14 +650,23 @@ func (r *Recipes) pause(waiting context.Context, c *claim, failure error) error 
 	default:
 		return failure
 	}
+	c.tell(c.before)
 	timer := time.NewTimer(retryPause)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-		return nil
 	case <-waiting.Done():
 		return failure
 	}
+	if time.Now().Before(c.renewAt) {
+		return nil
+	}
+	err := r.keepAlive(ctx, c)
+	c.tell(c.before)
+	if errors.Is(err, ErrGone) || errors.Is(err, &kv.Error{Code: kv.LeaseNotFound}) {
+		return err
+	}
+	return nil // what was renewed last counts
 }
 
 // withdraw ends a claim that was not granted: its place in the queue goes, and

@@ -50,7 +50,7 @@ type Claim struct {
 	ContentType string
 
 	// Progress, when set, is told now and then while the claim waits how many wait
-	// before it.
+	// before it, or -1 while that is not known.
 	Progress func(before int)
 	// There, when set, is asked while the claim waits, before each renewal and before
 	// the turn is taken, whether whoever waits is still there. If not, the claim ends
@@ -66,7 +66,7 @@ func (r *Recipes) claim(s site, c *Claim) *claim {
 	}
 	return &claim{
 		site: s, kind: c.Kind, lease: lease, ttl: c.TTLMillis, wait: c.Wait,
-		progress: c.Progress, there: c.There,
+		progress: c.Progress, before: -1, there: c.There,
 	}
 }
 

@@ -125,6 +125,69 @@ func TestUnknownWhileStopping(t *testing.T) {
 	}
 }
 
+// TestWaitsWithoutALeader has a claim tell that it goes on while nothing can be said of
+// it.
+func TestWaitsWithoutALeader(t *testing.T) {
+	l := newLog(t)
+	c := &cutoff{log: l}
+	c.lost.Store(true)
+	told := make(chan int, 1000)
+	outcomes := make(chan outcome, 1)
+	race(context.Background(), New(c, time.Now), "it", Claim{Name: "l", TTLMillis: 60_000, Wait: time.Hour, Progress: func(before int) { told <- before }}, outcomes)
+	for range 3 {
+		if before := <-told; before != -1 {
+			t.Errorf("told of %d before it", before)
+		}
+	}
+	c.lost.Store(false)
+	if o := <-outcomes; o.err != nil {
+		t.Errorf("got %v", o.err)
+	}
+}
+
+// TestRenewsUnderOverload refuses all that a claim whose turn has come proposes, but
+// for renewals: it keeps its place, and its lease, until it is granted.
+func TestRenewsUnderOverload(t *testing.T) {
+	ctx := context.Background()
+	l := newLog(t)
+	r, s := l.recipes(), lockSite("l")
+	_, err := r.Acquire(ctx, Claim{Name: "l", TTLMillis: 600_000})
+	must(t, err)
+	lease := l.grant(time.Second)
+	outcomes := make(chan outcome, 1)
+	race(ctx, r, "it", Claim{Name: "l", Lease: lease, Wait: time.Hour}, outcomes)
+	l.awaitQueue(s, 1)
+	v, err := l.View()
+	must(t, err)
+	waiter, _, err := v.Get(s.waiter(Kind{}, lease), 0)
+	v.Close()
+	must(t, err)
+	l.fail(func(c *kv.Command) error {
+		if c.Kind == kv.KindTxn {
+			return kv.Errorf(kv.Busy, "made to fail")
+		}
+		return nil
+	}, nil)
+	_, err = l.apply(&kv.Command{Kind: kv.KindTxn, Txn: &kv.Txn{Then: []kv.Op{remove(s.alone())}}})
+	must(t, err)
+	renewals := func(id kv.LeaseID) int {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return l.renewed[id]
+	}
+	for range 4 {
+		before, placeBefore := renewals(lease), renewals(waiter.Lease)
+		l.await("it renews its leases", func() bool { return renewals(lease) > before && renewals(waiter.Lease) > placeBefore })
+		l.pass(time.Second)
+	}
+	l.fail(nil, nil)
+	o := <-outcomes
+	must(t, o.err)
+	if !l.fenced(o.holder.Fence, "k", "v") {
+		t.Error("the lock was lost before its time")
+	}
+}
+
 // TestPlaceIsTheNewerRequests sends the request of a lease again while the first one
 // is under way, and ends the first, as a node does that notices late that its client
 // has gone to another one: the place stays.
