@@ -151,6 +151,11 @@ func (r *Recipes) Instances(ctx context.Context, v View, service, tag, after str
 	}
 	total := 0
 	for {
+		// Many pages may have nothing that is wanted, and each is too short for the view to
+		// look at the context.
+		if err := ctx.Err(); err != nil {
+			return nil, false, err
+		}
 		l, err := v.List(ctx, q)
 		if err != nil {
 			return nil, false, err

@@ -11,6 +11,19 @@ import (
 	"github.com/cairnkv/cairn/kv"
 )
 
+// TestInstancesEndWithTheirContext reads a service however little of it a page has.
+func TestInstancesEndWithTheirContext(t *testing.T) {
+	l := newLog(t)
+	v, err := l.View()
+	must(t, err)
+	defer v.Close()
+	over, cancel := context.WithCancel(context.Background())
+	cancel()
+	if _, _, err := l.recipes().Instances(over, v, "s", "t", "", 1); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestServices(t *testing.T) {
 	ctx := context.Background()
 	l := newLog(t)

@@ -275,9 +275,16 @@ func TestPagesAreBounded(t *testing.T) {
 	for range maxPagesRead {
 		pages <- struct{}{}
 	}
+	k.do("POST", "/v1/leases", []byte(`{"ttl_seconds":60,"id":"5"}`), sendsJSON).want(t, 201, "")
 	k.wantShed(shedPages, "GET", "/v1/kv", nil) // after a wait
 	k.server.admission.pagesWaiting.Store(maxPagesWaiting)
-	k.wantShed(shedPages, "GET", "/v1/kv", nil)
+	for _, target := range []string{
+		"/v1/kv", "/v1/leases", "/v1/leases/5?keys=true", "/v1/services", "/v1/services/s", "/v1/services/s?tag=t",
+		"/v1/locks/l", "/v1/elections/e",
+	} {
+		k.wantShed(shedPages, "GET", target, nil)
+	}
+	k.do("GET", "/v1/leases/5", nil).want(t, 200, "") // is no list
 	k.server.admission.pagesWaiting.Store(0)
 	var wg sync.WaitGroup
 	wg.Go(func() { <-pages })
@@ -328,6 +335,50 @@ func TestPagesAreLetGoBeforeTheyAreSent(t *testing.T) {
 		}
 		_ = w.conn.Close()
 	}
+}
+
+// TestListsLetGoBeforeTheAnswer asks for lists that are larger than what a connection
+// holds, and takes nothing of them: neither a view nor a place among those that read is
+// held for it.
+func TestListsLetGoBeforeTheAnswer(t *testing.T) {
+	k := newKit(t)
+	k.do("POST", "/v1/leases", []byte(`{"ttl_seconds":60,"id":"5"}`), sendsJSON).want(t, 201, "")
+	v, err := k.member.View()
+	must(t, err)
+	id, _, err := v.LeaseByNumber(5)
+	v.Close()
+	must(t, err)
+	address := strings.Repeat("a", 60_000)
+	for i := range 400 {
+		k.member.apply(t, &kv.Command{Kind: kv.KindTxn, Txn: &kv.Txn{Then: []kv.Op{
+			{Type: kv.OpPut, Key: fmt.Appendf(nil, "_cairn/services/s/%03d", i), Value: fmt.Appendf(nil, `{"address":%q,"tags":["t"]}`, address)},
+			{Type: kv.OpPut, Key: fmt.Appendf(nil, "%03d%s", i, address[:8000]), Lease: id},
+		}}})
+	}
+	for _, target := range []string{"/v1/services/s?limit=1000", "/v1/services/s?limit=1000&tag=t", "/v1/leases/5?keys=true&limit=1000"} {
+		conn, err := net.Dial("tcp", k.addr)
+		must(t, err)
+		must(t, conn.(*net.TCPConn).SetReadBuffer(4<<10))
+		_, err = fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: localhost\r\n\r\n", target)
+		must(t, err)
+		line, err := bufio.NewReaderSize(conn, 16).ReadString('\n')
+		if err != nil || !strings.Contains(line, "200") {
+			t.Errorf("%s is answered %q, %v", target, line, err)
+		}
+		if requests, views, pages := k.server.admission.requests.Load(), k.member.views.Load(), len(k.server.admission.pages); requests != 1 || views != 0 || pages != 0 {
+			t.Errorf("%s: of %d requests, %d hold a view and %d a place", target, requests, views, pages)
+		}
+		must(t, conn.Close())
+		k.idle(t)
+	}
+}
+
+// TestReadsHaveTheirTime reads instances of which none has the tag.
+func TestReadsHaveTheirTime(t *testing.T) {
+	k := newKit(t, func(c *Config) { c.ReadTimeout = -1 })
+	k.do("GET", "/v1/services/s?tag=t", nil).want(t, 503, api.CodeReadTimeout)
+	k.do("GET", "/v1/services/s", nil).want(t, 503, api.CodeReadTimeout)
+	k.idle(t)
 }
 
 // TestBrokenStreamsAreGivenBack breaks requests off in all the ways that leave a

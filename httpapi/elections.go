@@ -61,11 +61,10 @@ func leaderOf(h *coordination.Holder) api.Leader {
 
 // getElection answers GET /v1/elections/{name}.
 func (x *exchange) getElection() {
-	v, s := x.recipeState(electionsPath, x.s.recipes.Election)
-	if v == nil {
-		return
-	}
-	defer v.Close()
+	x.recipeState(electionsPath, x.s.recipes.Election, func(s *coordination.State) any { return electionStateOf(s) })
+}
+
+func electionStateOf(s *coordination.State) api.ElectionState {
 	answer := api.ElectionState{Name: s.Name, Candidates: []api.Candidate{}, Waiting: s.Waiting}
 	if len(s.Holders) > 0 {
 		leader := leaderOf(&s.Holders[0])
@@ -75,7 +74,7 @@ func (x *exchange) getElection() {
 		w := &s.Queue[i]
 		answer.Candidates = append(answer.Candidates, api.Candidate{Place: i + 1, Lease: w.Lease.String(), Since: api.Time{Time: w.At}})
 	}
-	x.sendValue(200, v.Revision(), answer)
+	return answer
 }
 
 // proclaim answers PUT /v1/elections/{name}.

@@ -165,31 +165,28 @@ func (x *exchange) listLeases() {
 			after = kv.LeaseID(c.after)
 		}
 	}
-	v := x.view(&mode)
-	if v == nil {
-		return
-	}
-	defer v.Close()
-	ctx, cancel := context.WithTimeout(x.r.Context(), x.s.cfg.ReadTimeout)
-	defer cancel()
-	leases, more, err := v.Leases(ctx, after, limit)
-	if err != nil {
-		x.refuseRead(err)
-		return
-	}
-	x.out = append(x.out[:0], `{"leases":[`...)
-	for i := range leases {
-		if i > 0 {
-			x.out = append(x.out, ',')
+	revision, ok := x.readList(&mode, func(ctx context.Context, v View) error {
+		leases, more, err := v.Leases(ctx, after, limit)
+		if err != nil {
+			return err
 		}
-		x.out = append(appendLeaseState(x.out, &leases[i]), '}')
+		x.out = append(x.out[:0], `{"leases":[`...)
+		for i := range leases {
+			if i > 0 {
+				x.out = append(x.out, ',')
+			}
+			x.out = append(appendLeaseState(x.out, &leases[i]), '}')
+		}
+		x.out = appendBool(append(x.out, ']'), `,"more":`, more)
+		if more {
+			x.nextPlace(asked, v, leases[len(leases)-1].ID[:])
+		}
+		x.out = append(x.out, '}')
+		return nil
+	})
+	if ok {
+		x.sendJSON(200, revision)
 	}
-	x.out = appendBool(append(x.out, ']'), `,"more":`, more)
-	if more {
-		x.nextPlace(asked, v, leases[len(leases)-1].ID[:])
-	}
-	x.out = append(x.out, '}')
-	x.sendJSON(200, v.Revision())
 }
 
 // getLease answers GET /v1/leases/{id}.
@@ -204,52 +201,50 @@ func (x *exchange) getLease() {
 	if !withKeys && (continued || x.q.present.has(pLimit)) {
 		x.fail(api.CodeInvalidArgument, "limit and cursor are of keys=true")
 	}
-	v := x.view(&mode)
-	if v == nil {
-		return
-	}
-	defer v.Close()
 	var found bool
-	var err error
-	if name.number != 0 {
-		name.id, _, err = v.LeaseByNumber(name.number)
+	read := func(ctx context.Context, v View) (err error) {
+		if name.number != 0 {
+			if name.id, _, err = v.LeaseByNumber(name.number); err != nil {
+				return err
+			}
+		}
+		var l kv.LeaseState
+		if l, found, err = v.Lease(name.id); err != nil || !found {
+			return err
+		}
+		x.out = appendLeaseState(x.out[:0], &l)
+		if withKeys {
+			err = x.appendLeaseKeys(ctx, f, v, l.ID, c.after, limit, asked)
+		}
+		x.out = append(x.out, '}')
+		return err
 	}
-	var l kv.LeaseState
-	if err == nil {
-		l, found, err = v.Lease(name.id)
+	within := x.readView
+	if withKeys {
+		within = x.readList
 	}
+	revision, ok := within(&mode, read)
 	switch {
-	case err != nil:
-		x.refuseRead(err)
-		return
+	case !ok:
 	case !found:
 		x.leaseNotFound()
-		return
+	default:
+		x.sendJSON(200, revision)
 	}
-	x.out = appendLeaseState(x.out[:0], &l)
-	if withKeys && !x.appendLeaseKeys(f, v, l.ID, c.after, limit, asked) {
-		return
-	}
-	x.out = append(x.out, '}')
-	x.sendJSON(200, v.Revision())
 }
 
-// appendLeaseKeys appends a page of the keys of a lease. It returns false when it
-// has answered why not.
-func (x *exchange) appendLeaseKeys(f form, v View, id kv.LeaseID, after []byte, limit int, asked [16]byte) bool {
-	ctx, cancel := context.WithTimeout(x.r.Context(), x.s.cfg.ReadTimeout)
-	defer cancel()
+// appendLeaseKeys appends a page of the keys of a lease.
+func (x *exchange) appendLeaseKeys(ctx context.Context, f form, v View, id kv.LeaseID, after []byte, limit int, asked [16]byte) error {
 	keys, more, err := v.LeaseKeys(ctx, id, after, limit, maxPageBytes)
 	if err != nil {
-		x.refuseRead(err)
-		return false
+		return err
 	}
 	x.out = f.appendKeys(x.out, "keys", keys)
 	x.out = appendBool(x.out, `,"more":`, more)
 	if more {
 		x.nextPlace(asked, v, keys[len(keys)-1])
 	}
-	return true
+	return nil
 }
 
 // revokeLease answers DELETE /v1/leases/{id}.

@@ -58,11 +58,10 @@ func (x *exchange) checkSharing(ask *coordination.Claim) {
 
 // getLock answers GET /v1/locks/{name}. A lock that nobody holds is one, too.
 func (x *exchange) getLock() {
-	v, s := x.recipeState(locksPath, x.s.recipes.Lock)
-	if v == nil {
-		return
-	}
-	defer v.Close()
+	x.recipeState(locksPath, x.s.recipes.Lock, func(s *coordination.State) any { return lockStateOf(s) })
+}
+
+func lockStateOf(s *coordination.State) api.LockState {
 	answer := api.LockState{Name: s.Name, Holders: []api.Holder{}, Queue: []api.LockWaiter{}, Waiting: s.Waiting}
 	for i := range s.Holders {
 		answer.Holders = append(answer.Holders, holderOf(&s.Holders[i]))
@@ -73,7 +72,7 @@ func (x *exchange) getLock() {
 			Place: i + 1, Lease: w.Lease.String(), Owner: w.Owner, Mode: modeOf(w.Kind), Limit: w.Kind.Limit, Since: api.Time{Time: w.At},
 		})
 	}
-	x.sendValue(200, v.Revision(), answer)
+	return answer
 }
 
 // releaseLock answers DELETE /v1/locks/{name}.

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"context"
 	"time"
 
 	"github.com/cairnkv/cairn/api"
@@ -125,6 +126,43 @@ func (x *exchange) view(m *readMode) View {
 		return nil
 	}
 	return v
+}
+
+// readView reads from a state as new as m says, within the time of a read, and lets go
+// of it before the answer is written: what read found is in x.out. It returns false
+// when it has answered why not.
+func (x *exchange) readView(m *readMode, read func(context.Context, View) error) (revision uint64, ok bool) {
+	v := x.view(m)
+	if v == nil {
+		return 0, false
+	}
+	return x.readPinned(v, read)
+}
+
+// readList is readView for what may be much, as one of the lists that are read at a
+// time.
+func (x *exchange) readList(m *readMode, read func(context.Context, View) error) (revision uint64, ok bool) {
+	v := x.view(m)
+	if v == nil {
+		return 0, false
+	}
+	if !x.enterPage() {
+		v.Close()
+		return 0, false
+	}
+	defer x.leavePage()
+	return x.readPinned(v, read)
+}
+
+func (x *exchange) readPinned(v View, read func(context.Context, View) error) (revision uint64, ok bool) {
+	defer v.Close()
+	ctx, cancel := context.WithTimeout(x.r.Context(), x.s.cfg.ReadTimeout)
+	defer cancel()
+	if err := read(ctx, v); err != nil {
+		x.refuseRead(err)
+		return 0, false
+	}
+	return v.Revision(), true
 }
 
 // getKey answers GET and HEAD on a key.

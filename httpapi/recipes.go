@@ -219,25 +219,30 @@ func (x *exchange) endHolder(prefix string, end func(ctx context.Context, name s
 	x.sendValue(200, revision, api.DeleteResult{Revision: revision, Deleted: 1})
 }
 
-// recipeState reads the state of the lock or the election that the path names.
-// Without a view it has answered why not; else the caller closes it.
-func (x *exchange) recipeState(prefix string, read func(context.Context, coordination.View, string) (coordination.State, error)) (View, coordination.State) {
+// recipeState answers with the state of the lock or the election that the path names.
+func (x *exchange) recipeState(prefix string, read func(context.Context, coordination.View, string) (coordination.State, error), wire func(*coordination.State) any) {
 	name := x.names(prefix, "")[0]
 	mode := x.readMode()
-	if x.refused() {
-		return nil, coordination.State{}
+	x.sendList(&mode, func(ctx context.Context, v View) (any, error) {
+		s, err := read(ctx, v, name)
+		return wire(&s), err
+	})
+}
+
+// sendList answers with what read reads, as one of the lists that are read at a time.
+func (x *exchange) sendList(m *readMode, read func(context.Context, View) (any, error)) {
+	revision, ok := x.readList(m, func(ctx context.Context, v View) error {
+		answer, err := read(ctx, v)
+		if err != nil {
+			return err
+		}
+		b, err := json.Marshal(answer)
+		x.out = append(x.out[:0], b...)
+		return err
+	})
+	if ok {
+		x.sendJSON(200, revision)
 	}
-	v := x.view(&mode)
-	if v == nil {
-		return nil, coordination.State{}
-	}
-	s, err := read(x.r.Context(), v, name)
-	if err != nil {
-		v.Close()
-		x.refuseRead(err)
-		return nil, coordination.State{}
-	}
-	return v, s
 }
 
 // recipeFault turns an error of a recipe into a fault.

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"context"
 	"math"
 
 	"github.com/cairnkv/cairn/api"
@@ -143,41 +144,27 @@ func (x *exchange) listInstances() {
 	if x.q.present.has(pTag) && tag == "" {
 		x.fail(api.CodeInvalidArgument, "tag is empty; leave it out to see all")
 	}
-	v := x.view(&mode)
-	if v == nil {
-		return
-	}
-	defer v.Close()
-	found, more, err := x.s.recipes.Instances(x.r.Context(), v, service, tag, after, limit)
-	if err != nil {
-		x.refuseRead(err)
-		return
-	}
-	answer := api.Instances{Revision: v.Revision(), Instances: []api.Instance{}, More: more}
-	for i := range found {
-		answer.Instances = append(answer.Instances, wireInstance(&found[i]))
-	}
-	x.sendValue(200, v.Revision(), answer)
+	x.sendList(&mode, func(ctx context.Context, v View) (any, error) {
+		found, more, err := x.s.recipes.Instances(ctx, v, service, tag, after, limit)
+		answer := api.Instances{Revision: v.Revision(), Instances: []api.Instance{}, More: more}
+		for i := range found {
+			answer.Instances = append(answer.Instances, wireInstance(&found[i]))
+		}
+		return answer, err
+	})
 }
 
 // listServices answers GET /v1/services.
 func (x *exchange) listServices() {
 	mode := x.readMode()
 	limit, after := x.limitParam(), x.afterParam()
-	v := x.view(&mode)
-	if v == nil {
-		return
-	}
-	defer v.Close()
-	names, more, err := x.s.recipes.Services(x.r.Context(), v, after, limit)
-	if err != nil {
-		x.refuseRead(err)
-		return
-	}
-	if names == nil {
-		names = []string{}
-	}
-	x.sendValue(200, v.Revision(), api.Services{Revision: v.Revision(), Services: names, More: more})
+	x.sendList(&mode, func(ctx context.Context, v View) (any, error) {
+		names, more, err := x.s.recipes.Services(ctx, v, after, limit)
+		if names == nil {
+			names = []string{}
+		}
+		return api.Services{Revision: v.Revision(), Services: names, More: more}, err
+	})
 }
 
 // afterParam reads the name after which a list goes on, or nothing.
