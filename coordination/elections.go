@@ -40,26 +40,22 @@ func (r *Recipes) Resign(ctx context.Context, name string, token uint64) (revisi
 }
 
 // Observe calls fn with the leader of an election, nil while there is none: at
-// first, after each change, and unchanged after each time of quiet, until ctx ends
-// or fn fails. Changes that follow each other quickly may be seen as one; revision
+// first and after each change, until ctx ends or fn fails. After each time of quiet it
+// calls it with nothing that changed, and without the leader, whose value may be large
+// and is read once. Changes that follow each other quickly may be seen as one; revision
 // is the one at which it was looked.
 func (r *Recipes) Observe(ctx context.Context, name string, quiet time.Duration, fn func(revision uint64, leader *Holder, changed bool) error) error {
 	s := electionSite(name)
-	changed, seen := true, uint64(0)
+	first, seen := true, uint64(0)
 	for {
-		revision, leader, err := r.leader(s)
+		revision, leader, mod, err := r.leader(ctx, s, seen)
 		if err != nil {
 			return err
 		}
-		mod := uint64(0)
-		if leader != nil {
-			mod = leader.ModRevision
-		}
-		changed = changed || mod != seen
-		if err := fn(revision, leader, changed); err != nil {
+		if err := fn(revision, leader, first || mod != seen); err != nil {
 			return err
 		}
-		changed, seen = false, mod
+		first, seen = false, mod
 		if err := r.changes(ctx, s, revision, quiet); err != nil {
 			return err
 		}
@@ -81,16 +77,25 @@ func (r *Recipes) changes(ctx context.Context, s site, revision uint64, quiet ti
 	return err
 }
 
-func (r *Recipes) leader(s site) (revision uint64, leader *Holder, err error) {
+// leader reads who leads, unless the revision at which that changed last, 0 if nobody
+// leads, is the one that was seen.
+func (r *Recipes) leader(ctx context.Context, s site, seen uint64) (revision uint64, leader *Holder, mod uint64, err error) {
 	v, err := r.store.View()
 	if err != nil {
-		return 0, nil, err
+		return 0, nil, 0, err
 	}
 	defer v.Close()
-	e, found, err := v.Get(s.alone(), 0)
-	if err != nil || !found {
-		return v.Revision(), nil, err
+	l, err := v.List(ctx, &kv.Query{Range: kv.SingleKey(s.alone()), KeysOnly: true})
+	if err != nil || len(l.Entries) == 0 {
+		return v.Revision(), nil, 0, err
+	}
+	if mod = l.Entries[0].ModRevision; mod == seen {
+		return v.Revision(), nil, mod, nil
+	}
+	e, _, err := v.Get(s.alone(), 0)
+	if err != nil {
+		return 0, nil, 0, err
 	}
 	h := s.holderOf(&e)
-	return v.Revision(), &h, nil
+	return v.Revision(), &h, mod, nil
 }

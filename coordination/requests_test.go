@@ -301,6 +301,14 @@ func (v meterView) List(ctx context.Context, q *kv.Query) (*kv.List, error) {
 	return l, err
 }
 
+func (v meterView) Get(key []byte, revision uint64) (kv.Entry, bool, error) {
+	e, found, err := v.View.Get(key, revision)
+	v.m.mu.Lock()
+	defer v.m.mu.Unlock()
+	v.m.bytes += e.Size()
+	return e, found, err
+}
+
 func (m *meter) read() (lists, bytes int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -355,6 +363,28 @@ func TestIdleWaiterReadsNoQueue(t *testing.T) {
 	_, err = r.Release(ctx, "l", holder.Token)
 	must(t, err)
 	must(t, (<-outcomes).err)
+}
+
+// TestQuietObserverReadsNoValue observes a leader that proclaims much: it is read once.
+func TestQuietObserverReadsNoValue(t *testing.T) {
+	l := newLog(t)
+	m := &meter{log: l}
+	value := make([]byte, kv.MaxValueBytes)
+	leader, err := l.recipes().Campaign(context.Background(), Claim{Name: "e", TTLMillis: 600_000, Value: value})
+	must(t, err)
+	looks, done := 0, errors.New("enough was seen")
+	err = New(m, time.Now).Observe(context.Background(), "e", time.Millisecond, func(_ uint64, seen *Holder, changed bool) error {
+		if first := looks == 0; changed != first || (seen != nil) != first || first && (seen.Token != leader.Token || len(seen.Value) != len(value)) {
+			t.Errorf("at look %d it has changed: %v, with its leader: %v", looks, changed, seen != nil)
+		}
+		if looks++; looks == 10 {
+			return done
+		}
+		return nil
+	})
+	if _, bytes := m.read(); !errors.Is(err, done) || bytes > 2*len(value) {
+		t.Errorf("%d bytes were read in %d looks, %v", bytes, looks, err)
+	}
 }
 
 // TestReadsWhatIsShown lists one registration out of many large ones, and an election

@@ -146,6 +146,14 @@ func (x *exchange) reserve(n int) bool {
 	return x.s.admission.held.Add(int64(n)) <= maxHeldBytes
 }
 
+// giveBack is the end of what reserve counted, before the request's.
+func (x *exchange) giveBack(n int) {
+	if n > freeBytes {
+		x.share.held -= int64(n)
+		x.s.admission.held.Add(-int64(n))
+	}
+}
+
 // reserveBody is reserve for the buffer of the request's body, which has n bytes now.
 func (x *exchange) reserveBody(n int) bool {
 	if n <= freeBytes {

@@ -143,7 +143,7 @@ func (x *exchange) observe() {
 		case leader == nil:
 			s.tell(strconv.FormatUint(revision, 10), api.EventVacant, api.Vacancy{Name: name})
 		default:
-			s.tell(strconv.FormatUint(leader.ModRevision, 10), api.EventLeader, leaderOf(leader))
+			return x.tellLeader(s, leader)
 		}
 		return s.err
 	})
@@ -156,6 +156,23 @@ func (x *exchange) observe() {
 	}
 	s.end()
 }
+
+// tellLeader tells an observer who leads. What the leader proclaims, and the text of it
+// twice, are held while the observer takes it; where there is no room for that the stream
+// breaks off, and the observer comes again.
+func (x *exchange) tellLeader(s *recipeStream, leader *coordination.Holder) error {
+	size := 4 * len(leader.Value)
+	if !x.reserve(size) {
+		x.s.admission.shed[shedMemory].Inc()
+		return errNoRoom
+	}
+	defer x.giveBack(size)
+	s.tell(strconv.FormatUint(leader.ModRevision, 10), api.EventLeader, leaderOf(leader))
+	return s.err
+}
+
+// errNoRoom ends a stream that has more to say than there is memory for.
+var errNoRoom = errors.New("large answers take all the memory that there is for them")
 
 // lastEventID is the revision that a client of a stream has seen, or 0.
 func (x *exchange) lastEventID() uint64 {

@@ -39,7 +39,9 @@ type hold struct {
 	// ttl is the time to live, of several leases the shortest.
 	ttl  time.Duration
 	sent time.Time // when the renewal that was answered was sent
-	out  []byte
+	// greeting is what the stream begins with, until it is written.
+	greeting []byte
+	out      []byte
 }
 
 // holdLease answers POST /v1/leases/{id}/hold.
@@ -60,7 +62,7 @@ func (x *exchange) holdLease() {
 		return
 	}
 	one := *l
-	x.startHold(&hold{sent: sent, ttl: lifetime(&one)}, revision, func(h *hold) error { return h.one(&one) })
+	x.startHold(&hold{sent: sent, ttl: lifetime(&one), greeting: appendGranted(nil, &one)}, revision, func(h *hold) error { return h.one(&one) })
 }
 
 // holdLeases answers POST /v1/leases/hold.
@@ -89,7 +91,7 @@ func (x *exchange) holdLeases() {
 	}
 	shortest := slices.MinFunc(all, func(a, b kv.LeaseResult) int { return cmp.Compare(a.TTLMillis, b.TTLMillis) })
 	greeting := appendRenewed(nil, names, r.Leases)
-	x.startHold(&hold{sent: sent, ttl: lifetime(&shortest)}, r.Revision, func(h *hold) error { return h.several(all, greeting) })
+	x.startHold(&hold{sent: sent, ttl: lifetime(&shortest), greeting: greeting}, r.Revision, func(h *hold) error { return h.several(all) })
 }
 
 func lifetime(l *kv.LeaseResult) time.Duration { return time.Duration(l.TTLMillis) * time.Millisecond }
@@ -122,7 +124,7 @@ func (h *hold) one(l *kv.LeaseResult) error {
 	held := h.s.cfg.Holds.Hold(l.ID, h.ttl, h.sent, h.open)
 	defer held.Release()
 	name := append(appendLease([]byte(`{"id":"`), l.ID), '"', '}')
-	return follow(h, held.News(), appendGranted(nil, l), name, func(standing leases.Standing) (ended bool, _ error) {
+	return follow(h, held.News(), name, func(standing leases.Standing) (ended bool, _ error) {
 		switch standing {
 		case leases.Lost:
 			return true, h.tell(api.EventLeaseNotFound, name)
@@ -137,7 +139,7 @@ func (h *hold) one(l *kv.LeaseResult) error {
 
 // several holds leases, which are sorted by id, until the end of the stream, which
 // comes at the latest when the last of them has ended.
-func (h *hold) several(all []kv.LeaseResult, greeting []byte) error {
+func (h *hold) several(all []kv.LeaseResult) error {
 	held := h.s.cfg.Holds.HoldAll(all, h.sent, h.open)
 	defer held.Release()
 	left := len(all)
@@ -150,7 +152,7 @@ func (h *hold) several(all []kv.LeaseResult, greeting []byte) error {
 	}
 	gone := func(b []byte, id kv.LeaseID) []byte { return appendNoLease(b, id.String()) }
 	none := []byte(`{"leases":[]}`)
-	return follow(h, held.News(), greeting, none, func(struct{}) (ended bool, _ error) {
+	return follow(h, held.News(), none, func(struct{}) (ended bool, _ error) {
 		changes := held.Changes()
 		if _, err := h.tellOf(changes, leases.Renewed, api.EventHeld, granted); err != nil {
 			return false, err
@@ -190,15 +192,16 @@ func (h *hold) tellOf(changes []leases.Change, standing leases.Standing, event s
 
 // follow writes the stream of a hold: the greeting, what take says to the news until
 // it has ended the stream, and the end of this node with the data of draining.
-func follow[News any](h *hold, news <-chan News, greeting, draining []byte, take func(News) (ended bool, err error)) error {
+func follow[News any](h *hold, news <-chan News, draining []byte, take func(News) (ended bool, err error)) error {
 	pace := pulse
 	if !probePeer(h.conn, h.silent()) {
 		// What TCP can't do, because the time is too short or it isn't TCP, something
 		// that is written does: it must be acknowledged, too.
 		pace = min(pace, h.silent()/holdProbes)
 	}
-	h.out = sse.AppendEvent(sse.AppendComment(h.out[:0], "connected"), "", api.EventHeld, greeting)
-	if err := h.to.write(h.out); err != nil {
+	h.out = sse.AppendEvent(sse.AppendComment(h.out[:0], "connected"), "", api.EventHeld, h.greeting)
+	h.greeting = nil
+	if err := h.write(); err != nil {
 		return err
 	}
 	timer := time.NewTimer(pace)
@@ -214,7 +217,8 @@ func follow[News any](h *hold, news <-chan News, greeting, draining []byte, take
 		case n := <-news:
 			ended, err = take(n)
 		case <-timer.C:
-			err = h.to.write(sse.AppendComment(h.out[:0], ""))
+			h.out = sse.AppendComment(h.out[:0], "")
+			err = h.write()
 			timer.Reset(pace)
 		}
 		if ended || err != nil {
@@ -238,5 +242,13 @@ func (h *hold) open() bool {
 // tell writes an event.
 func (h *hold) tell(event string, data []byte) error {
 	h.out = sse.AppendEvent(h.out[:0], "", event, data)
-	return h.to.write(h.out)
+	return h.write()
+}
+
+// write writes what was collected. Of 10,000 leases that is more than a megabyte, which
+// is not kept.
+func (h *hold) write() error {
+	err := h.to.write(h.out)
+	h.out = keepLittle(h.out)
+	return err
 }

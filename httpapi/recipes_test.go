@@ -19,6 +19,7 @@ import (
 	"github.com/cairnkv/cairn/api"
 	"github.com/cairnkv/cairn/internal/sse"
 	"github.com/cairnkv/cairn/internal/testkit"
+	"github.com/cairnkv/cairn/kv"
 )
 
 const sendsJSON = "Content-Type: application/json"
@@ -259,6 +260,54 @@ func TestStreamLeavesNoDeadline(t *testing.T) {
 			t.Errorf("an event of %d bytes has the deadlines %v", size, w.deadlines)
 		}
 	}
+}
+
+// What a stream has said is not kept for as long as it is open, if it was much.
+func TestStreamKeepsLittle(t *testing.T) {
+	k := newKit(t)
+	s := &stream{x: &exchange{s: k.server, w: &lateWriter{}, r: &http.Request{ProtoMajor: 1}}}
+	h := &hold{to: s}
+	for _, size := range []int{1, 1 << 20} {
+		must(t, s.event("", "e", make([]byte, size)))
+		must(t, h.tell("e", make([]byte, size)))
+		if cap(s.out) > freeBytes || cap(h.out) > freeBytes {
+			t.Errorf("%d and %d bytes are kept of an event of %d", cap(s.out), cap(h.out), size)
+		}
+	}
+}
+
+// What a leader proclaims counts for as long as an observer takes it, and where there is
+// no room for it the stream breaks off.
+func TestObserversAreCounted(t *testing.T) {
+	k := newKit(t)
+	value := strings.Repeat("v", 1<<20)
+	var leader api.Leader
+	k.do("POST", "/v1/elections/e", fmt.Appendf(nil, `{"ttl_seconds":60,"value":%q}`, value), sendsJSON).read(t, &leader)
+	r, err := http.NewRequest("GET", "http://"+k.addr+"/v1/elections/e/observe", nil)
+	must(t, err)
+	resp, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(r)
+	must(t, err)
+	defer func() { _ = resp.Body.Close() }()
+	held := &k.server.admission.held
+	k.await("what is being written is counted", func() bool { return held.Load() == 4<<20 })
+	events := sse.NewReader(resp.Body, 4<<20)
+	if e, err := events.Next(); err != nil || e.Type != api.EventLeader || len(e.Data) < len(value) {
+		t.Fatalf("told %s of %d bytes, %v", e.Type, len(e.Data), err)
+	}
+	k.await("what was written is not", func() bool { return held.Load() == 0 })
+
+	held.Store(maxHeldBytes)
+	k.member.apply(t, &kv.Command{Kind: kv.KindTxn, Txn: &kv.Txn{Then: []kv.Op{
+		{Type: kv.OpPut, Key: []byte("_cairn/elections/e/leader"), Value: []byte(value), IgnoreLease: true},
+	}}})
+	if e, err := events.Next(); err == nil || errors.Is(err, io.EOF) {
+		t.Errorf("without room the stream goes on with %s, %v", e.Type, err)
+	}
+	k.await("the stream has ended", func() bool { return k.server.admission.streams.Load() == 0 })
+	if n := held.Load(); n != maxHeldBytes {
+		t.Errorf("%d bytes are counted for nothing", n-maxHeldBytes)
+	}
+	held.Store(0)
 }
 
 // A client that vanished before its turn came does not get the lock.

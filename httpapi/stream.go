@@ -53,7 +53,18 @@ func (x *exchange) streamHeaders(contentType []string) {
 // event writes one event; id may be empty.
 func (s *stream) event(id, name string, data []byte) error {
 	s.out = sse.AppendEvent(s.out[:0], id, name, data)
-	return s.write(s.out)
+	err := s.write(s.out)
+	s.out = keepLittle(s.out)
+	return err
+}
+
+// keepLittle is the buffer for what a stream says next, if it is not so large that it
+// would have to be counted while the stream is open.
+func keepLittle(b []byte) []byte {
+	if cap(b) > freeBytes {
+		return nil
+	}
+	return b[:0]
 }
 
 // comment writes a line that readers skip.
