@@ -720,29 +720,49 @@ func (r *Recipes) abandon(ctx context.Context, c *claim, holder kv.Entry) {
 	})
 }
 
-// release ends a holder by its token.
+// release ends a holder by its token. Which of the holders that is, is read beforehand:
+// applying is serial, and they may be very many.
 func (r *Recipes) release(ctx context.Context, s site, token uint64) (revision uint64, err error) {
-	key := s.alone()
-	for {
-		result, err := r.transact(ctx, &kv.Txn{
-			If:   []kv.Compare{created(key, token)},
-			Then: []kv.Op{remove(key)},
-			Else: []kv.Op{get(&kv.Query{
-				Range: kv.Prefix([]byte(s.shared())), MinCreateRevision: token, MaxCreateRevision: token, KeysOnly: true, Limit: 1,
-			})},
-		})
-		if err != nil {
-			return 0, err
+	key, err := r.holding(ctx, s, token)
+	if err == nil && key == nil {
+		// Nobody has the token, or this node is behind.
+		if err = r.store.Wait(ctx, kv.Consistency{}); err == nil {
+			key, err = r.holding(ctx, s, token)
 		}
-		if result.Succeeded {
-			return result.Revision, nil
-		}
-		found := entries(&result.Ops[0])
-		if len(found) == 0 || string(found[0].Key) == string(key) {
-			return 0, notHolder(s, token)
-		}
-		key = found[0].Key
 	}
+	switch {
+	case err != nil:
+		return 0, err
+	case key == nil:
+		return 0, notHolder(s, token)
+	}
+	result, err := r.transact(ctx, &kv.Txn{If: []kv.Compare{created(key, token)}, Then: []kv.Op{remove(key)}})
+	switch {
+	case err != nil:
+		return 0, err
+	case !result.Succeeded:
+		return 0, notHolder(s, token) // any more
+	}
+	return result.Revision, nil
+}
+
+// holding finds the key of the holder that has a token in what this node has.
+func (r *Recipes) holding(ctx context.Context, s site, token uint64) (key []byte, err error) {
+	v, err := r.store.View()
+	if err != nil {
+		return nil, err
+	}
+	defer v.Close()
+	for _, part := range []kv.Range{kv.SingleKey(s.alone()), kv.Prefix([]byte(s.shared()))} {
+		l, err := v.List(ctx, &kv.Query{Range: part, MinCreateRevision: token, MaxCreateRevision: token, KeysOnly: true, Limit: 1})
+		if err != nil {
+			return nil, err
+		}
+		if len(l.Entries) > 0 {
+			return l.Entries[0].Key, nil
+		}
+	}
+	return nil, nil
 }
 
 func notHolder(s site, token uint64) error {

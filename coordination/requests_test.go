@@ -459,3 +459,94 @@ func TestReadsWhatIsShown(t *testing.T) {
 		return err
 	})
 }
+
+// A laggard is a log whose node has nothing new before it is asked for a round.
+type laggard struct {
+	*log
+	caughtUp atomic.Bool
+}
+
+func (n *laggard) Wait(ctx context.Context, c kv.Consistency) error {
+	n.caughtUp.Store(true)
+	return n.log.Wait(ctx, c)
+}
+
+// emptyView is a view in which nothing exists yet.
+type emptyView struct{ View }
+
+func (emptyView) List(context.Context, *kv.Query) (*kv.List, error) { return &kv.List{}, nil }
+
+func (n *laggard) View() (View, error) {
+	v, err := n.log.View()
+	if !n.caughtUp.Load() {
+		v = emptyView{v}
+	}
+	return v, err
+}
+
+// TestReleaseNamesItsKey releases one of many holders, whose keys are not looked at while
+// that is applied, on a node that is behind as well.
+func TestReleaseNamesItsKey(t *testing.T) {
+	ctx := context.Background()
+	for _, kind := range []Kind{{}, {Read: true}, {Limit: MaxSlots}} {
+		for _, behind := range []bool{false, true} {
+			l := newLog(t)
+			n := &laggard{log: l}
+			n.caughtUp.Store(!behind)
+			var holders []Holder
+			for range 5 {
+				h, err := l.recipes().Acquire(ctx, Claim{Name: "l", TTLMillis: 60_000, Kind: kind})
+				if len(holders) == 0 || kind != (Kind{}) {
+					must(t, err)
+					holders = append(holders, h)
+				}
+			}
+			l.fail(func(c *kv.Command) error {
+				if len(c.Txn.If) != 1 || len(c.Txn.Then) != 1 || len(c.Txn.Else) > 0 {
+					t.Errorf("%s: %d compares, %d operations and %d others", kind.segment(), len(c.Txn.If), len(c.Txn.Then), len(c.Txn.Else))
+					return nil
+				}
+				for _, part := range []kv.Range{c.Txn.If[0].Range, c.Txn.Then[0].Range} {
+					if _, single := part.Single(); !single {
+						t.Errorf("%s: a release looks at %q", kind.segment(), part)
+					}
+				}
+				return nil
+			}, nil)
+			last := holders[len(holders)-1]
+			r := New(n, time.Now)
+			_, err := r.Release(ctx, "l", last.Token)
+			must(t, err)
+			if left := len(l.state(lockSite("l")).Holders); left != len(holders)-1 || l.fenced(last.Fence, "k", "v") {
+				t.Errorf("%s: of %d holders %d are left", kind.segment(), len(holders), left)
+			}
+			if _, err := r.Release(ctx, "l", last.Token); !errors.Is(err, &kv.Error{Code: kv.NotHolder}) {
+				t.Errorf("released twice: %v", err)
+			}
+		}
+	}
+}
+
+// TestReleaseOfOneThatEnds has another end the holder after it was found: nobody else is
+// released in its place.
+func TestReleaseOfOneThatEnds(t *testing.T) {
+	ctx := context.Background()
+	l := newLog(t)
+	r, s := l.recipes(), lockSite("l")
+	first, err := r.Acquire(ctx, Claim{Name: "l", TTLMillis: 60_000})
+	must(t, err)
+	var second Holder
+	l.fail(func(*kv.Command) error {
+		l.fail(nil, nil)
+		_, err := l.apply(&kv.Command{Kind: kv.KindTxn, Txn: &kv.Txn{Then: []kv.Op{remove(s.alone())}}})
+		must(t, err)
+		second, err = r.Acquire(ctx, Claim{Name: "l", TTLMillis: 60_000})
+		return err
+	}, nil)
+	if _, err := r.Release(ctx, "l", first.Token); !errors.Is(err, &kv.Error{Code: kv.NotHolder}) {
+		t.Errorf("got %v", err)
+	}
+	if !l.fenced(second.Fence, "k", "v") {
+		t.Error("another holder was released")
+	}
+}
