@@ -183,6 +183,7 @@ func (r *Recipes) pursue(ctx, waiting context.Context, c *claim) (kv.Entry, erro
 		var revision uint64
 		switch {
 		case s.mine != nil && !local:
+			r.vacate(ctx, c)
 			return *s.mine, r.settle(ctx, c)
 		case s.mine != nil:
 			// Seen on this node alone: it may be over already.
@@ -458,11 +459,18 @@ func (r *Recipes) take(ctx context.Context, c *claim, s *sight) (holder *kv.Entr
 }
 
 // enqueue puts the waiter's key. One that the same lease has already, from an
-// earlier request, is found at the next look.
+// earlier request, is found at the next look, and so is what the lease holds: a grant
+// of unknown outcome may have come since the last look, and nobody would wait at the
+// place.
 func (r *Recipes) enqueue(ctx context.Context, c *claim) (revision uint64, err error) {
 	key := c.site.waiter(c.kind, c.lease)
 	c.own = cmp.Or(c.own, r.newID())
-	result, err := r.putWaiter(ctx, c, key, missing(kv.SingleKey(key)))
+	seats := kv.SingleKey(c.seat(c.kind, c.lease, 0))
+	if c.kind.Limit > 0 {
+		seats = c.site.slots()
+	}
+	result, err := r.putWaiter(ctx, c, key, missing(kv.SingleKey(key)),
+		kv.Compare{Range: seats, Target: kv.TargetLease, Operator: kv.NotEqual, Lease: c.lease})
 	if err != nil {
 		return 0, err
 	}
@@ -667,6 +675,19 @@ func (r *Recipes) pause(ctx, waiting context.Context, c *claim, failure error) e
 		return err
 	}
 	return nil // what was renewed last counts
+}
+
+// vacate gives back a place that this claim may have although it was granted without
+// it: those behind would wait for nobody. If it fails, the place's lease ends it.
+func (r *Recipes) vacate(ctx context.Context, c *claim) {
+	if c.own == (kv.LeaseID{}) {
+		return
+	}
+	key := c.site.waiter(c.kind, c.lease)
+	_, _ = r.transact(ctx, &kv.Txn{
+		If:   []kv.Compare{{Range: kv.SingleKey(key), Target: kv.TargetLease, Operator: kv.Equal, Lease: c.own}},
+		Then: []kv.Op{remove(key)},
+	})
 }
 
 // withdraw ends a claim that was not granted: its place in the queue goes, and

@@ -199,3 +199,52 @@ func TestOneSlotForALease(t *testing.T) {
 		t.Errorf("%d slots are held by one", n)
 	}
 }
+
+// TestNoPlaceBehindAGrant has a grant of unknown outcome come while its claim takes a
+// place in the queue, before or, as readers pass readers, after that: the claim is
+// granted, and leaves no place at which nobody waits.
+func TestNoPlaceBehindAGrant(t *testing.T) {
+	ctx := context.Background()
+	for _, kind := range []Kind{{}, {Read: true}, {Limit: 2}} {
+		for _, before := range []bool{true, false} {
+			if !before && !kind.Read {
+				continue
+			}
+			l := newLog(t)
+			r, s := l.recipes(), lockSite("l")
+			var grant *kv.Command
+			come := func(c *kv.Command) error {
+				if c.Kind != kv.KindTxn || len(c.Txn.Then) != 1 || c.Txn.Then[0].Type != kv.OpPut {
+					return nil
+				}
+				l.fail(nil, nil)
+				_, err := l.apply(&kv.Command{Kind: kv.KindTxn, Txn: &kv.Txn{Then: []kv.Op{remove(s.alone())}}})
+				must(t, err)
+				result, err := l.apply(grant)
+				if err == nil && !result.Succeeded {
+					t.Errorf("%s, before %v: the grant did not come", kind.segment(), before)
+				}
+				return err
+			}
+			l.onTake(s, func(c *kv.Command) error {
+				grant = keep(t, c)
+				if _, err := r.Acquire(ctx, Claim{Name: "l", TTLMillis: 60_000}); err != nil {
+					return err
+				}
+				if before {
+					l.fail(come, nil)
+				} else {
+					l.fail(nil, come)
+				}
+				return kv.Errorf(kv.OutcomeUnknown, "made to fail")
+			})
+			o, err := r.Acquire(ctx, Claim{Name: "l", Lease: l.grant(time.Minute), Wait: patience, Kind: kind})
+			if err != nil || !l.fenced(o.Fence, "k", "v") {
+				t.Errorf("%s, before %v: %+v, %v", kind.segment(), before, o, err)
+			}
+			if n := l.state(s).Waiting; n > 0 {
+				t.Errorf("%s, before %v: %d are left in the queue", kind.segment(), before, n)
+			}
+		}
+	}
+}
