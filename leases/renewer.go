@@ -248,6 +248,8 @@ func (r *Renewer) look(ctx context.Context) (rest time.Duration) {
 	now := time.Now()
 	if len(r.flying) > 0 || r.pause > 0 {
 		r.doubt(now)
+	} else {
+		r.doubted = now // nothing that is due has been tried yet
 	}
 	for len(r.flying) < renewalsAtOnce && !now.Before(r.resume) {
 		batch := r.wheel.take(now, renewalsPerCommand)
@@ -268,7 +270,7 @@ func (r *Renewer) look(ctx context.Context) (rest time.Duration) {
 	}
 	r.behind = len(r.flying) == renewalsAtOnce && waiting && !first.After(now)
 	if len(r.flying) > 0 || r.pause > 0 {
-		rest = min(rest, doubtEvery)
+		rest = min(rest, r.doubted.Add(doubtEvery).Sub(now))
 	}
 	r.looks = now.Add(rest)
 	return rest

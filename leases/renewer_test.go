@@ -253,8 +253,42 @@ func TestDoubtComesInTime(t *testing.T) {
 		if s := <-h.News(); s != Doubtful {
 			t.Errorf("was told %v", s)
 		}
-		if after := time.Since(began); after < 2*time.Second || after > 2*time.Second+2*doubtEvery {
+		if after := time.Since(began); after < 2*time.Second || after > 2*time.Second+doubtEvery {
 			t.Errorf("was told after %v", after)
+		}
+	})
+}
+
+// TestDoubtComesInTimeUnderWay: the pace is kept by the clock, however often others make
+// the renewer look in between.
+func TestDoubtComesInTimeUnderWay(t *testing.T) {
+	renewing(t, func(t *testing.T, r *Renewer, log *renewalLog) {
+		log.set(time.Hour, nil)
+		for offset := range 20 {
+			ttl := 2*time.Second + time.Duration(offset)*17*time.Millisecond
+			began := time.Now()
+			h := r.Hold(held(offset), ttl, began, always)
+			told := make(chan time.Duration, 1)
+			go func() {
+				if s := <-h.News(); s == Doubtful {
+					told <- time.Since(began)
+				}
+				close(told)
+			}()
+			for i := 0; ; i++ {
+				// Leases that are due at once, so that each makes it look.
+				other := r.Hold(held(1000+i), time.Second, began.Add(-time.Second/3), always)
+				time.Sleep(60 * time.Millisecond)
+				other.Release()
+				synctest.Wait()
+				if time.Since(began) > ttl+3*doubtEvery {
+					break
+				}
+			}
+			if after, ok := <-told; !ok || after < ttl || after > ttl+doubtEvery {
+				t.Errorf("a lease of %v: its holder was told after %v, %v", ttl, after, ok)
+			}
+			h.Release()
 		}
 	})
 }
