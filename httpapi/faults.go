@@ -175,11 +175,8 @@ func (x *exchange) sendProblem(revision uint64) {
 	if f.allow != "" {
 		x.setHeader("Allow", f.allow)
 	}
-	if f.retryAfter == 0 && (info.Status == 429 || info.Status == 503) {
-		f.retryAfter = 1
-	}
-	if f.retryAfter > 0 {
-		x.setNumber("Retry-After", uint64(f.retryAfter))
+	if after := f.pause(info); after > 0 {
+		x.setNumber("Retry-After", uint64(after))
 	}
 	x.out = appendProblem(x.out[:0], f, info, x.id())
 	x.out = append(x.out, '\n')
@@ -188,6 +185,14 @@ func (x *exchange) sendProblem(revision uint64) {
 	if atOnce {
 		x.hearOut()
 	}
+}
+
+// pause is after how many seconds it makes sense to try again, or 0.
+func (f *fault) pause(info api.CodeInfo) int {
+	if f.retryAfter == 0 && (info.Status == 429 || info.Status == 503) {
+		return 1
+	}
+	return f.retryAfter
 }
 
 func appendProblem(b []byte, f *fault, info api.CodeInfo, requestID string) []byte {
@@ -212,9 +217,9 @@ func appendProblem(b []byte, f *fault, info api.CodeInfo, requestID string) []by
 		b = append(b, `,"compact_revision":`...)
 		b = strconv.AppendUint(b, f.compact, 10)
 	}
-	if f.retryAfter != 0 {
+	if after := f.pause(info); after != 0 {
 		b = append(b, `,"retry_after_seconds":`...)
-		b = strconv.AppendInt(b, int64(f.retryAfter), 10)
+		b = strconv.AppendInt(b, int64(after), 10)
 	}
 	if f.limit != 0 {
 		b = append(b, `,"limit":`...)

@@ -110,8 +110,8 @@ func (s *Server) wholeProblem(f *fault) []byte {
 	revision, _ := s.cfg.Store.Revisions()
 	s.meters.observe(nil, info.Status, 0)
 	b := fmt.Appendf(nil, "HTTP/1.1 %d %s\r\n", info.Status, http.StatusText(info.Status))
-	if f.retryAfter > 0 {
-		b = fmt.Appendf(b, "Retry-After: %d\r\n", f.retryAfter)
+	if after := f.pause(info); after > 0 {
+		b = fmt.Appendf(b, "Retry-After: %d\r\n", after)
 	}
 	for _, h := range [...]struct{ name, value string }{
 		{"Cache-Control", valueNoStore[0]},

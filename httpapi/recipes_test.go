@@ -128,7 +128,7 @@ func TestLockInEvents(t *testing.T) {
 		t.Errorf("c is told %q, want %q", got, want)
 	}
 	var p api.Problem
-	if err := json.Unmarshal(last, &p); err != nil || p.Code != api.CodeShuttingDown {
+	if err := json.Unmarshal(last, &p); err != nil || p.Code != api.CodeShuttingDown || p.RetryAfterSeconds != 1 {
 		t.Errorf("the stream ends with %s, %v", last, err)
 	}
 }
