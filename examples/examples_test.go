@@ -186,3 +186,31 @@ func TestQueue(t *testing.T) {
 		}
 	})
 }
+
+// TestQueueBytes pushes jobs that a shell or JSON could take for something else: they
+// are done as they are.
+func TestQueueBytes(t *testing.T) {
+	jobs := []string{`{"key":"a, b","value":"}"}`, "\xff\xfe", "@queue.sh", `back\nslash`, "-n"}
+	inBothForms(t, func(t *testing.T, c *cluster, start func(string, ...string) *program) {
+		worker := start("queue", "work", "w")
+		start("queue", append([]string{"push"}, jobs...)...).awaitEnd()
+		for _, job := range jobs {
+			worker.awaitLine("w does " + job)
+		}
+		if got := len(worker.printed()); got != len(jobs) {
+			t.Errorf("printed %q", worker.printed())
+		}
+	})
+}
+
+// TestFrozenNode stops the node that is asked first: another one is asked.
+func TestFrozenNode(t *testing.T) {
+	inBothForms(t, func(t *testing.T, c *cluster, start func(string, ...string) *program) {
+		must(t, c.nodes[0].cmd.Process.Signal(syscall.SIGSTOP))
+		push := start("queue", "push", "job")
+		push.awaitEnd()
+		if push.count("job is jobs/") != 1 {
+			t.Errorf("printed %q", push.printed())
+		}
+	})
+}

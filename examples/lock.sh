@@ -4,24 +4,36 @@
 #	lock.sh [TIMES]
 . "$(dirname "$0")/cairn.sh"
 
-done=0
-while [ $done -lt "${1:-1}" ]; do
-	request /v1/locks/counter -X POST -H "$json" -d '{"ttl_seconds":5,"wait_seconds":60}'
-	[ "$status" = 200 ] || continue
-	token=$(field token) fence=$(field fence)
+# increment reads and writes, while nobody else does.
+increment() {
 	request /v1/kv/counter
-	n=0
-	[ "$status" = 200 ] && n=$body
+	case $status in
+	200) n=$body ;;
+	404) n=0 ;;
+	*) return 1 ;; # it says nothing of the counter
+	esac
+	case $n in
+	'' | *[!0-9]*)
+		printf 'the counter is no number: %s\n' "$n" >&2
+		exit 1
+		;;
+	esac
 	# With the fence it is written only if the lock is held even now, and with an
 	# idempotency key once, whatever becomes of the connection.
 	once
 	request /v1/kv/counter -X PUT -d $((n + 1)) -H "Cairn-Fencing: $fence" -H "$key"
-	case $status in
-	200 | 201)
+	[ "$status" = 200 ] || [ "$status" = 201 ]
+}
+
+done=0
+while [ $done -lt "${1:-1}" ]; do
+	claim /v1/locks/counter '{"ttl_seconds":5}' || continue
+	token=$(field token) fence=$(field fence)
+	if increment; then
 		done=$((done + 1))
 		echo "$((n + 1)) with token $token"
-		;;
-	*) echo "lost the lock; again" >&2 ;;
-	esac
+	else
+		again
+	fi
 	request "/v1/locks/counter?token=$token" -X DELETE
 done

@@ -8,7 +8,8 @@
 case $1 in
 master)
 	# Registered until it ends; if it is gone without a word, three seconds longer.
-	trap 'request "/v1/services/master/$2" -X DELETE; exit' INT TERM
+	# (A second signal ends it also where no node answers.)
+	trap 'trap - INT TERM; request "/v1/services/master/$2" -X DELETE; exit' INT TERM
 	while :; do
 		request "/v1/services/master/$2" -X PUT -H "$json" -d "{\"address\":\"$3\",\"ttl_seconds\":3}"
 		[ "$status" = 201 ] && echo "registered $2"
