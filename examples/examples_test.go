@@ -64,6 +64,20 @@ func TestLeader(t *testing.T) {
 	})
 }
 
+// TestElectionEnds ends a leader and a candidate as a terminal does.
+func TestElectionEnds(t *testing.T) {
+	inBothForms(t, func(t *testing.T, c *cluster, start func(string, ...string) *program) {
+		x := start("leader", "x")
+		x.awaitLine("elected")
+		y := start("leader", "y")
+		y.awaitLine("x leads")
+		for _, p := range []*program{y, x} {
+			p.signal(syscall.SIGINT)
+			p.awaitEnd() // with all that it has started
+		}
+	})
+}
+
 // TestCache lets a key end that nobody hits any more, and keeps one that is hit.
 func TestCache(t *testing.T) {
 	dir := t.TempDir()

@@ -13,33 +13,46 @@ follow() {
 	done
 }
 
-# keep renews a lease as long as this script lives.
+# keep renews a lease as long as this script lives. A node that says nothing leaves
+# time to ask another one.
 keep() {
 	while kill -0 $$ 2>/dev/null; do
-		request "/v1/leases/$1/keepalive" -X POST
+		request "/v1/leases/$1/keepalive" -X POST -m 1
 		[ "$status" = 200 ] || return
 		sleep 1
 	done
 }
 
-follow &
-trap 'kill 0' INT TERM
-while :; do
-	once
-	request /v1/leases -X POST -H "$json" -d '{"ttl_seconds":3}' -H "$key"
-	lease=$(field id)
-	keep "$lease" &
+# lead waits until it is elected and then works until it has lost the lead.
+lead() {
 	# With a lease of its own it may ask again: it gets what it was granted.
-	request /v1/elections/scheduler -X POST -H "$json" -d "{\"lease\":\"$lease\",\"wait_seconds\":600,\"value\":\"$1\"}"
-	[ "$status" = 200 ] || continue
+	claim /v1/elections/scheduler "{\"lease\":\"$lease\",\"value\":\"$1\"}" || return
 	fence=$(field fence)
 	echo elected
 	turn=0
 	while :; do
 		turn=$((turn + 1))
 		# What only a leader may do carries its fence: late, it is refused.
-		request /v1/kv/scheduler/turn -X PUT -d "$1 $turn" -H "Cairn-Fencing: $fence"
-		[ "$status" = 412 ] && break
+		request /v1/kv/scheduler/turn -X PUT --data-raw "$1 $turn" -H "Cairn-Fencing: $fence"
+		[ "$status" = 412 ] && return
 		sleep 1
 	done
+}
+
+follow &
+# All that this script has started ends with it. The signal for that reaches this shell
+# as well, which must not come back here.
+trap 'trap "" TERM; kill 0; exit 0' INT TERM
+while :; do
+	once
+	request /v1/leases -X POST -H "$json" -d '{"ttl_seconds":3}' -H "$key"
+	[ "$status" = 201 ] || again || continue
+	lease=$(field id)
+	keep "$lease" &
+	keeper=$!
+	lead "$1"
+	# The next turn has a lease of its own: nobody renews this one any more.
+	kill "$keeper" 2>/dev/null
+	wait "$keeper" 2>/dev/null
+	request "/v1/leases/$lease" -X DELETE
 done

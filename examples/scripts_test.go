@@ -90,3 +90,47 @@ func TestLockBehindProxy(t *testing.T) {
 		t.Errorf("the counter is at %q", e.Value)
 	}
 }
+
+// TestCandidateTurns refuses a candidate again and again: it gives up its lease each
+// time, and renews none that it has given up.
+func TestCandidateTurns(t *testing.T) {
+	const turns = 3
+	var mu sync.Mutex
+	granted, late := 0, map[string]int{} // renewals of a lease after its end
+	ended := map[string]bool{}
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		id := strings.TrimSuffix(strings.TrimPrefix(r.URL.Path, "/v1/leases/"), "/keepalive")
+		switch {
+		case r.URL.Path == "/v1/leases":
+			granted++
+			w.WriteHeader(http.StatusCreated)
+			fmt.Fprintf(w, `{"id":"L%d","ttl_seconds":3}`, granted)
+		case strings.HasSuffix(r.URL.Path, "/keepalive"):
+			if ended[id] {
+				late[id]++
+			}
+		case r.Method == http.MethodDelete:
+			ended[id] = true
+		case r.Method == http.MethodPost:
+			w.WriteHeader(http.StatusConflict)
+		default:
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	}))
+	t.Cleanup(s.Close)
+	runScript(t, s.URL, "leader.sh", "x")
+	await(t, "its turns are over", func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(ended) >= turns
+	})
+	mu.Lock()
+	defer mu.Unlock()
+	for id, n := range late {
+		if n > 1 { // one may have been on its way
+			t.Errorf("%s was renewed %d times after its end", id, n)
+		}
+	}
+}
