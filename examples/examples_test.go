@@ -2,6 +2,7 @@ package examples
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/cairnkv/cairn/client"
 )
@@ -78,21 +80,51 @@ func TestElectionEnds(t *testing.T) {
 	})
 }
 
+// caching runs the cache with a directory and a time to live.
+func caching(t *testing.T, start func(string, ...string) *program, dir string) func(ttl string, args ...string) *program {
+	return func(ttl string, args ...string) *program {
+		t.Setenv("DIR", dir)
+		t.Setenv("TTL", ttl)
+		if filepath.Base(t.Name()) == "go" {
+			args = append([]string{"-dir", dir, "-ttl", ttl}, args...)
+		}
+		return start("cache", args...)
+	}
+}
+
+// files are the names in a directory.
+func files(t *testing.T, dir string) (names []string) {
+	t.Helper()
+	all, err := os.ReadDir(dir)
+	must(t, err)
+	for _, f := range all {
+		names = append(names, f.Name())
+	}
+	return names
+}
+
 // TestCache lets a key end that nobody hits any more, and keeps one that is hit.
 func TestCache(t *testing.T) {
-	dir := t.TempDir()
-	options := map[string][]string{"go": {"-dir", dir, "-ttl", "4s"}}
-	t.Setenv("DIR", dir)
-	t.Setenv("TTL", "4s")
 	inBothForms(t, func(t *testing.T, c *cluster, start func(string, ...string) *program) {
-		cache := func(args ...string) *program {
-			return start("cache", append(slices.Clone(options[filepath.Base(t.Name())]), args...)...)
+		dir := t.TempDir()
+		withTTL := caching(t, start, dir)
+		cache := func(args ...string) *program { return withTTL("4s", args...) }
+		for _, name := range []string{"orphan", "coming"} {
+			must(t, os.WriteFile(filepath.Join(dir, name), nil, 0o600))
 		}
-		must(t, os.WriteFile(filepath.Join(dir, "orphan"), nil, 0o600))
+		long := time.Now().Add(-time.Hour)
+		must(t, os.Chtimes(filepath.Join(dir, "orphan"), long, long))
 		clean := cache("clean")
 		clean.awaitLine("removed orphan")
 		clean.awaitLine("clean")
+		// What is new may be about to get its key.
+		if got := files(t, dir); !slices.Equal(got, []string{"coming"}) {
+			t.Fatalf("there is %q", got)
+		}
+		must(t, os.Remove(filepath.Join(dir, "coming")))
+		cache("put", "k", "old").awaitEnd()
 		cache("put", "k", "content").awaitEnd()
+		clean.awaitLine("removed k: replaced")
 		cache("put", "other", "content").awaitEnd()
 		c.killLeader()
 		// As long as it is hit it lives, while the other one ends.
@@ -110,9 +142,62 @@ func TestCache(t *testing.T) {
 		if miss.count("miss") != 1 {
 			t.Errorf("printed %q", miss.printed())
 		}
-		await(t, "the content is gone", func() bool {
-			left, err := os.ReadDir(dir)
-			return err == nil && len(left) == 0
+		await(t, "the content is gone", func() bool { return len(files(t, dir)) == 0 })
+	})
+}
+
+// TestCacheLateCleaner has a cleaner that stands still while a key ends and is put
+// again: it takes away what ended, not what came later, nor what it finds when it
+// starts.
+func TestCacheLateCleaner(t *testing.T) {
+	inBothForms(t, func(t *testing.T, c *cluster, start func(string, ...string) *program) {
+		dir := t.TempDir()
+		cache := caching(t, start, dir)
+		clean := cache("1h", "clean")
+		clean.awaitLine("clean")
+		clean.signal(syscall.SIGSTOP)
+		cache("1s", "put", "k", "old").awaitEnd()
+		await(t, "the key ends", func() bool {
+			_, err := c.Get(context.Background(), "cache/k")
+			return errors.Is(err, client.ErrNotFound)
+		})
+		cache("1h", "put", "k", "new").awaitEnd()
+		clean.signal(syscall.SIGCONT)
+		clean.awaitLine("removed k: expired")
+		for _, name := range files(t, dir) {
+			long := time.Now().Add(-time.Hour)
+			must(t, os.Chtimes(filepath.Join(dir, name), long, long))
+		}
+		cache("1h", "clean").awaitLine("clean")
+		hit := cache("1h", "get", "k")
+		hit.awaitEnd()
+		if got := hit.printed(); !slices.Equal(got, []string{"hit: new"}) {
+			t.Errorf("printed %q", got)
+		}
+		if got := files(t, dir); len(got) != 1 {
+			t.Errorf("there is %q", got)
+		}
+	})
+}
+
+// TestCacheWithoutContent takes away the content of a key: it is a miss, and comes to
+// its end although it is asked for all the time.
+func TestCacheWithoutContent(t *testing.T) {
+	inBothForms(t, func(t *testing.T, c *cluster, start func(string, ...string) *program) {
+		dir := t.TempDir()
+		cache := caching(t, start, dir)
+		cache("3s", "put", "k", "content").awaitEnd()
+		for _, name := range files(t, dir) {
+			must(t, os.Remove(filepath.Join(dir, name)))
+		}
+		await(t, "the key ends", func() bool {
+			miss := cache("3s", "get", "k")
+			miss.awaitEnd()
+			if got := miss.printed(); !slices.Equal(got, []string{"miss"}) {
+				t.Fatalf("printed %q", got)
+			}
+			_, err := c.Get(context.Background(), "cache/k")
+			return errors.Is(err, client.ErrNotFound)
 		})
 	})
 }
