@@ -100,7 +100,11 @@ func (c *Client) limited(ctx context.Context, endpoint string, r *request, consu
 	})
 	if err != nil {
 		timer.Stop()
-		err = causeOf(ctx, err)
+		// The end of the body has ended the context as well, which is no cause.
+		var late timeoutError
+		if errors.As(context.Cause(ctx), &late) {
+			err.Cause = late
+		}
 		cancel(nil)
 	}
 	return what, err

@@ -436,6 +436,12 @@ func TestForeignAnswers(t *testing.T) {
 	if _, err := newClient(t, s.url).Get(ctx, "a"); err == nil || !strings.Contains(err.Error(), "invalid character") {
 		t.Errorf("got %v, want that it is no JSON", err)
 	}
+	s = newScript(t, says(200, "<html>hello"))
+	for _, err := range newClient(t, s.url, deadEndpoint(t)).Scan(ctx, client.EveryKey()) {
+		if err == nil || errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "not as Cairn does") {
+			t.Errorf("got %v, want that it is no answer of Cairn's", err)
+		}
+	}
 	// What became of a write nobody knows then, the attempts before it included.
 	for _, steps := range [][]step{{answers("surely not JSON")}, {says(200, "<html>hello")}} {
 		if _, err := newClient(t, newScript(t, steps...).url).Put(ctx, "a", nil); !errors.Is(err, client.ErrOutcomeUnknown) {
