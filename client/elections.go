@@ -137,7 +137,7 @@ func (c *Client) observe(ctx context.Context, name string, give func(*api.Leader
 	err = c.do(ctx, r, func(resp *http.Response) error {
 		defer resp.Body.Close()
 		if !isType(resp, sse.ContentType) {
-			return foreign("", resp.StatusCode, "")
+			return foreign(endpointOf(resp), resp.StatusCode, "")
 		}
 		events := sse.NewReader(&heard{resp.Body, silent, c.silence}, messageBytes)
 		for !left {

@@ -2,6 +2,7 @@ package client
 
 import (
 	"fmt"
+	"net/http"
 	"strings"
 
 	"github.com/cairnkv/cairn/api"
@@ -151,6 +152,11 @@ func foreign(endpoint string, status int, body string) *Error {
 		},
 		Endpoint: endpoint,
 	}
+}
+
+// endpointOf is where an answer came from.
+func endpointOf(resp *http.Response) string {
+	return resp.Request.URL.Scheme + "://" + resp.Request.URL.Host
 }
 
 func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }

@@ -97,7 +97,7 @@ func (c *Client) Scan(ctx context.Context, keys Keys, opts ...ListOption) iter.S
 		err := c.do(ctx, r, func(answer *http.Response) error {
 			if !isType(answer, api.TypeNDJSON) {
 				defer drain(answer)
-				return foreign("", answer.StatusCode, "")
+				return foreign(endpointOf(answer), answer.StatusCode, "")
 			}
 			resp = answer
 			return nil
@@ -108,7 +108,7 @@ func (c *Client) Scan(ctx context.Context, keys Keys, opts ...ListOption) iter.S
 		}
 		defer resp.Body.Close()
 		broken := func(err error) {
-			yield(api.Entry{}, unavailable(resp.Request.URL.Scheme+"://"+resp.Request.URL.Host, err))
+			yield(api.Entry{}, unavailable(endpointOf(resp), err))
 		}
 		lines := bufio.NewReaderSize(resp.Body, 64<<10)
 		for {

@@ -272,10 +272,10 @@ func into(v any) func(*http.Response) error {
 			return err
 		}
 		if !isType(resp, api.TypeJSON) {
-			return foreign("", resp.StatusCode, string(body))
+			return foreign(endpointOf(resp), resp.StatusCode, string(body))
 		}
 		if err := json.Unmarshal(body, v); err != nil {
-			e := foreign("", resp.StatusCode, "")
+			e := foreign(endpointOf(resp), resp.StatusCode, "")
 			e.Cause = err
 			return e
 		}

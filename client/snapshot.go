@@ -40,7 +40,7 @@ func (c *Client) Snapshot(ctx context.Context, opts ...ReadOption) (*Snapshot, e
 		revision, err := strconv.ParseUint(resp.Header.Get(api.HeaderRevision), 10, 64)
 		if err != nil || !isType(resp, api.TypeBackup) {
 			defer drain(resp)
-			return foreign("", resp.StatusCode, "")
+			return foreign(endpointOf(resp), resp.StatusCode, "")
 		}
 		s = &Snapshot{Revision: revision, resp: resp, sum: sha256.New()}
 		return nil

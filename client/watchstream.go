@@ -216,7 +216,7 @@ func (w *watch) open(ctx context.Context, endpoint string, r *request) (resp *ht
 	_, err = w.c.attempt(ctx, endpoint, r, func(answer *http.Response) error {
 		if !isType(answer, sse.ContentType) {
 			defer drain(answer)
-			return foreign("", answer.StatusCode, "")
+			return foreign(endpointOf(answer), answer.StatusCode, "")
 		}
 		resp = answer
 		return nil
