@@ -139,20 +139,19 @@ func TestLockGivenUp(t *testing.T) {
 
 // Lock ends with its context, whatever the node does at that moment.
 func TestLockEndsWithItsContext(t *testing.T) {
-	ctx, cancel := context.WithCancel(context.Background())
-	silent := func(_ http.ResponseWriter, r *http.Request) {
-		cancel()
-		<-r.Context().Done()
-	}
 	granted := answers(`{"id":"01KB0000000000000000000000","number":"7","ttl_seconds":60}`)
-	for _, steps := range [][]step{{granted, silent, silent}, {granted, granted, silent, silent}} {
-		c := newClientOf(t, client.Config{Endpoints: []string{newScript(t, steps...).url}, Timeout: -1})
+	for _, before := range [][]step{{granted}, {granted, granted}} {
+		ctx, cancel := context.WithCancel(context.Background())
+		silent := func(_ http.ResponseWriter, r *http.Request) {
+			cancel()
+			<-r.Context().Done()
+		}
+		s := newScript(t, append(before, silent, silent)...)
+		c := newClientOf(t, client.Config{Endpoints: []string{s.url}, Timeout: -1})
 		if _, err := c.Lock(ctx, "l", client.LockOptions{TTL: time.Minute}); !errors.Is(err, context.Canceled) {
 			t.Errorf("got %v", err)
 		}
-		ctx, cancel = context.WithCancel(context.Background())
 	}
-	cancel()
 }
 
 // A registration under a lease is renewed at the pace of the lease.
