@@ -12,8 +12,9 @@ import (
 // The stack is what Cairn is made of with nothing of Cairn: net/http, Dragonboat's log
 // and Pebble, which keep one record for a key. A put is durable in the log, with all
 // that wait at the same time, before it is applied and answered; a get is a look into
-// Pebble. There is no Raft, no revision, no lease, no watch and no check of anything:
-// whatever does more is slower.
+// Pebble. There is no Raft, no revision, no lease, no watch and no check of anything.
+// The libraries are used as they come: what is done better around them, as Cairn does
+// with connections, is not in it.
 type stackStore struct {
 	log *floorLog
 	db  *pebble.DB
