@@ -15,9 +15,10 @@
 // # A write
 //
 // The proposer (proposer.go) encodes the command and queues it. A fixed number
-// of flights take what waits, all of it up to a limit, as one Raft entry; so a
-// lone command leaves at once, and under load one entry, one fsync and one
-// round trip serve hundreds. Each entry carries the incarnation of its proposer
+// of flights take what waits, all of it up to a limit, as one Raft entry. Few
+// commands leave at once; where there is a crowd, an entry waits for company for a
+// few milliseconds (departures.go), and one entry, one fsync and one round trip
+// serve hundreds. Each entry carries the incarnation of its proposer
 // and a number; the state machine remembers which it has applied. That is what
 // allows a flight to propose an entry again when Dragonboat does not know what
 // became of it, and to say "unknown" only when the deadline is over.

@@ -60,8 +60,6 @@ type pending struct {
 	done     chan struct{} // one token when result or err is set
 }
 
-var pendingPool = sync.Pool{New: func() any { return &pending{done: make(chan struct{}, 1)} }}
-
 // proposer queues commands and flies them through the log.
 type proposer struct {
 	incarnation kv.LeaseID
@@ -79,14 +77,19 @@ type proposer struct {
 
 	quit chan struct{} // closed by close
 	wg   sync.WaitGroup
+	// idle are values of pending for later commands.
+	idle sync.Pool
+	// gathered wakes a flight when what is queued has waited long enough.
+	gathered *time.Timer
 
 	mu struct {
 		sync.Mutex
-		work   sync.Cond // something is queued, or closed
-		queue  []*pending
-		bytes  int
-		closed bool
-		seq    uint64
+		work       sync.Cond // an entry may leave, or closed
+		queue      []*pending
+		bytes      int
+		closed     bool
+		seq        uint64
+		departures departures
 		// flying are the entries whose results are awaited, by number.
 		flying map[uint64]*flight
 	}
@@ -96,6 +99,8 @@ type proposer struct {
 type flight struct {
 	seq      uint64
 	deadline time.Time // of the oldest command
+	left     time.Time
+	count    int // commands
 	// commands are those that wait, nil where the patrol has let one go.
 	commands []*pending
 	entry    []byte // has the commands once encoded is set
@@ -109,8 +114,11 @@ func newProposer(incarnation kv.LeaseID, timeout time.Duration) *proposer {
 	p := &proposer{incarnation: incarnation, timeout: timeout, longAfter: longQueueAfter, quit: make(chan struct{}), elected: never}
 	p.leads = func() bool { return false }
 	p.replicated = func(int, time.Duration) {}
+	p.idle.New = func() any { return &pending{done: make(chan struct{}, 1)} }
 	p.mu.work.L = &p.mu.Mutex
 	p.mu.flying = map[uint64]*flight{}
+	p.gathered = time.AfterFunc(longestGather, p.wake)
+	p.gathered.Stop()
 	return p
 }
 
@@ -130,31 +138,35 @@ func (p *proposer) Propose(ctx context.Context, c *kv.Command) (*kv.Result, erro
 	if err := c.Check(); err != nil {
 		return nil, err
 	}
-	w := pendingPool.Get().(*pending)
+	w := p.idle.Get().(*pending)
 	w.encoded = kv.AppendCommand(w.encoded[:0], c)
 	if err := kv.CheckEncoded(w.encoded); err != nil {
 		return nil, err // the buffer is too large to be kept
 	}
-	w.deadline = time.Now().Add(p.timeout)
+	now := time.Now()
+	w.deadline = now.Add(p.timeout)
 	w.result, w.err = nil, nil
 
 	p.mu.Lock()
 	if err := p.full(c.Kind, len(w.encoded)); err != nil {
 		p.mu.Unlock()
-		pendingPool.Put(w)
+		p.idle.Put(w)
 		return nil, err
 	}
 	w.ctx = ctx
 	p.mu.queue = append(p.mu.queue, w)
 	p.mu.bytes += len(w.encoded)
-	p.mu.work.Signal()
+	// Where the entry waits for company, a flight has set the timer when the first came.
+	if len(p.mu.queue) == 1 || p.gathering(now) == 0 {
+		p.mu.work.Signal()
+	}
 	p.mu.Unlock()
 
 	<-w.done // the patrol sees to it that it comes
 	result, err := w.result, w.err
 	w.result, w.ctx = nil, nil
 	if cap(w.encoded) <= maxPooledBytes {
-		pendingPool.Put(w)
+		p.idle.Put(w)
 	}
 	return result, err
 }
@@ -219,8 +231,15 @@ func (p *proposer) fly() {
 func (p *proposer) take() *flight {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for p.dropLate(); len(p.mu.queue) == 0 || p.tooFar(); p.dropLate() {
-		if p.mu.closed {
+	for {
+		p.dropLate()
+		if len(p.mu.queue) > 0 && !p.tooFar() {
+			wait := p.gathering(time.Now())
+			if wait == 0 {
+				break
+			}
+			p.gathered.Reset(wait)
+		} else if p.mu.closed {
 			return nil
 		}
 		p.mu.work.Wait()
@@ -234,8 +253,9 @@ func (p *proposer) take() *flight {
 		}
 		n++
 	}
-	f := &flight{commands: append(make([]*pending, 0, n), p.mu.queue[:n]...), deadline: p.mu.queue[0].deadline}
+	f := &flight{commands: append(make([]*pending, 0, n), p.mu.queue[:n]...), deadline: p.mu.queue[0].deadline, left: time.Now(), count: n}
 	p.unqueue(n, size)
+	p.mu.departures.leave(n)
 	if len(p.mu.queue) > 0 {
 		p.mu.work.Signal()
 	}
@@ -243,6 +263,24 @@ func (p *proposer) take() *flight {
 	f.seq = p.mu.seq
 	p.mu.flying[f.seq] = f
 	return f
+}
+
+// wake has a flight look whether it may leave now. A flight that has set the timer holds
+// the mutex until it waits.
+func (p *proposer) wake() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.mu.work.Signal()
+}
+
+// gathering is how long the entry that leaves next waits for more commands. The mutex is
+// held, and the queue not empty.
+func (p *proposer) gathering(now time.Time) time.Duration {
+	if p.mu.closed {
+		return 0
+	}
+	queued := p.mu.queue[0].deadline.Add(-p.timeout)
+	return p.mu.departures.wait(now, queued, len(p.mu.queue), p.mu.bytes)
 }
 
 // tooFar reports whether another entry would be so far ahead of one that is still in
@@ -396,7 +434,7 @@ func (p *proposer) deliver(seq uint64, results []*kv.Result) {
 		p.mu.Unlock()
 		return
 	}
-	f.landed = true
+	p.landed(f)
 	commands := f.commands
 	f.commands = nil // theirs again, as soon as they are told
 	p.mu.Unlock()
@@ -421,9 +459,19 @@ func (p *proposer) end(f *flight) []*pending {
 	if far {
 		p.mu.work.Broadcast()
 	}
+	if !f.landed {
+		p.landed(f)
+	}
 	commands := f.commands
-	f.commands, f.landed = nil, true
+	f.commands = nil
 	return commands
+}
+
+// landed notes that an entry is not in the air any more. Its flight looks for the next
+// one at once. The mutex is held.
+func (p *proposer) landed(f *flight) {
+	f.landed = true
+	p.mu.departures.land(time.Now(), f.left, f.count, len(p.mu.queue))
 }
 
 func fail(commands []*pending, err error) {
@@ -504,6 +552,7 @@ func (p *proposer) close() {
 	p.mu.queue = nil
 	p.mu.work.Broadcast()
 	p.mu.Unlock()
+	p.gathered.Stop()
 	close(p.quit)
 	for _, w := range waiting {
 		w.err = kv.Errorf(kv.ShuttingDown, "this node is shutting down")
