@@ -35,6 +35,9 @@ const (
 	// A cluster of one has nobody to wait for.
 	loneHeartbeatTicks = 1
 	loneElectionTicks  = 10
+	// answersWithin is how long a member that takes over the leadership has for a
+	// handshake.
+	answersWithin = 500 * time.Millisecond
 	// defaultSnapshotEntries is the default of Config.SnapshotEntries.
 	defaultSnapshotEntries = 10_000
 	// maxInMemoryLogBytes bounds the entries that wait in memory to be applied
@@ -483,32 +486,51 @@ func (s *Shard) IsLeader() bool {
 // Replica is this replica's id.
 func (s *Shard) Replica() uint64 { return s.replica }
 
-// HandOver moves the leadership to another member, if this one has it, and
-// returns when that has happened or ctx is done.
+// HandOver moves the leadership to another member, if this one has it, and returns when
+// that has happened, ctx is done, or none of the others takes it.
 func (s *Shard) HandOver(ctx context.Context) error {
 	members, err := s.Members()
 	if err != nil {
 		return err
 	}
-	var others []uint64
+	var tried error
 	for i := range members {
-		if m := &members[i]; m.Replica != s.replica && m.State == kv.MemberVoter {
-			others = append(others, m.Replica)
+		m := &members[i]
+		if m.Replica == s.replica || m.State != kv.MemberVoter {
+			continue
 		}
-	}
-	if len(others) == 0 {
+		if err := s.handOverTo(ctx, m); err != nil {
+			tried = errors.Join(tried, fmt.Errorf("to %s: %w", m.Name, err))
+			continue
+		}
 		return nil
 	}
-	// Ask each of the others in turn: one of them may be down.
-	for n := 0; s.IsLeader(); n++ {
-		if err := s.host.nh.RequestLeaderTransfer(s.cfg.Shard, others[n%len(others)]); err != nil {
+	return tried
+}
+
+// handOverTo moves the leadership to a member. One that does not answer is not asked:
+// Dragonboat would hold to it for an election timeout, in which it takes no writes and hands
+// the leadership to nobody else.
+func (s *Shard) handOverTo(ctx context.Context, to *kv.Membership) error {
+	if !s.IsLeader() {
+		return nil
+	}
+	answers, cancel := context.WithTimeout(ctx, answersWithin)
+	defer cancel()
+	if err := s.host.transport.Call(answers, to.PeerAddress); err != nil {
+		return err
+	}
+	ctx, cancel = context.WithTimeout(ctx, (electionTicks+heartbeatTicks)*tickMillis*time.Millisecond)
+	defer cancel()
+	tick := time.NewTicker(heartbeatTicks * tickMillis * time.Millisecond)
+	defer tick.Stop()
+	for s.IsLeader() {
+		if err := s.host.nh.RequestLeaderTransfer(s.cfg.Shard, to.Replica); err != nil {
 			return err
 		}
-		wait := time.NewTimer(heartbeatTicks * tickMillis * time.Millisecond)
 		select {
-		case <-wait.C:
+		case <-tick.C:
 		case <-ctx.Done():
-			wait.Stop()
 			return ctx.Err()
 		}
 	}
