@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/cairnkv/cairn/internal/durable"
 	"golang.org/x/sys/unix"
 )
 
@@ -52,7 +53,7 @@ func (d Directory) Open(_ context.Context, name string) (io.ReadCloser, error) {
 // Write implements Place. The directory is made when it is missing, for its owner
 // alone, as the file is: a backup has all that is secret.
 func (d Directory) Write(ctx context.Context, name string, write func(io.Writer) error) error {
-	if err := makeDir(d.Path); err != nil {
+	if err := durable.MakeDir(d.Path); err != nil {
 		return err
 	}
 	if err := d.removePartial(ctx); err != nil {
@@ -69,44 +70,10 @@ func (d Directory) Write(ctx context.Context, name string, write func(io.Writer)
 	if err := os.Rename(f.Name(), path); err != nil {
 		return errors.Join(err, os.Remove(f.Name()))
 	}
-	if err := SyncDir(d.Path); err != nil {
+	if err := durable.SyncDir(d.Path); err != nil {
 		return errors.Join(err, os.Remove(path)) // nobody would check it
 	}
 	return nil
-}
-
-// makeDir makes a directory, and those above it that are missing. When it returns they
-// survive a loss of power, with what will be synced in them.
-func makeDir(path string) error {
-	parent := filepath.Dir(path)
-	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) && parent != path {
-		if err := makeDir(parent); err != nil {
-			return err
-		}
-	}
-	if err := os.MkdirAll(path, 0o700); err != nil { // also where another process was first
-		return err
-	}
-	// Also of one that is there: who made it may have been killed right after that.
-	if err := SyncDir(parent); !errors.Is(err, os.ErrPermission) {
-		return err
-	}
-	return nil // it can't be this process that made it there
-}
-
-// SyncDir makes the names in a directory survive a loss of power, where its file system
-// can do that: one that can't, as some shares, is no reason to do without what was
-// written.
-func SyncDir(path string) error {
-	dir, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	err = dir.Sync()
-	if errors.Is(err, unix.EINVAL) {
-		err = nil
-	}
-	return errors.Join(err, dir.Close())
 }
 
 var errNoRoom = errors.New("there is no room for the backup")

@@ -10,8 +10,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // Names sort by time, and only those that Name makes are taken for backups.
@@ -110,22 +108,4 @@ func TestDirectory(t *testing.T) {
 	if _, err := Choose(ctx, dir, nil); err == nil {
 		t.Error("a backup was found where there is none")
 	}
-}
-
-// TestSyncDir: what is written where directories can't be synced counts all the same.
-func TestSyncDir(t *testing.T) {
-	if err := SyncDir(filepath.Join(t.TempDir(), "nowhere")); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("one that is not there: %v", err)
-	}
-	must(t, SyncDir(t.TempDir()))
-	const unable = "/proc"
-	f, err := os.Open(unable)
-	if err != nil {
-		t.Skip(err)
-	}
-	defer f.Close()
-	if err := f.Sync(); !errors.Is(err, unix.EINVAL) {
-		t.Skipf("%s syncs its directories: %v", unable, err)
-	}
-	must(t, SyncDir(unable))
 }

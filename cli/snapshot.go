@@ -12,6 +12,7 @@ import (
 	"github.com/cairnkv/cairn/api"
 	"github.com/cairnkv/cairn/backup"
 	"github.com/cairnkv/cairn/client"
+	"github.com/cairnkv/cairn/internal/durable"
 	"github.com/cairnkv/cairn/node"
 )
 
@@ -98,7 +99,7 @@ func saveFile(path string, r io.Reader) (info backup.Info, err error) {
 		return info, err
 	}
 	renamed = true
-	return info, errors.Join(backup.SyncDir(filepath.Dir(path)), f.Close())
+	return info, errors.Join(durable.SyncDir(filepath.Dir(path)), f.Close())
 }
 
 const snapshotStatusHelp = `Check a backup, all of it, and say what is in it. A file that is damaged or was

@@ -10,8 +10,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 
+	"github.com/cairnkv/cairn/internal/durable"
 	"github.com/cairnkv/cairn/kv"
 	"github.com/oklog/ulid/v2"
 	"golang.org/x/sys/unix"
@@ -96,7 +96,7 @@ type Dir struct {
 // reads or makes its identity. It refuses a directory that others may write,
 // that another process has, or that belongs to another node.
 func OpenDir(path string, spec Spec) (*Dir, error) {
-	if err := makeDir(path); err != nil {
+	if err := durable.MakeDir(path); err != nil {
 		return nil, fmt.Errorf("create the data directory: %w", err)
 	}
 	info, err := os.Lstat(path)
@@ -376,37 +376,7 @@ func writeDurably(file string, b []byte) error {
 	if err := os.Rename(file+newSuffix, file); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(file))
-}
-
-// makeDir makes a directory, and those above it that are missing. When it returns they
-// survive a loss of power, with all that will be synced in them.
-func makeDir(path string) error {
-	parent := filepath.Dir(path)
-	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) && parent != path {
-		if err := makeDir(parent); err != nil {
-			return err
-		}
-	}
-	if err := os.MkdirAll(path, 0o700); err != nil { // also where another process was first
-		return err
-	}
-	// Also of one that is there: who made it may have been killed right after that.
-	switch err := syncDir(parent); {
-	case errors.Is(err, os.ErrPermission): // it can't be this process that made it there
-	case errors.Is(err, syscall.EINVAL): // a file system that syncs no directories
-	default:
-		return err
-	}
-	return nil
-}
-
-func syncDir(path string) error {
-	dir, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return durable.SyncDir(filepath.Dir(file))
 }
 
 // newSuffix is that of a file that is being written.
@@ -435,7 +405,7 @@ func (d *Dir) checkStore(shard uint64, hasLog bool) error {
 		if err == nil && len(slices.DeleteFunc(entries, unfinished)) > 0 {
 			return fmt.Errorf("the store %s has data but no identity: start this member anew in an empty directory", dir)
 		}
-		if err := makeDir(dir); err != nil {
+		if err := durable.MakeDir(dir); err != nil {
 			return err
 		}
 		return writeIdentity(file, d.Identity)

@@ -31,16 +31,16 @@ var ours = map[string]rule{
 	"watchers":       {may: []string{"kv"}, tests: []string{"storage"}},
 	"raftsm/raftlog": {},
 	// What is saved and restored in tests is a store that is real.
-	"backup": {may: []string{"kv"}, tests: []string{"storage"}},
+	"backup": {may: []string{"kv", "internal/durable"}, tests: []string{"storage"}},
 	// What it removes of uploads has the name of a backup.
 	"backup/s3":        {may: []string{"backup"}, tests: []string{"internal/testkit", "node"}},
 	"raftsm/transport": {tests: []string{"internal/testkit", "internal/authority"}},
-	"raftsm":           {may: []string{"kv", "storage", "raftsm/raftlog", "raftsm/transport"}, tests: []string{"internal/testkit"}},
+	"raftsm":           {may: []string{"kv", "storage", "raftsm/raftlog", "raftsm/transport", "internal/durable"}, tests: []string{"internal/testkit"}},
 	// The tests of the HTTP face speak to a store that is real, and to a node.
 	"httpapi":    {may: []string{"api", "kv", "coordination", "leases", "watchers", "internal/sse"}, tests: []string{"internal/testkit", "storage", "node", "backup"}},
 	"client":     {may: []string{"api", "internal/sse"}, tests: []string{"internal/testkit", "kv", "httpapi", "node", "storage", "backup"}},
 	"node":       {may: []string{"kv", "api", "backup", "backup/s3", "storage", "leases", "watchers", "raftsm", "httpapi"}, tests: []string{"internal/testkit", "client", "internal/authority"}},
-	"cli":        {may: []string{"api", "backup", "client", "node", "internal/authority"}, tests: anything},
+	"cli":        {may: []string{"api", "backup", "client", "node", "internal/authority", "internal/durable"}, tests: anything},
 	".":          {may: []string{"cli"}, tests: []string{"internal/testkit"}},
 	"robustness": {may: anything, tests: anything},
 	// What is there for Prometheus and Grafana is tested on a node.
@@ -53,6 +53,7 @@ var ours = map[string]rule{
 	"examples/queue":     {may: []string{"client"}},
 	"examples/registry":  {may: []string{"api", "client"}},
 	"internal/authority": {},
+	"internal/durable":   {},
 	"internal/lint":      {},
 	"internal/sse":       {},
 	"internal/testkit":   {},
