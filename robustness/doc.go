@@ -86,7 +86,8 @@
 //   - watchtrace.go, watchclient.go: what a watcher asks for and receives.
 //   - watchtraffic.go, watchtruth.go: what happens meanwhile, and how it is known.
 //   - watchcheck.go, watchscenario.go: what must be true, and how it comes about.
-//   - overlay.go: servers with other text in some files.
+//   - overlay.go: servers with other text in some files; crashpoints.go: of which a line
+//     ends the process.
 //   - wallclock.go: servers whose wall clock can jump.
 //   - load.go: many keys at once, in and out.
 //   - evidence.go: what is kept when it is not.

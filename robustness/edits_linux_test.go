@@ -2,8 +2,8 @@ package robustness
 
 import "testing"
 
-// TestEditsFit wants the texts that mutants and planted bugs change to be in the
-// source: the long suites build them seldom, and the source moves on.
+// TestEditsFit wants the texts that mutants, planted bugs and crash points change to be in
+// the source: the long suites build them seldom, and the source moves on.
 func TestEditsFit(t *testing.T) {
 	all := map[string][]Edit{}
 	for _, m := range mutants {
@@ -18,6 +18,7 @@ func TestEditsFit(t *testing.T) {
 	for _, p := range plantedBugs {
 		all[p.name] = p.edits
 	}
+	all["crash points"] = crashEdits("somewhere")
 	for name, edits := range all {
 		if _, err := edited(edits); err != nil {
 			t.Errorf("%s: %v", name, err)

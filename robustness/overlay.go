@@ -2,6 +2,7 @@ package robustness
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,7 +12,8 @@ import (
 )
 
 // An Edit is a change to the source of a server: in a file, of the checkout or by
-// its whole name, the text Old, which must occur once, becomes New.
+// its whole name, the text Old, which must occur once, becomes New. Where Old is empty,
+// New is a file that there is not.
 type Edit struct{ File, Old, New string }
 
 // BuildEdited builds a server with edits into a directory and returns its file.
@@ -54,6 +56,13 @@ func edited(edits []Edit) (map[string]string, error) {
 			}
 		}
 		text, ok := texts[path]
+		if e.Old == "" {
+			if _, err := os.Stat(path); ok || !errors.Is(err, os.ErrNotExist) {
+				return nil, fmt.Errorf("%s is there already", e.File)
+			}
+			texts[path] = e.New
+			continue
+		}
 		if !ok {
 			source, err := os.ReadFile(path)
 			if err != nil {

@@ -16,8 +16,11 @@ import (
 )
 
 // content digests all keys and values of a node, whose order is that of the keys.
-func content(n *Node) (digest [32]byte, keys int, err error) {
-	r, err := http.NewRequest(http.MethodGet, n.URL()+"/v1/kv", nil)
+func content(n *Node) (digest [32]byte, keys int, err error) { return contentOf(n, "") }
+
+// contentOf is content as a query asks for it.
+func contentOf(n *Node, query string) (digest [32]byte, keys int, err error) {
+	r, err := http.NewRequest(http.MethodGet, n.URL()+"/v1/kv"+query, nil)
 	if err != nil {
 		return digest, 0, err
 	}
