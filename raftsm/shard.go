@@ -1,6 +1,7 @@
 package raftsm
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/binary"
@@ -8,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -487,52 +489,87 @@ func (s *Shard) IsLeader() bool {
 func (s *Shard) Replica() uint64 { return s.replica }
 
 // HandOver moves the leadership to another member, if this one has it, and returns when
-// that has happened, ctx is done, or none of the others takes it.
+// that has happened, ctx is done, or none of the others answers.
 func (s *Shard) HandOver(ctx context.Context) error {
-	members, err := s.Members()
-	if err != nil {
-		return err
-	}
-	var tried error
-	for i := range members {
-		m := &members[i]
-		if m.Replica == s.replica || m.State != kv.MemberVoter {
-			continue
-		}
-		if err := s.handOverTo(ctx, m); err != nil {
-			tried = errors.Join(tried, fmt.Errorf("to %s: %w", m.Name, err))
-			continue
-		}
-		return nil
-	}
-	return tried
-}
-
-// handOverTo moves the leadership to a member. One that does not answer is not asked:
-// Dragonboat would hold to it for an election timeout, in which it takes no writes and hands
-// the leadership to nobody else.
-func (s *Shard) handOverTo(ctx context.Context, to *kv.Membership) error {
-	if !s.IsLeader() {
-		return nil
-	}
-	answers, cancel := context.WithTimeout(ctx, answersWithin)
-	defer cancel()
-	if err := s.host.transport.Call(answers, to.PeerAddress); err != nil {
-		return err
-	}
-	ctx, cancel = context.WithTimeout(ctx, (electionTicks+heartbeatTicks)*tickMillis*time.Millisecond)
-	defer cancel()
-	tick := time.NewTicker(heartbeatTicks * tickMillis * time.Millisecond)
-	defer tick.Stop()
-	for s.IsLeader() {
-		if err := s.host.nh.RequestLeaderTransfer(s.cfg.Shard, to.Replica); err != nil {
+	for {
+		members, err := s.Members()
+		if err != nil {
 			return err
 		}
+		// Those behind this replica come first, then those before it: where the leadership
+		// is handed on and on, as by members that look for one that has the backup, each
+		// gets its turn.
+		slices.SortFunc(members, func(a, b kv.Membership) int {
+			return cmp.Compare(a.Replica-s.replica, b.Replica-s.replica)
+		})
+		var silent error
+		answered := false
+		for i := range members {
+			m := &members[i]
+			if m.Replica == s.replica || m.State != kv.MemberVoter {
+				continue
+			}
+			if !s.IsLeader() {
+				return nil
+			}
+			if err := s.answers(ctx, m); err != nil {
+				silent = errors.Join(silent, fmt.Errorf("to %s: %w", m.Name, err))
+				continue
+			}
+			answered = true
+			if err := s.handOverTo(ctx, m.Replica); err != nil {
+				return err
+			}
+		}
+		switch {
+		case !s.IsLeader():
+			return nil
+		case !answered:
+			return silent
+		}
+	}
+}
+
+// answers goes through a handshake with a member. One that does not answer is not asked to
+// lead: Dragonboat would hold to it for an election timeout, in which it takes no writes and
+// hands the leadership to nobody else.
+func (s *Shard) answers(ctx context.Context, m *kv.Membership) error {
+	ctx, cancel := context.WithTimeout(ctx, answersWithin)
+	defer cancel()
+	return s.host.transport.Call(ctx, m.PeerAddress)
+}
+
+// handOverTo asks a member, once, to lead, and returns when somebody else does, when this
+// replica leads again, or when the member had its time. It is an error if ctx is done before.
+func (s *Shard) handOverTo(ctx context.Context, replica uint64) error {
+	_, before := s.Leader()
+	poll := time.NewTicker(tickMillis * time.Millisecond)
+	defer poll.Stop()
+	// As long as Dragonboat holds to the member, and somewhat more: until then the next one
+	// would be asked in vain.
+	over := time.NewTimer((electionTicks + heartbeatTicks) * tickMillis * time.Millisecond)
+	defer over.Stop()
+	for asked := false; ; {
+		if leader, term := s.Leader(); leader != s.replica || term != before {
+			return nil
+		}
+		if !asked {
+			switch err := s.host.nh.RequestLeaderTransfer(s.cfg.Shard, replica); {
+			case err == nil:
+				asked = true
+			case !errors.Is(err, dragonboat.ErrSystemBusy): // it is, while the log is synced
+				return err
+			}
+		}
 		select {
-		case <-tick.C:
+		case <-poll.C:
+		case <-over.C:
+			return nil
 		case <-ctx.Done():
+			if !s.IsLeader() {
+				return nil
+			}
 			return ctx.Err()
 		}
 	}
-	return nil
 }

@@ -19,6 +19,7 @@ type crashPoint struct {
 	// In file, the point is before the line that begins with at, or behind it.
 	file, at string
 	behind   bool
+	seldom   bool // it is reached once for each cut of the log
 	// who reaches it, if it has to do with a snapshot for a member that lags.
 	who snapshotSide
 }
@@ -42,9 +43,9 @@ var crashPoints = []crashPoint{
 	{name: "behind the commit of a batch", file: "storage/batch.go", at: "\tnumber, err := b.commitNumber()\n"},
 	{name: "before results are delivered", file: "raftsm/machine.go", at: "\tfor _, d := range deliveries {\n"},
 	{name: "before events are sent", file: "raftsm/machine.go", at: "\t\t\tm.callbacks.Applied(applied.From, applied.To, events)\n"},
-	{name: "before the store is synced", file: "raftsm/machine.go", at: "\tif err := m.store.Sync(); err != nil && !errors.Is(err, storage.ErrClosed) {\n"},
-	{name: "before a snapshot is recorded", file: "raftsm/raftlog/store.go", at: "\treturn s.failure.of(s.ILogDB.SaveSnapshots(updates))\n"},
-	{name: "before the log is cut", file: "raftsm/raftlog/store.go", at: "\treturn s.failure.of(s.ILogDB.RemoveEntriesTo(shardID, replicaID, index))\n"},
+	{name: "before the store is synced", file: "raftsm/machine.go", at: "\tif err := m.store.Sync(); err != nil && !errors.Is(err, storage.ErrClosed) {\n", seldom: true},
+	{name: "before a snapshot is recorded", file: "raftsm/raftlog/store.go", at: "\treturn s.failure.of(s.ILogDB.SaveSnapshots(updates))\n", seldom: true},
+	{name: "before the log is cut", file: "raftsm/raftlog/store.go", at: "\treturn s.failure.of(s.ILogDB.RemoveEntriesTo(shardID, replicaID, index))\n", seldom: true},
 	{name: "when a snapshot begins", file: "raftsm/machine.go", at: "\tv := pinned.(*storage.View)\n", who: giving},
 	{name: "while a snapshot is sent", file: "storage/snapshot.go", at: "\t\tif len(block) < snapshotBlockBytes {\n", who: giving},
 	{name: "while a snapshot is read", file: "storage/snapshot.go", at: "\t\treturn b.add(key, value)\n", who: receiving},
@@ -129,6 +130,9 @@ func Crash(dir string) Fault {
 		}
 		p := crashPoints[turns[round%len(crashPoints)]]
 		times := 1 + random.IntN(10)
+		if p.seldom {
+			times = 1 + times%3
+		}
 		armed := map[*Node]string{}
 		arm := func(nodes ...*Node) error {
 			for _, n := range nodes {
