@@ -1,6 +1,7 @@
 package robustness
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"testing"
 
@@ -42,7 +43,7 @@ func TestOneWay(t *testing.T) {
 
 func TestFastFail(t *testing.T) {
 	onlyLong(t)
-	onTheWire(t, 1, fastFail)
+	inNamespaces(t, 1, FastFail)
 }
 
 func TestBridge(t *testing.T) {
@@ -114,7 +115,22 @@ func TestReadOnly(t *testing.T) {
 func TestStarve(t *testing.T) {
 	beside(t)
 	needs(t, nil, []string{"/sys/fs/cgroup/cpu/cpu.cfs_quota_us"})
-	local(t, Scenario{}, 1, Starve)
+	h := NewHTTP()
+	defer h.Close()
+	local(t, Scenario{}, 1, func(c *Cluster, random *rand.Rand, round int) error {
+		_, before, err := leaderAndTerm(c, h)
+		if err != nil {
+			return err
+		}
+		if err := Starve(c, random, round); err != nil {
+			return err
+		}
+		_, after, err := leaderAndTerm(c, h)
+		if err == nil && after > before+1 {
+			err = fmt.Errorf("the term went from %d to %d: a leader that is starved may lose its place, and that is all", before, after)
+		}
+		return err
+	})
 }
 
 func TestLittleMemory(t *testing.T) {

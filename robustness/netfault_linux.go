@@ -1,9 +1,11 @@
 package robustness
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"time"
 )
 
@@ -93,16 +95,74 @@ func oneWay(s *Namespaces, random *rand.Rand) (string, func() error, error) {
 
 // fastFail has the network of a node refuse to send to the others.
 func fastFail(s *Namespaces, random *rand.Rand) (string, func() error, error) {
-	order := random.Perm(mostNodes)
+	return refuseAll(s, random.IntN(mostNodes))
+}
+
+// refuseAll has the network of one node refuse to send to the others.
+func refuseAll(s *Namespaces, i int) (string, func() error, error) {
 	var mends []func() error
-	for _, other := range order[1:] {
-		mend, err := s.refuse(order[0], s.address(other))
+	for other := range mostNodes {
+		if other == i {
+			continue
+		}
+		mend, err := s.refuse(i, s.address(other))
 		mends = append(mends, mend)
 		if err != nil {
 			return "", nil, errors.Join(err, undo(mends)())
 		}
 	}
-	return fmt.Sprintf("n%d can't send to the others", order[0]+1), undo(mends), nil
+	return fmt.Sprintf("n%d can't send to the others", i+1), undo(mends), nil
+}
+
+// What a node may use that can't send to the others: a part of a processor, and lines of its
+// log, some at once and some each second.
+const (
+	mostAlone        = 0.2
+	mostLines        = 20
+	mostLinesASecond = 5
+)
+
+// FastFail is fastFail (F-06). The node must take it quietly: who fails at once must not
+// try again at once.
+func FastFail(s *Namespaces) Fault {
+	return func(c *Cluster, random *rand.Rand, round int) error {
+		n := c.Nodes[random.IntN(len(c.Nodes))]
+		began := time.Now()
+		used, err := processorTime(n)
+		if err != nil {
+			return err
+		}
+		lines, err := logLines(n)
+		if err != nil {
+			return err
+		}
+		if err := OnTheWire(s, func(s *Namespaces, _ *rand.Rand) (string, func() error, error) {
+			return refuseAll(s, n.Index)
+		})(c, random, round); err != nil {
+			return err
+		}
+		took := time.Since(began).Seconds()
+		usedThen, err := processorTime(n)
+		if err != nil {
+			return err
+		}
+		linesThen, err := logLines(n)
+		if err != nil {
+			return err
+		}
+		part, said := (usedThen-used).Seconds()/took, linesThen-lines
+		c.Note("alone, %s used %.2f of a processor and logged %d lines", n.Name, part, said)
+		if part > mostAlone || said > mostLines+int(mostLinesASecond*took) {
+			return fmt.Errorf("alone for %.1f s, %s used %.2f of a processor and logged %d lines", took, n.Name, part, said)
+		}
+		return nil
+	}
+}
+
+// logLines counts the lines that a node has logged.
+func logLines(n *Node) (int, error) {
+	text, err := os.ReadFile(n.Log)
+	return bytes.Count(text, []byte("\n")), err
 }
 
 // bridge cuts two nodes off from each other; the third one sees both (F-07).

@@ -1,7 +1,6 @@
 package robustness
 
 import (
-	"bytes"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -30,23 +29,6 @@ func resident(t *testing.T, n *Node) (now, most int) {
 		}
 	}
 	return now, most
-}
-
-// processorTime is what a process has used so far.
-func processorTime(t *testing.T, n *Node) time.Duration {
-	t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", n.pid.Load()))
-	must(t, err)
-	// Behind the name, in parentheses, the fields begin with the third; times are in
-	// hundredths of a second.
-	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
-	var ticks int
-	for _, f := range fields[11:13] {
-		k, err := strconv.Atoi(f)
-		must(t, err)
-		ticks += k
-	}
-	return time.Duration(ticks) * 10 * time.Millisecond
 }
 
 // An overload is a kind of load, far above what the cluster can do.
@@ -110,12 +92,16 @@ func (o *overload) run(t *testing.T, c *Cluster, random *rand.Rand) {
 		var before, after time.Duration
 		l.Began = func() {
 			for _, n := range c.Nodes {
-				before += processorTime(t, n)
+				used, err := processorTime(n)
+				must(t, err)
+				before += used
 			}
 		}
 		tally = l.Run(random, duration)
 		for _, n := range c.Nodes {
-			after += processorTime(t, n)
+			used, err := processorTime(n)
+			must(t, err)
+			after += used
 		}
 		did = float64(tally.Done) / max(after-before, 10*time.Millisecond).Seconds()
 		t.Logf("%-8s %v; %.0f done in a second of processor time", name, tally, did)

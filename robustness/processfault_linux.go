@@ -310,3 +310,23 @@ func FewFiles(c *Cluster, random *rand.Rand, _ int) error {
 	}
 	return unix.Prlimit(pid, unix.RLIMIT_NOFILE, &before, nil)
 }
+
+// processorTime is what the process of a node has used so far.
+func processorTime(n *Node) (time.Duration, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", n.pid.Load()))
+	if err != nil {
+		return 0, err
+	}
+	// Behind the name, in parentheses, the fields begin with the third; times are in
+	// hundredths of a second.
+	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+	var ticks int
+	for _, f := range fields[11:13] {
+		k, err := strconv.Atoi(f)
+		if err != nil {
+			return 0, err
+		}
+		ticks += k
+	}
+	return time.Duration(ticks) * 10 * time.Millisecond, nil
+}
