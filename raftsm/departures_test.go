@@ -3,6 +3,7 @@ package raftsm
 import (
 	"context"
 	"strconv"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -48,7 +49,7 @@ func TestDepartures(t *testing.T) {
 }
 
 // TestCrowdGathers has clients ask again as soon as they have an answer, which begin at
-// different times. They come to share entries, whose number is what they cost.
+// different times of the bubble's clock. They come to share entries, whose number is what they cost.
 func TestCrowdGathers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const (
@@ -58,11 +59,12 @@ func TestCrowdGathers(t *testing.T) {
 			think   = 300 * time.Microsecond
 		)
 		l := startProposer(t, time.Minute, func(int) (bool, error) {
-			time.Sleep(flight) // of the bubble
+			time.Sleep(flight)
 			return true, dragonboat.ErrTimeout
 		})
+		var wg sync.WaitGroup
 		for i := range clients {
-			l.wg.Go(func() {
+			wg.Go(func() {
 				time.Sleep(time.Duration(i) * flight / clients)
 				for j := range each {
 					if _, err := l.Propose(context.Background(), put(strconv.Itoa(i*each+j), "")); err != nil {
@@ -72,10 +74,7 @@ func TestCrowdGathers(t *testing.T) {
 				}
 			})
 		}
-		synctest.Wait()
-		for range 2 * each { // as long as each would take two flights
-			time.Sleep(2 * flight)
-		}
+		wg.Wait()
 		l.close()
 		if got, most := l.proposals(), each*3/2; got > most {
 			t.Errorf("%d entries for %d commands of %d clients, want %d at the most", got, clients*each, clients, most)
@@ -97,14 +96,10 @@ func TestGatherEnds(t *testing.T) {
 		if l.proposals() > 0 {
 			t.Error("a command beside a crowd left at once")
 		}
-		for l.waiting() > 0 {
-			time.Sleep(time.Millisecond)
-			synctest.Wait()
-		}
+		late()
 		if took := time.Since(began); took != longestGather {
 			t.Errorf("it left after %v, want %v", took, longestGather)
 		}
-		late()
 		l.close()
 	})
 }

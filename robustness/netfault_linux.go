@@ -127,12 +127,7 @@ const (
 func FastFail(s *Namespaces) Fault {
 	return func(c *Cluster, random *rand.Rand, round int) error {
 		n := c.Nodes[random.IntN(len(c.Nodes))]
-		began := time.Now()
-		used, err := processorTime(n)
-		if err != nil {
-			return err
-		}
-		lines, err := logLines(n)
+		before, err := useOf(n)
 		if err != nil {
 			return err
 		}
@@ -141,16 +136,12 @@ func FastFail(s *Namespaces) Fault {
 		})(c, random, round); err != nil {
 			return err
 		}
-		took := time.Since(began).Seconds()
-		usedThen, err := processorTime(n)
+		after, err := useOf(n)
 		if err != nil {
 			return err
 		}
-		linesThen, err := logLines(n)
-		if err != nil {
-			return err
-		}
-		part, said := (usedThen-used).Seconds()/took, linesThen-lines
+		took := after.at.Sub(before.at).Seconds()
+		part, said := (after.processor-before.processor).Seconds()/took, after.lines-before.lines
 		c.Note("alone, %s used %.2f of a processor and logged %d lines", n.Name, part, said)
 		if part > mostAlone || said > mostLines+int(mostLinesASecond*took) {
 			return fmt.Errorf("alone for %.1f s, %s used %.2f of a processor and logged %d lines", took, n.Name, part, said)
@@ -159,10 +150,20 @@ func FastFail(s *Namespaces) Fault {
 	}
 }
 
-// logLines counts the lines that a node has logged.
-func logLines(n *Node) (int, error) {
+// A use is what a node has used up to a moment.
+type use struct {
+	at        time.Time
+	processor time.Duration
+	lines     int // of its log
+}
+
+func useOf(n *Node) (use, error) {
+	processor, err := processorTime(n)
+	if err != nil {
+		return use{}, err
+	}
 	text, err := os.ReadFile(n.Log)
-	return bytes.Count(text, []byte("\n")), err
+	return use{time.Now(), processor, bytes.Count(text, []byte("\n"))}, err
 }
 
 // bridge cuts two nodes off from each other; the third one sees both (F-07).
