@@ -175,20 +175,28 @@ func (a *app) await(ctx context.Context, take func(ctx context.Context, before f
 	long := time.NewTimer(tellAfter)
 	defer long.Stop()
 	lines := make(chan string, 1)
-	telling := false
+	asked, telling := false, false
+	unsaid := -1 // a place that became known after what stands in the line was asked for
 	interrupted := &exitedError{statusOther}
 	for waiting := true; waiting; {
 		select {
 		case t := <-done:
 			return t.h, t.err
 		case <-long.C:
+			asked = true
 			go func() { lines <- waits(ctx) }() // ends with ctx, and has room for its line
 		case line := <-lines:
 			telling = true
 			tell.say("%s", line)
+			if unsaid >= 0 {
+				tell.say("%s", placeText(unsaid))
+			}
 		case before := <-places:
-			if telling {
+			switch {
+			case telling:
 				tell.say("%s", placeText(before))
+			case asked:
+				unsaid = before
 			}
 		case s := <-signals:
 			cancel()
