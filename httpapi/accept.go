@@ -39,16 +39,20 @@ func quality(accept []string, mediaType string) (q int, named bool) {
 	return q, best == 3
 }
 
-// parseQuality reads q=0.5 among the parameters of an accepted type.
+// parseQuality reads q=0.5 among the parameters of an accepted type. Some clients leave out
+// the digit before the point; a weight that can't be read is none.
 func parseQuality(parameters string) int {
 	for parameters != "" {
 		var parameter string
 		parameter, parameters, _ = strings.Cut(parameters, ";")
 		name, value, _ := strings.Cut(strings.TrimSpace(parameter), "=")
 		if strings.EqualFold(name, "q") {
-			thousandths, ok := parseMillis(value)
+			if strings.HasPrefix(value, ".") {
+				value = "0" + value
+			}
+			thousandths, ok := parseMillis(strings.TrimSuffix(value, "."))
 			if !ok || thousandths > 1000 {
-				return 0
+				return 1000
 			}
 			return int(thousandths)
 		}

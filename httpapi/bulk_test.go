@@ -318,7 +318,7 @@ func TestBulkReadsAhead(t *testing.T) {
 // Under an Idempotency-Key, a transaction whose lines did not all come is not applied:
 // the same body sent again would make another one of it.
 func TestBulkThatStallsAndComesAgain(t *testing.T) {
-	k := newKit(t, func(c *Config) { c.BodyTimeout = 50 * time.Millisecond })
+	k := newKit(t, func(c *Config) { c.BodyTimeout = time.Second })
 	body := manyLines(kv.MaxBulkOps+2, 1)
 	conn := k.dial()
 	conn.send("POST /v1/kv HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\nIdempotency-Key: k\r\nContent-Length: " +

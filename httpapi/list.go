@@ -280,12 +280,19 @@ func lastOf(got *kv.List, descending bool) []byte {
 
 // sorted reads a page that is sorted by something else than the key.
 func (l *listing) sorted(ctx context.Context, v View, p *listPage) error {
+	var ends []kv.Entry // behind which a part has more
 	for _, part := range l.parts {
 		q := l.query
 		q.Range, q.MaxBytes = part, maxPageBytes
+		if q.Sort == kv.SortByValue && len(l.parts) > 1 {
+			q.KeysOnly = false // the parts are merged by their values
+		}
 		got, err := v.List(ctx, &q)
 		if err != nil {
 			return err
+		}
+		if n := len(got.Entries); got.More && n > 0 {
+			ends = append(ends, got.Entries[n-1])
 		}
 		p.add(got)
 		p.more = p.more || got.More
@@ -293,21 +300,32 @@ func (l *listing) sorted(ctx context.Context, v View, p *listPage) error {
 	if len(l.parts) < 2 {
 		return nil
 	}
-	slices.SortFunc(p.entries, func(a, b kv.Entry) int {
-		order := compareBy(l.query.Sort, &a, &b)
-		if l.query.Descending {
-			order = -order
+	slices.SortFunc(p.entries, func(a, b kv.Entry) int { return l.compare(&a, &b) })
+	used := 0
+	for i := range p.entries {
+		e := &p.entries[i]
+		used += e.Size()
+		// What a part did not tell may come before this.
+		unknown := slices.ContainsFunc(ends, func(end kv.Entry) bool { return l.compare(e, &end) > 0 })
+		if i == l.query.Limit || i > 0 && used > maxPageBytes || unknown {
+			p.entries, p.more = p.entries[:i], true
+			break
 		}
-		if order == 0 {
-			// Ties go by key, ascending, as in each of the parts.
-			order = bytes.Compare(a.Key, b.Key)
-		}
-		return order
-	})
-	if len(p.entries) > l.query.Limit {
-		p.entries, p.more = p.entries[:l.query.Limit], true
 	}
 	return nil
+}
+
+// compare compares in the order of a list that is sorted by something else than the key.
+func (l *listing) compare(a, b *kv.Entry) int {
+	order := compareBy(l.query.Sort, a, b)
+	if l.query.Descending {
+		order = -order
+	}
+	if order == 0 {
+		// Ties go by key, ascending, as in each of the parts.
+		order = bytes.Compare(a.Key, b.Key)
+	}
+	return order
 }
 
 func compareBy(target kv.SortTarget, a, b *kv.Entry) int {
@@ -408,18 +426,20 @@ func (x *exchange) streamList(v View, l *listing) {
 		b = b[:0]
 		return err
 	}
-	line := func(e *kv.Entry) error {
-		b = append(l.appendEntry(b, e), '\n')
+	ended := func() error {
 		if len(b) < streamBytes {
 			return nil
 		}
 		return flush()
 	}
-	err := l.scan(views, line, func(prefix []byte) error {
+	err := l.scan(views, func(e *kv.Entry) error {
+		b = append(l.appendEntry(b, e), '\n')
+		return ended()
+	}, func(prefix []byte) error {
 		b = append(b, '{')
 		b = appendBytes(b, "common_prefix", prefix, l.base64)
 		b = append(b, '}', '\n')
-		return nil
+		return ended()
 	})
 	x.out = b
 	switch {

@@ -195,6 +195,41 @@ func TestSortedListHasNoSeam(t *testing.T) {
 	}
 }
 
+// What is sorted by something else than the key is cut by its size as well, on both sides
+// of the seam, and shows nothing behind what it does not show.
+func TestSortedListIsCutByItsSize(t *testing.T) {
+	k := newKit(t)
+	large := strings.Repeat("v", 900<<10) // of which four fit a page
+	var all []string
+	for _, key := range []string{"A0", "A1", "A2", "A3", "A4", "A5", "a0", "a1", "a2", "a3", "a4", "a5"} {
+		k.put(key, large)
+		all = append(all, key)
+	}
+	for _, c := range []struct{ query, want string }{
+		{"sort=mod", "A0 A1 A2 A3 true"},
+		{"sort=mod&order=desc", "a5 a4 a3 a2 true"},
+		{"sort=value&keys_only", "A0 A1 A2 A3 true"},
+		{"sort=mod&keys_only", strings.Join(all, " ") + " false"},
+	} {
+		var l api.List
+		k.do("GET", "/v1/kv?"+c.query, nil).read(t, &l)
+		var keys []string
+		for i := range l.Entries {
+			keys = append(keys, string(l.Entries[i].Key))
+		}
+		if got := strings.Join(keys, " ") + fmt.Sprint(" ", l.More); got != c.want {
+			t.Errorf("%s: got %s, want %s", c.query, got, c.want)
+		}
+	}
+	k.put("Z", "1")
+	k.put("z", "0")
+	var l api.List
+	k.do("GET", "/v1/kv?sort=value&keys_only&limit=2", nil).read(t, &l)
+	if len(l.Entries) != 2 || string(l.Entries[0].Key) != "z" || string(l.Entries[1].Key) != "Z" || l.Entries[0].Value != nil {
+		t.Errorf("by value, keys only: %+v", l.Entries)
+	}
+}
+
 // A page is cut by its size too, also at the seam, and at least one entry is
 // given.
 func TestPageBytes(t *testing.T) {

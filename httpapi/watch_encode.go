@@ -19,6 +19,9 @@ type watchEncoder struct {
 	// view is where previous versions are looked up; it lives for one batch.
 	view    View
 	scratch []byte
+	// spill takes what was written when it has become much, and returns the buffer to go
+	// on with. The view is released before.
+	spill func(b []byte) ([]byte, error)
 }
 
 // shape is the switches that decide about the bytes of a change.
@@ -46,8 +49,11 @@ func (c *watchEncoder) change(b []byte, d *watchers.Delivery) ([]byte, error) {
 		return c.split(b, d, func(e []byte, i int) ([]byte, error) { return c.event(e, &d.Events[i]) })
 	}
 	enc, err := d.Encoded(c.shape(), func() (*watchers.Encoding, error) { return c.whole(d.Change) })
-	if err != nil {
+	switch {
+	case err != nil:
 		return b, err
+	case enc.Message == nil: // too large to be shared
+		return c.split(b, d, func(e []byte, i int) ([]byte, error) { return c.event(e, &d.Events[i]) })
 	}
 	if d.Subset == nil && !c.w.named && len(enc.Message) <= maxMessageBytes {
 		return append(b, enc.Message...), nil
@@ -57,7 +63,11 @@ func (c *watchEncoder) change(b []byte, d *watchers.Delivery) ([]byte, error) {
 	})
 }
 
-// whole encodes all of a change as one message.
+// shareable bounds the encoding of a change that is kept for all its watches: they wait in
+// queues that count the change itself. Previous values can be very much more than it.
+func shareable(change *watchers.Change) int { return 2*change.Bytes() + 1<<10 }
+
+// whole encodes all of a change as one message, or as none if that is too large to be kept.
 func (c *watchEncoder) whole(change *watchers.Change) (*watchers.Encoding, error) {
 	enc := &watchers.Encoding{Events: make([][]byte, len(change.Events))}
 	var events []byte
@@ -69,6 +79,9 @@ func (c *watchEncoder) whole(change *watchers.Change) (*watchers.Encoding, error
 		var err error
 		if events, err = c.plainEvent(events, &change.Events[i]); err != nil {
 			return nil, err
+		}
+		if len(events) > shareable(change) {
+			return &watchers.Encoding{}, nil
 		}
 		ends[i] = len(events)
 	}
@@ -109,10 +122,23 @@ func (c *watchEncoder) split(b []byte, d *watchers.Delivery, event func([]byte, 
 				b = append(b, ',') // between the elements of its array
 			}
 			events = events[:0]
+			if b, err = c.spilled(b); err != nil {
+				return b, err
+			}
 		}
 	}
 	c.scratch = keep(events)
 	return c.message(b, d.Revision, events, !d.More), nil
+}
+
+// spilled gives away what was written, if it is much. No view is held meanwhile: who takes
+// it may be slow.
+func (c *watchEncoder) spilled(b []byte) ([]byte, error) {
+	if len(b) < maxMessageBytes {
+		return b, nil
+	}
+	c.release()
+	return c.spill(b)
 }
 
 // message appends a message with events that are encoded already.
@@ -240,12 +266,15 @@ func (c *watchEncoder) mark(b []byte, name string, revision uint64) []byte {
 	return c.note(b, strconv.FormatUint(revision, 10), name, appendUint(nil, `"revision":`, revision))
 }
 
-// initial appends a message with entries of the present state.
-func (c *watchEncoder) initial(b []byte, revision uint64, entries []kv.Entry) []byte {
-	members := appendUint(c.scratch[:0], `"revision":`, revision)
-	members = append(members, `,"entries":[`...)
+// initial appends messages with entries of the present state: one, unless what they are in
+// JSON, or the names of what they match, are very much more than they are.
+func (c *watchEncoder) initial(b []byte, revision uint64, entries []kv.Entry) ([]byte, error) {
+	members := c.scratch[:0]
 	for i := range entries {
-		if i > 0 {
+		if len(members) == 0 {
+			members = appendUint(members, `"revision":`, revision)
+			members = append(members, `,"entries":[`...)
+		} else {
 			members = append(members, ',')
 		}
 		members = append(members, '{')
@@ -254,8 +283,17 @@ func (c *watchEncoder) initial(b []byte, revision uint64, entries []kv.Entry) []
 			members = c.names(members, entries[i].Key)
 		}
 		members = append(members, '}')
+		if len(members) <= maxMessageBytes && i < len(entries)-1 {
+			continue
+		}
+		members = append(members, ']')
+		b = c.note(b, "", api.EventInitial, members)
+		members = members[:0]
+		var err error
+		if b, err = c.spilled(b); err != nil {
+			return b, err
+		}
 	}
-	members = append(members, ']')
 	c.scratch = keep(members)
-	return c.note(b, "", api.EventInitial, members)
+	return b, nil
 }

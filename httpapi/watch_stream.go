@@ -51,6 +51,7 @@ type watchStream struct {
 func (x *exchange) streamWatch(w *watch) {
 	current, _ := x.s.cfg.Store.Revisions()
 	s := &watchStream{s: x.s, w: w, enc: watchEncoder{w: w, store: x.s.cfg.Store}}
+	s.enc.spill = s.spill
 	contentType := valueEventStream
 	if w.delivery == asLines {
 		contentType = valueNDJSON
@@ -149,7 +150,8 @@ func (s *watchStream) follow(initial bool) error {
 		return err
 	}
 	defer from.Close()
-	timer := time.NewTimer(s.pause())
+	due := time.Now().Add(s.pause())
+	timer := time.NewTimer(time.Until(due))
 	defer timer.Stop()
 	for {
 		s.rest()
@@ -164,10 +166,14 @@ func (s *watchStream) follow(initial bool) error {
 		s.position = max(s.position, from.Position())
 		if err == nil && len(got) == 0 {
 			err = s.tick()
-			timer.Reset(s.pause())
 		}
 		if err != nil {
 			return err
+		}
+		// The tick may have come together with a change, which Next returns then.
+		if now := time.Now(); len(got) == 0 || !now.Before(due) {
+			due = now.Add(s.pause())
+			timer.Reset(due.Sub(now))
 		}
 	}
 }
@@ -178,9 +184,9 @@ func (s *watchStream) send(from *watchers.Stream, got []watchers.Delivery) (err 
 	defer s.enc.release()
 	s.borrow()
 	for i := range got {
-		// A view is not held while a client is waited for. What comes from history
-		// is a piece of a bounded size, and is written at once.
-		if len(s.out) >= streamBytes && got[i].Shared {
+		// A view is not held while a client is waited for. What comes from history is a
+		// piece of a bounded size, and is written at once, unless it has become much.
+		if len(s.out) >= streamBytes && got[i].Shared || len(s.out) >= maxMessageBytes {
 			s.enc.release()
 			if err := s.flush(); err != nil {
 				return err
@@ -194,6 +200,13 @@ func (s *watchStream) send(from *watchers.Stream, got []watchers.Delivery) (err 
 	from.Release()
 	s.told = time.Now()
 	return s.flush()
+}
+
+// spill is that of its encoder.
+func (s *watchStream) spill(b []byte) ([]byte, error) {
+	s.out = b
+	err := s.flush()
+	return s.out, err
 }
 
 // flush writes what was collected, if anything was.
@@ -322,7 +335,9 @@ func (s *watchStream) sendInitial() (revision uint64, err error) {
 			}
 			revision = list.Revision
 			if n := len(list.Entries); n > 0 {
-				s.out = s.enc.initial(s.out, revision, list.Entries)
+				if s.out, err = s.enc.initial(s.out, revision, list.Entries); err != nil {
+					return 0, err
+				}
 				r.Start = kv.SingleKey(list.Entries[n-1].Key).End
 				s.told = time.Now()
 				if err := s.flush(); err != nil {
@@ -362,6 +377,7 @@ func (x *exchange) pollWatch(w *watch) {
 	}
 	defer from.Close()
 	p := &poll{x: x, enc: watchEncoder{w: w, store: x.s.cfg.Store}, out: append(x.out[:0], `{"changes":[`...)}
+	p.enc.spill = p.spill
 	err = p.fill(from)
 	var e *kv.Error
 	switch {
@@ -443,13 +459,18 @@ func (p *poll) add(got []watchers.Delivery) (err error) {
 			continue
 		}
 		p.enc.release()
-		p.start()
-		if err := p.x.writeBody(p.out); err != nil {
+		if p.out, err = p.spill(p.out); err != nil {
 			return err
 		}
-		p.out = p.out[:0]
 	}
 	return nil
+}
+
+// spill writes a part of the answer.
+func (p *poll) spill(b []byte) ([]byte, error) {
+	p.start()
+	err := p.x.writeBody(b)
+	return b[:0], err
 }
 
 // start sends the headers of an answer whose length is not known.

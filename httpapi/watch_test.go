@@ -17,6 +17,7 @@ import (
 	"github.com/cairnkv/cairn/internal/sse"
 	"github.com/cairnkv/cairn/internal/testkit"
 	"github.com/cairnkv/cairn/kv"
+	"github.com/cairnkv/cairn/watchers"
 )
 
 // A watching is the client's side of a watch.
@@ -370,6 +371,132 @@ func TestWatchParts(t *testing.T) {
 	}
 	if count != 5 || len(b.Changes) < 2 {
 		t.Errorf("%d events in %d parts of a poll", count, len(b.Changes))
+	}
+}
+
+// sizes keeps how much a stream writes at a time, and all of it, if it is not very much.
+type sizes struct {
+	most, events, messages int
+}
+
+func (s *sizes) write(b []byte) error {
+	s.most = max(s.most, len(b))
+	s.events += bytes.Count(b, []byte(`"type":"delete"`))
+	s.messages += bytes.Count(b, []byte("event: change\n"))
+	return nil
+}
+
+// What an event says besides the change, a previous version or names, can be a thousand
+// times as much. However much that is, a stream writes it bit by bit.
+func TestWatchOfLargePreviousVersions(t *testing.T) {
+	k := newKit(t)
+	const keys = 40
+	for i := range keys {
+		k.member.apply(t, &kv.Command{Kind: kv.KindTxn, Txn: &kv.Txn{Then: []kv.Op{
+			{Type: kv.OpPut, Key: fmt.Appendf(nil, "big/%d", i), Value: bytes.Repeat([]byte{'v'}, kv.MaxValueBytes)},
+		}}})
+	}
+	names := make([]watched, 500)
+	for i := range names {
+		names[i] = watched{name: strings.Repeat("n", maxWatchName), parts: []kv.Range{kv.Prefix([]byte("big/"))}}
+	}
+	before, _ := k.server.cfg.Store.Revisions()
+	streams := map[string]*watchStream{}
+	open := func(name string, w *watch) *watchers.Stream {
+		w.delivery, w.prev = asEvents, true
+		s := &watchStream{s: k.server, w: w, enc: watchEncoder{w: w, store: k.server.cfg.Store}, to: &sizes{}}
+		s.enc.spill = s.spill
+		streams[name] = s
+		from, err := w.open(k.server.cfg.Watchers, before+1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(from.Close)
+		return from
+	}
+	big := watched{parts: []kv.Range{kv.Prefix([]byte("big/"))}}
+	froms := map[string]*watchers.Stream{"live": open("live", &watch{watched: []watched{big}})}
+	got := make(chan []watchers.Delivery)
+	go func() {
+		next, err := froms["live"].Next(t.Context(), nil)
+		if err != nil {
+			t.Error(err)
+		}
+		got <- next
+	}()
+	testkit.Eventually(t, "the watch is live", func() bool { return k.server.cfg.Watchers.Stats().Live > 0 })
+	k.member.apply(t, &kv.Command{Kind: kv.KindTxn, Txn: &kv.Txn{Then: []kv.Op{{Type: kv.OpDelete, Range: kv.Prefix([]byte("big/"))}}}})
+	froms["history"] = open("history", &watch{watched: []watched{big}})
+	froms["named"] = open("named", &watch{watched: append(names, big), named: true})
+	for name, s := range streams {
+		from := froms[name]
+		var next []watchers.Delivery
+		if name == "live" {
+			next = <-got
+		} else {
+			var err error
+			if next, err = from.Next(t.Context(), nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if shared := next[0].Shared; shared != (name == "live") {
+			t.Fatalf("%s: shared %v", name, shared)
+		}
+		if err := s.send(from, next); err != nil {
+			t.Fatal(err)
+		}
+		to := s.to.(*sizes)
+		if to.events != keys || to.messages < keys/3 || to.most > maxMessageBytes+2*kv.MaxValueBytes {
+			t.Errorf("%s: %d events in %d messages, up to %d bytes at a time", name, to.events, to.messages, to.most)
+		}
+	}
+}
+
+// A message of the present state is bounded as well.
+func TestWatchInitialWithManyNames(t *testing.T) {
+	k := newKit(t)
+	var lines []byte
+	const entries = 100
+	for i := range entries {
+		lines = fmt.Appendf(lines, "{\"put\":{\"key\":\"k/%d\",\"value\":\"\"}}\n", i)
+	}
+	k.bulk(lines)
+	var body bytes.Buffer
+	body.WriteString(`{"initial":true,"watches":[`)
+	for i := range 200 {
+		if i > 0 {
+			body.WriteByte(',')
+		}
+		fmt.Fprintf(&body, `{"prefix":"k/","name":"%s%d"}`, strings.Repeat("n", 250), i)
+	}
+	body.WriteString(`]}`)
+	w := k.watchWith(http.MethodPost, "", body.Bytes())
+	count, messages := 0, 0
+	for {
+		e, err := w.events.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if string(e.Type) == api.EventSynced {
+			break
+		}
+		var state struct{ Entries []struct{ Names []string } }
+		if err := json.Unmarshal(e.Data, &state); err != nil {
+			t.Fatal(err)
+		}
+		for _, entry := range state.Entries {
+			if len(entry.Names) != 200 {
+				t.Fatalf("%d names", len(entry.Names))
+			}
+		}
+		count += len(state.Entries)
+		messages++
+		if len(e.Data) > maxMessageBytes+200*300 {
+			t.Errorf("a message of %d bytes", len(e.Data))
+		}
+	}
+	if count != entries || messages < 4 {
+		t.Errorf("%d entries in %d messages", count, messages)
 	}
 }
 

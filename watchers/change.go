@@ -20,6 +20,9 @@ type Change struct {
 	encoded map[Form]*Encoding
 }
 
+// Bytes is about what the change takes in memory, as queues of streams count it.
+func (c *Change) Bytes() int { return c.bytes }
+
 // A Form is a way to write a change down. What it means is the caller's; equal
 // forms must give equal bytes.
 type Form uint8
