@@ -231,7 +231,8 @@ type Result struct {
 	// revision at which history begins.
 	Revision, CompactRevision uint64
 	// Succeeded says which branch of a transaction ran; of a compaction, that it
-	// is the one that moved the compacted revision, not a repetition.
+	// is the one that moved the compacted revision, not a repetition; of a step of the
+	// clock, that it counted.
 	Succeeded bool
 	// Ops has a result for each operation of the branch that ran, in order, and of
 	// the end of a lease the delete of its keys.

@@ -130,7 +130,7 @@ func (k *Keeper) step(ctx context.Context) {
 		return
 	}
 	advance := min(now.Sub(k.since), kv.MaxClockAdvanceMillis*time.Millisecond)
-	_, err := k.log.Propose(ctx, &kv.Command{Kind: kv.KindClock, Clock: kv.Clock{
+	result, err := k.log.Propose(ctx, &kv.Command{Kind: kv.KindClock, Clock: kv.Clock{
 		Prev: k.seen, AdvanceMillis: advance.Milliseconds(),
 	}})
 	if err != nil {
@@ -143,9 +143,11 @@ func (k *Keeper) step(ctx context.Context) {
 	default: // it hasn't looked since the last step, and will see this one, too
 	}
 	if _, index := k.log.NeedsClock(); index != k.seen {
-		// A step that named k.seen counted, and only the leader proposes them:
-		// it was this one, or a rival's of which the next step will tell by
-		// another index.
+		if !result.Succeeded {
+			// Another leader's step counted in its place, with time up to we don't know
+			// when, but before this.
+			now = k.now()
+		}
 		k.seen, k.since = index, now
 	}
 }

@@ -128,7 +128,12 @@ func (r *rounds) run() {
 		if n == nil {
 			n = &round{over: make(chan struct{}), since: time.Now()}
 		}
-		n.err = r.make(n.since.Add(r.timeout))
+		// Those who came late in a round that failed get a try as well.
+		deadline := n.since.Add(r.timeout)
+		if least := time.Now().Add(firstTry); deadline.Before(least) {
+			deadline = least
+		}
+		n.err = r.make(deadline)
 		close(n.over)
 	}
 }

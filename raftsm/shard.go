@@ -488,10 +488,17 @@ func (s *Shard) IsLeader() bool {
 // Replica is this replica's id.
 func (s *Shard) Replica() uint64 { return s.replica }
 
+// handOverRounds is how often each member that answers is asked to lead. One that has just
+// started may not have caught up; one in quarantine answers, and never takes it.
+const handOverRounds = 3
+
+// errNotTaken says that those who answer don't lead.
+var errNotTaken = errors.New("no other member takes the leadership")
+
 // HandOver moves the leadership to another member, if this one has it, and returns when
-// that has happened, ctx is done, or none of the others answers.
+// that has happened, ctx is done, none of the others answers, or none of them takes it.
 func (s *Shard) HandOver(ctx context.Context) error {
-	for {
+	for range handOverRounds {
 		members, err := s.Members()
 		if err != nil {
 			return err
@@ -528,6 +535,7 @@ func (s *Shard) HandOver(ctx context.Context) error {
 			return silent
 		}
 	}
+	return errNotTaken
 }
 
 // answers goes through a handshake with a member. One that does not answer is not asked to
@@ -547,7 +555,8 @@ func (s *Shard) handOverTo(ctx context.Context, replica uint64) error {
 	defer poll.Stop()
 	// As long as Dragonboat holds to the member, and somewhat more: until then the next one
 	// would be asked in vain.
-	over := time.NewTimer((electionTicks + heartbeatTicks) * tickMillis * time.Millisecond)
+	const heldFor = (electionTicks + heartbeatTicks) * tickMillis * time.Millisecond
+	over := time.NewTimer(heldFor) // also for asking
 	defer over.Stop()
 	for asked := false; ; {
 		if leader, term := s.Leader(); leader != s.replica || term != before {
@@ -557,6 +566,7 @@ func (s *Shard) handOverTo(ctx context.Context, replica uint64) error {
 			switch err := s.host.nh.RequestLeaderTransfer(s.cfg.Shard, replica); {
 			case err == nil:
 				asked = true
+				over.Reset(heldFor)
 			case !errors.Is(err, dragonboat.ErrSystemBusy): // it is, while the log is synced
 				return err
 			}

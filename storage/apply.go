@@ -126,7 +126,9 @@ func (b *Batch) applyClock(c kv.Clock) (*kv.Result, error) {
 	}
 	b.st.clock += uint64(min(max(c.AdvanceMillis, 0), kv.MaxClockAdvanceMillis))
 	b.st.clockIndex = b.index
-	return b.done(), b.forgetAnswers()
+	result := b.done()
+	result.Succeeded = true
+	return result, b.forgetAnswers()
 }
 
 // maxForgottenPerStep bounds the answers that one step of the clock forgets, so

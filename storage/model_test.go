@@ -158,6 +158,9 @@ func (m *model) dispatch(index uint64, c *kv.Command) *kv.Result {
 			m.clock += uint64(min(max(c.Clock.AdvanceMillis, 0), 500))
 			m.clockIndex = index
 			maps.DeleteFunc(m.answers, func(_ string, a modelAnswer) bool { return a.expires <= m.clock })
+			r := m.done()
+			r.Succeeded = true
+			return r
 		}
 	case kv.KindLeaseGrant:
 		return m.grant(c.Lease)

@@ -55,14 +55,14 @@ func inspect(fsys vfs.FS, dir string) (map[raftio.NodeInfo]error, error) {
 		if n, _ := fmt.Sscanf(name, "node-%d-%d", &id.ShardID, &id.ReplicaID); n != 2 {
 			continue
 		}
-		if err := inspectReplica(fsys, fsys.PathJoin(root, name)); err != nil {
+		if err := inspectReplica(fsys, fsys.PathJoin(root, name), id); err != nil {
 			bad[id] = err
 		}
 	}
 	return bad, nil
 }
 
-func inspectReplica(fsys vfs.FS, dir string) error {
+func inspectReplica(fsys vfs.FS, dir string, id raftio.NodeInfo) error {
 	names, err := fsys.List(dir)
 	if err != nil {
 		return err
@@ -78,7 +78,7 @@ func inspectReplica(fsys vfs.FS, dir string) error {
 			continue
 		}
 		name = fsys.PathJoin(dir, name)
-		scan, err := inspectLog(fsys, name)
+		scan, err := inspectLog(fsys, name, id)
 		if err != nil {
 			return err
 		}
@@ -110,17 +110,78 @@ type fileScan struct {
 	end     int64 // of them
 }
 
-// inspectLog scans a log file.
-func inspectLog(fsys vfs.FS, name string) (fileScan, error) {
+// inspectLog scans a log file of a replica.
+//
+// What looks like a record behind the damage may be the value of a client, which lies in the
+// record that is damaged as it was given. So it counts only if it is one that this replica
+// would have saved, and it is taken for anything at all only with care.
+func inspectLog(fsys vfs.FS, name string, id raftio.NodeInfo) (fileScan, error) {
 	synced := false
 	return inspectFile(fsys, name, nil, func(payload []byte) (proof bool) {
-		proof = synced
-		var u pb.Update
-		if u.Unmarshal(payload) == nil && len(u.EntriesToSave) > 0 {
-			synced = true
+		if payload == nil { // only begun
+			return synced
 		}
+		u, ok := decodeSave(payload)
+		if !ok || u.ShardID != id.ShardID || u.ReplicaID != id.ReplicaID {
+			return false
+		}
+		proof = synced
+		synced = synced || follow(u.EntriesToSave)
 		return proof
 	})
+}
+
+// follow reports whether there are entries, one behind the other.
+func follow(entries []pb.Entry) bool {
+	for i := range entries {
+		if entries[i].Index == 0 || entries[i].Term == 0 || i > 0 && entries[i].Index != entries[i-1].Index+1 {
+			return false
+		}
+	}
+	return len(entries) > 0
+}
+
+// decodeSave decodes what may be a save, or anything. Dragonboat's decoder trusts what it
+// is given: it makes room for as many entries as are announced, and panics at the end of
+// what is too short.
+func decodeSave(b []byte) (u pb.Update, ok bool) {
+	defer func() {
+		if recover() != nil {
+			ok = false
+		}
+	}()
+	if !roomForEntries(b) {
+		return u, false
+	}
+	return u, u.Unmarshal(b) == nil
+}
+
+// roomForEntries reports whether so many entries can be in a save as it announces: behind
+// shard and replica, and a state if there is one, their number, and each with its length.
+func roomForEntries(b []byte) bool {
+	for range 2 {
+		_, n := binary.Uvarint(b)
+		if n <= 0 {
+			return false
+		}
+		b = b[n:]
+	}
+	if len(b) < 1 {
+		return false
+	}
+	hasState := b[0] != 0
+	b = b[1:]
+	if hasState {
+		if len(b) < 4 {
+			return false
+		}
+		n := uint64(binary.LittleEndian.Uint32(b))
+		if b = b[4:]; n > uint64(len(b)) {
+			return false
+		}
+		b = b[n:]
+	}
+	return len(b) >= 4 && uint64(binary.LittleEndian.Uint32(b)) <= uint64(len(b)-4)/4
 }
 
 // inspectManifest scans the manifest and gives the number of the newest log
@@ -227,6 +288,9 @@ func laterRecords(r *recordReader, offset int64, buf []byte, later func([]byte) 
 		switch {
 		case whole:
 			buf = payload
+			if payload == nil {
+				payload = []byte{}
+			}
 			offset = end
 		case begun:
 			payload = nil

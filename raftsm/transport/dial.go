@@ -168,10 +168,17 @@ func (c *outbound) greet(ctx context.Context, raw net.Conn) error {
 	if err := t.check(ctx, &peer.Identity); err != nil {
 		return err
 	}
+	if err := conn.SetDeadline(time.Time{}); err != nil {
+		return err
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if !t.mayDial(c.kind) {
 		return net.ErrClosed
+	}
+	// From here on the connection is one that Close ends, so nothing may fail behind it.
+	if err := ctx.Err(); err != nil {
+		return err
 	}
 	c.log = t.remember(peer.Replica)
 	if err := c.log.compare(peer); err != nil {
@@ -188,7 +195,7 @@ func (c *outbound) greet(ctx context.Context, raw net.Conn) error {
 	if verified.state != nil {
 		t.tlsOpen[conn] = verified
 	}
-	return conn.SetDeadline(time.Time{})
+	return nil
 }
 
 // Close implements raftio.IConnection and raftio.ISnapshotConnection.

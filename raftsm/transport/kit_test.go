@@ -38,6 +38,7 @@ var testCluster = ulid.Make()
 
 // end is one end of the connections: a transport, and what it was given.
 type end struct {
+	asked func() // by whoever looks for the members, if it is not nil
 	*Transport
 	mu       sync.Mutex
 	messages []pb.Message
@@ -48,7 +49,13 @@ type end struct {
 	logged   *lines
 }
 
-func (e *end) Members() ([]Member, error) { return e.members, nil }
+func (e *end) Members() ([]Member, error) {
+	if e.asked != nil {
+		e.asked()
+	}
+	return e.members, nil
+}
+
 func (e *end) HasShard(shard uint64) bool { return shard == 1 }
 
 // lines is what was logged.

@@ -206,7 +206,11 @@ func (t *Transport) welcome(raw net.Conn) (*inbound, error) {
 		t.forget(c)
 		return nil, err
 	}
-	return c, conn.SetDeadline(time.Time{})
+	if err := conn.SetDeadline(time.Time{}); err != nil {
+		t.forget(c)
+		return nil, err
+	}
+	return c, nil
 }
 
 // askAgain is how old a connection with a member is made anew when another process

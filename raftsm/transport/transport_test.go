@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -369,6 +370,32 @@ func TestClonedPeer(t *testing.T) {
 		must(t, b.Close())
 		eventually(t, "the end of the member was seen", func() bool { return again.(*line).conn.gone.Load() })
 		connect(t, clone, a)
+	})
+}
+
+// TestCallThatEndsInItsHandshake: a connection whose context ends at the last step of its
+// handshake is none, so that the member's next process is not taken for a copy.
+func TestCallThatEndsInItsHandshake(t *testing.T) {
+	both(t, func(t *testing.T, change func(*Config)) {
+		a, b := pair(t, change)
+		for range 100 {
+			ctx, cancel := context.WithCancel(context.Background())
+			a.asked = func() {
+				cancel()
+				for range 50 { // what ends the connection has its turn
+					runtime.Gosched()
+				}
+			}
+			_ = a.Call(ctx, b.cfg.Self.Address) // whether it comes to its end or not
+			cancel()
+			a.Transport.mu.Lock()
+			left := len(a.dialled) + len(a.tlsOpen)
+			a.Transport.mu.Unlock()
+			// What b has dialled, or is left of an inbound one, is none of these.
+			if left > 0 {
+				t.Fatalf("%d connections are left of a call that has ended", left)
+			}
+		}
 	})
 }
 
