@@ -130,9 +130,9 @@ func (a *app) bulkLines(cmd *cobra.Command, c *client.Client, f *bulkFlags, args
 	opts, total := f.write.options(), int64(-1)
 	if info.Mode().IsRegular() {
 		total = info.Size()
-		if len(opts) == 0 {
+		if !f.write.repeats() {
 			// A file can be read again, so that the client can begin again.
-			opts = []client.WriteOption{client.Idempotent()}
+			opts = append(opts, client.Idempotent())
 		}
 	}
 	bar := a.progress(total, name)

@@ -66,7 +66,9 @@ func (a *app) certs() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(a.stdout, "%s: --peer-ca %s --peer-cert %s --peer-key %s\n", name, signer.File(), cert, key)
+			if _, err := fmt.Fprintf(a.stdout, "%s: --peer-ca %s --peer-cert %s --peer-key %s\n", name, signer.File(), cert, key); err != nil {
+				return err
+			}
 		}
 		return nil
 	}

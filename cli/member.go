@@ -114,8 +114,8 @@ token.`,
 	cmd.Flags().BoolVar(&what.Learner, "learner", false, "it stays a learner until it is promoted by command")
 	cmd.Flags().DurationVar(&ttl, "token-ttl", 24*time.Hour, "how long the token is good")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if ttl < time.Second {
-			return usagef("--token-ttl is below a second")
+		if ttl < time.Second || ttl%time.Millisecond != 0 {
+			return usagef("--token-ttl is below a second, or finer than milliseconds")
 		}
 		what.TokenTTLSeconds = ttl.Seconds()
 		c, err := a.client()

@@ -75,6 +75,9 @@ func (f *writeFlags) options() (opts []client.WriteOption) {
 	return opts
 }
 
+// repeats reports whether the write may be repeated.
+func (f *writeFlags) repeats() bool { return f.idempotent || f.key != "" }
+
 // rangeFlags say which keys, for the commands that take a prefix as argument or a
 // range.
 type rangeFlags struct {

@@ -13,8 +13,10 @@ import (
 )
 
 const (
-	// shutdownLimit is how long a node may take to hand over and to let requests
-	// finish.
+	// drainLimit is how long a node may take to hand over and to let requests finish: it
+	// is to have ended within ten seconds.
+	drainLimit = 8 * time.Second
+	// shutdownLimit is how long commands try to give back what they hold.
 	shutdownLimit = 10 * time.Second
 	// closeLimit is how long after that the process may take to end. What is on the
 	// disk is good at any moment, and a disk that hangs is not worth waiting for.
@@ -44,7 +46,7 @@ func (a *app) giveUp(err error) {
 
 // start runs what starts nodes, which ends with ctx.
 func (a *app) start(ctx context.Context, open func() error) error {
-	return until(ctx, shutdownLimit+closeLimit, open, func() { a.giveUp(errStuck) })
+	return until(ctx, drainLimit+closeLimit, open, func() { a.giveUp(errStuck) })
 }
 
 // run waits until ctx ends or a node fails, and shuts the nodes down.
@@ -88,7 +90,7 @@ func (r *running) ready() bool {
 func (r *running) end(err error) error {
 	over, cancel := context.WithCancel(context.Background())
 	cancel()
-	return errors.Join(err, until(over, shutdownLimit+closeLimit, r.shutdown, func() { r.giveUp(errors.Join(err, errStuck)) }))
+	return errors.Join(err, until(over, drainLimit+closeLimit, r.shutdown, func() { r.giveUp(errors.Join(err, errStuck)) }))
 }
 
 // until runs what is to return once ctx has ended, and gives up where it has not within a
@@ -114,7 +116,7 @@ func (r *running) shutdown() error {
 	if len(r.nodes) > 1 {
 		return r.close()
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), shutdownLimit)
+	ctx, cancel := context.WithTimeout(context.Background(), drainLimit)
 	defer cancel()
 	err := r.nodes[0].Shutdown(ctx)
 	if errors.Is(err, context.DeadlineExceeded) {

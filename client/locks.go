@@ -61,7 +61,7 @@ func (c *Client) TryLock(ctx context.Context, name string, o LockOptions) (*Lock
 }
 
 func (c *Client) lock(ctx context.Context, name string, o LockOptions, wait bool) (*Lock, error) {
-	ask := api.AskLock{Owner: o.Owner, Limit: o.Limit, LockDelaySeconds: o.Delay.Seconds()}
+	ask := api.AskLock{Owner: o.Owner, Limit: o.Limit, LockDelaySeconds: seconds(o.Delay)}
 	if o.Read {
 		ask.Mode = api.ModeRead
 	}

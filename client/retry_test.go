@@ -303,11 +303,16 @@ func TestRetryAfter(t *testing.T) {
 	}
 }
 
+// silentTimeout is that of calls of which a node that is silent takes a half: what is left
+// must do for the other one, also on a machine that stands still for a moment.
+const silentTimeout = 10 * time.Second
+
 // A node that takes a request and says nothing more leaves time for another one.
 func TestSilentNode(t *testing.T) {
+	t.Parallel()
 	silent := func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
 	first, second := newScript(t, silent), newScript(t, answers(entryAnswer))
-	c := newClientOf(t, client.Config{Endpoints: []string{first.url, second.url}, Timeout: 2 * time.Second})
+	c := newClientOf(t, client.Config{Endpoints: []string{first.url, second.url}, Timeout: silentTimeout})
 	if _, err := c.Get(context.Background(), "a"); err != nil {
 		t.Error(err)
 	}
@@ -316,11 +321,12 @@ func TestSilentNode(t *testing.T) {
 // Neither does one hold up for long what is opened and then read, and those that come
 // after it begin with another node.
 func TestSilentNodeOfStreams(t *testing.T) {
+	t.Parallel()
 	silent := func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
 	lines := func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Content-Type", api.TypeNDJSON) }
 	first, second := newScript(t, silent, silent), newScript(t, streams(change(5, "a"), stays), streams(change(6, "b"), stays), lines)
 	endpoints := []string{first.url, second.url}
-	c := newClientOf(t, client.Config{Endpoints: endpoints, Timeout: 2 * time.Second})
+	c := newClientOf(t, client.Config{Endpoints: endpoints, Timeout: silentTimeout})
 	for i, want := range []string{"5:a", "6:b"} {
 		got, err := follow(t, c, client.WatchOptions{From: 5}, 1)
 		wantWatched(t, got, err, want)
@@ -328,7 +334,7 @@ func TestSilentNodeOfStreams(t *testing.T) {
 			t.Errorf("watch %d: %d requests to who is silent", i, n)
 		}
 	}
-	c = newClientOf(t, client.Config{Endpoints: endpoints, Timeout: time.Second})
+	c = newClientOf(t, client.Config{Endpoints: endpoints, Timeout: silentTimeout})
 	for _, err := range c.Scan(context.Background(), client.EveryKey()) {
 		t.Error(err)
 	}
@@ -337,11 +343,12 @@ func TestSilentNodeOfStreams(t *testing.T) {
 // TryLock is a call like any other: it takes its time at most, and leaves some of it
 // for another node.
 func TestSilentNodeOfTryLock(t *testing.T) {
+	t.Parallel()
 	silent := func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
 	lease := answers(`{"id":"01KB0000000000000000000000","number":"7","ttl_seconds":60}`)
 	first := newScript(t, lease, lease, silent)
 	second := newScript(t, answers(`{"name":"l","token":7,"fence":"l:7","lease":"01KB0000000000000000000000"}`), answers(`{"revoked":true}`))
-	c := newClientOf(t, client.Config{Endpoints: []string{first.url, second.url}, Timeout: 2 * time.Second})
+	c := newClientOf(t, client.Config{Endpoints: []string{first.url, second.url}, Timeout: silentTimeout})
 	l, err := c.TryLock(context.Background(), "l", client.LockOptions{TTL: time.Minute})
 	if err != nil || l.Token != 7 {
 		t.Fatal(l, err)

@@ -134,7 +134,7 @@ const targetBytes = 4 << 10
 func (w *watch) request() (*request, *Error) {
 	o := w.o
 	body := api.WatchRequest{
-		Initial: o.Initial, Prev: o.Prev, KeysOnly: o.KeysOnly, Type: o.Type, BookmarkSeconds: o.Bookmark.Seconds(),
+		Initial: o.Initial, Prev: o.Prev, KeysOnly: o.KeysOnly, Type: o.Type, BookmarkSeconds: seconds(o.Bookmark),
 	}
 	if !w.placed {
 		body.FromRevision, body.Earliest = o.From, o.Earliest

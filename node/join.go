@@ -67,7 +67,11 @@ func postJoin(ctx context.Context, url string, body []byte) (*raftsm.Joined, err
 		return nil, err
 	}
 	r.Header.Set("Content-Type", api.TypeJSON)
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	client := &http.Client{
+		Transport: &http.Transport{DisableKeepAlives: true},
+		// The token is for who was named.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
 	answer, err := client.Do(r)
 	if err != nil {
 		return nil, err
