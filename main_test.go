@@ -56,6 +56,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("LISTEN2", freeAddress(t))
 			env.Setenv("LISTEN3", freeAddress(t))
 			env.Setenv("CAIRN_ENDPOINT", "http://"+listen)
+			env.Setenv("CAIRN_TIMEOUT", testkit.Patience.String()) // a shared disk may stand still
 			env.Setenv("BASE", strconv.Itoa(base))
 			env.Setenv("BASE2", strconv.Itoa(base+10))
 			env.Setenv("BASE3", strconv.Itoa(base+20))
