@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/cairnkv/cairn/api"
 	"github.com/cairnkv/cairn/kv"
@@ -73,7 +74,7 @@ func (x *exchange) refuse(code api.Code, format string, args ...any) {
 // refuseRead answers an error of a read.
 func (x *exchange) refuseRead(err error) {
 	x.fault = readFault(err)
-	if x.fault.code == api.CodeInternal {
+	if x.fault.code == api.CodeInternal || x.fault.code == api.CodeUnavailable {
 		x.s.cfg.Logger.Error("A read failed.", "request_id", x.id(), "route", x.route.pattern, "error", err)
 	}
 	x.refuseFault()
@@ -105,14 +106,20 @@ func (x *exchange) refuseFault() {
 }
 
 // readFault turns an error of a read into a fault. An error without a code is a
-// bug, except for the end of the request itself.
+// bug, except for the end of the request itself, and what the operating system refuses
+// this node: another one may have it.
 func readFault(err error) fault {
 	var e *kv.Error
+	var system syscall.Errno
 	switch {
 	case errors.As(err, &e):
 		return kvFault(e)
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return newFault(api.CodeReadTimeout, "the request ended before the read did")
+	case errors.As(err, &system):
+		f := newFault(api.CodeUnavailable, "this node can't read what it has stored ("+system.Error()+"); ask another node")
+		f.retryAfter = 1
+		return f
 	}
 	return newFault(api.CodeInternal, "the read failed; the server's log says why")
 }

@@ -1,9 +1,12 @@
 package httpapi
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/cairnkv/cairn/api"
@@ -141,4 +144,17 @@ func TestPrecedenceOfFaultsOfATransaction(t *testing.T) {
 		body := `{"then":[` + strings.Join(s.ops, ",") + `]}` + s.tail
 		return k.do("POST", "/v1/txn?"+strings.Join(s.query, "&"), []byte(body), "Content-Type: application/json")
 	})
+}
+
+// What the operating system refuses this node is no mistake in it: another node may have
+// what was asked for.
+func TestReadThatTheSystemRefuses(t *testing.T) {
+	err := fmt.Errorf("pebble: backing file 000209 error: %w", &fs.PathError{Op: "open", Path: "000209.sst", Err: syscall.EMFILE})
+	f := readFault(err)
+	if f.code != api.CodeUnavailable || f.retryAfter == 0 || !strings.Contains(f.detail, "too many open files") {
+		t.Errorf("%+v", f)
+	}
+	if f := readFault(errors.New("a mistake")); f.code != api.CodeInternal {
+		t.Errorf("%+v", f)
+	}
 }

@@ -124,6 +124,15 @@ func (a *Answer) explain() error {
 	return nil
 }
 
+// forbidden says what is wrong with an answer that no request may get; nothing if it is not
+// one.
+func forbidden(n *Node, q Request, a *Answer) string {
+	if a.Status == http.StatusInternalServerError || a.Status >= 400 && a.Problem.Code == "" {
+		return fmt.Sprintf("%s answered %d (code %q) to %s %s: %v", n.Name, a.Status, a.Problem.Code, q.Method, q.Path, a.Err)
+	}
+	return ""
+}
+
 // Perform does an operation on a node and records what came of it in o.
 func (h *HTTP) Perform(n *Node, o *Operation, idempotencyKey string) {
 	a := h.Do(n, o.request(idempotencyKey))

@@ -8,6 +8,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -23,6 +25,9 @@ type Cluster struct {
 	// Network is what is between the nodes, if the layout asks for it.
 	Network *Network
 	began   time.Time
+	mayEnd  bool // as in its layout
+	// standings are what the nodes held after Start.
+	standings []standing
 }
 
 // A Layout says how the nodes of a cluster differ from the plain ones.
@@ -39,6 +44,20 @@ type Layout struct {
 	Relayed bool
 	// Namespaces, if not nil, has one for each node.
 	Namespaces *Namespaces
+	// Evidence is made anew for the scenario if it is nil.
+	Evidence *Evidence
+	// MayEnd says that the fault breaks what a node can't do without, so that it may
+	// end by itself, and say so in its log.
+	MayEnd bool
+}
+
+// evidence is that of the layout, or new.
+func (l *Layout) evidence(t testing.TB) *Evidence {
+	t.Helper()
+	if l.Evidence == nil {
+		l.Evidence = NewEvidence(t)
+	}
+	return l.Evidence
 }
 
 // NewCluster prepares the nodes of a cluster and starts none. Whatever runs when
@@ -48,7 +67,8 @@ func NewCluster(t testing.TB, evidence *Evidence, random *rand.Rand, l Layout) *
 	if l.Binary == "" {
 		l.Binary = Binary(t)
 	}
-	c := &Cluster{Evidence: evidence, began: time.Now()}
+	c := &Cluster{Evidence: evidence, began: time.Now(), mayEnd: l.MayEnd}
+	c.Note("%s, of %s", l.Binary, revision())
 	ports := testkit.FreePorts(t, 3*l.Size)
 	var addresses, members, announced, peers []string
 	for i := range l.Size {
@@ -85,6 +105,7 @@ func NewCluster(t testing.TB, evidence *Evidence, random *rand.Rand, l Layout) *
 		}
 		n.serve(name, "--initial-cluster", strings.Join(members, ","))
 		c.Nodes = append(c.Nodes, n)
+		c.Note("%s: %q", name, slices.Concat(n.within, n.args))
 	}
 	if l.Relayed {
 		c.Network = newNetwork(t, c.Nodes, announced, peers)
@@ -106,7 +127,19 @@ func (c *Cluster) Start() error {
 	if err := c.each(c.Nodes, (*Node).Start); err != nil {
 		return err
 	}
-	return c.AwaitReady(c.Nodes)
+	if err := c.AwaitReady(c.Nodes); err != nil {
+		return err
+	}
+	h := NewHTTP()
+	defer h.Close()
+	for _, n := range c.Nodes {
+		s, err := standingOf(h, n)
+		if err != nil {
+			return err
+		}
+		c.standings = append(c.standings, s)
+	}
+	return nil
 }
 
 // AwaitReady waits until the nodes are ready, each within the promised time of
@@ -141,6 +174,15 @@ func (c *Cluster) Note(format string, args ...any) {
 	defer f.Close()
 	fmt.Fprintf(f, "%9.3f %s\n", time.Since(c.began).Seconds(), fmt.Sprintf(format, args...))
 }
+
+// revision says what the servers are built from, and by what.
+var revision = sync.OnceValue(func() string {
+	commit, err := exec.Command("git", "describe", "--always", "--dirty", "--abbrev=40").Output()
+	if err != nil {
+		commit = []byte("an unknown commit")
+	}
+	return fmt.Sprintf("%s with %s on %s/%s", bytes.TrimSpace(commit), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+})
 
 var built struct {
 	once sync.Once

@@ -32,16 +32,8 @@ type Disk struct {
 // mounts it. The test is skipped, and says why, where that is not possible.
 func NewDisk(t testing.TB, e *Evidence, name string, size int64, options ...string) *Disk {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("SKIPPED: a disk of its own needs root, to mount it")
-	}
-	for _, tool := range []string{"mkfs.ext4", "mount", "umount"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			t.Skipf("SKIPPED: a disk of its own needs %s: %v", tool, err)
-		}
-	}
-	if _, err := os.Stat("/dev/loop-control"); err != nil {
-		t.Skipf("SKIPPED: a disk of its own needs loop devices: %v", err)
+	if err := canMount(); err != nil {
+		t.Skipf("SKIPPED: a disk of its own: %v", err)
 	}
 	d := &Disk{Dir: e.Path(name), image: e.Path(name + ".img")}
 	if err := errors.Join(os.Mkdir(d.Dir, 0o700), os.WriteFile(d.image, nil, 0o600), os.Truncate(d.image, size)); err != nil {
@@ -63,6 +55,22 @@ func NewDisk(t testing.TB, e *Evidence, name string, size int64, options ...stri
 		}
 	})
 	return d
+}
+
+// canMount says what the machine lacks for disks.
+func canMount() error {
+	if os.Geteuid() != 0 {
+		return errors.New("needs root, to mount it")
+	}
+	for _, tool := range []string{"mkfs.ext4", "mount", "umount"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			return fmt.Errorf("needs %s: %w", tool, err)
+		}
+	}
+	if _, err := os.Stat("/dev/loop-control"); err != nil {
+		return fmt.Errorf("needs loop devices: %w", err)
+	}
+	return nil
 }
 
 // Mount makes the disk usable. What was not synced is not written by the kernel

@@ -69,11 +69,15 @@ func (e *Evidence) WriteJSON(name string, value any) error {
 	return os.WriteFile(e.Path(name), text, 0o600)
 }
 
-// alarming is what no log may have.
-var alarming = regexp.MustCompile(`(?i)\bpanic\b|\bfatal\b|DATA RACE|can't go on`)
+// alarming is what no log may have; ending is what only that of a node may have which may
+// end by itself.
+var (
+	alarming = regexp.MustCompile(`(?i)\bpanic\b|\bfatal\b|DATA RACE`)
+	ending   = regexp.MustCompile(`can't go on`)
+)
 
 // alarmingLines returns the lines of a log that tell of a crash.
-func alarmingLines(path string) ([]string, error) {
+func alarmingLines(path string, mayEnd bool) ([]string, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -83,7 +87,7 @@ func alarmingLines(path string) ([]string, error) {
 	lines := bufio.NewScanner(f)
 	lines.Buffer(nil, 16<<20)
 	for n := 1; lines.Scan(); n++ {
-		if alarming.Match(lines.Bytes()) {
+		if alarming.Match(lines.Bytes()) || !mayEnd && ending.Match(lines.Bytes()) {
 			found = append(found, fmt.Sprintf("%s:%d: %s", filepath.Base(path), n, lines.Text()))
 		}
 	}

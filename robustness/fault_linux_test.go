@@ -1,25 +1,45 @@
 package robustness
 
 import (
-	"fmt"
+	"errors"
 	"math/rand/v2"
 	"testing"
 
 	"golang.org/x/sync/errgroup"
 )
 
-// inNamespaces plays a scenario of three nodes with a network namespace each, and
-// with a disk each where the machine has them to give.
-func inNamespaces(t *testing.T, few int, fault func(*Namespaces) Fault) {
+// machines are three nodes with a network namespace each, and with a disk each where the
+// machine has them to give; else there are no disks, and it is said why. There is no layout
+// where another process plays the scenario: the test is over then.
+func machines(t *testing.T) (l *Layout, disks []*Disk) {
+	t.Helper()
 	s := InNamespaces(t)
 	if s == nil {
-		return
+		return nil, nil
 	}
-	Judge(t, Scenario{Layout: Layout{Size: 3, Namespaces: s}, Rounds: rounds(few, 20), Fault: fault(s), Seed: Seed(t), Alive: true}.Run(t))
+	l = &Layout{Size: 3, Namespaces: s}
+	if err := canMount(); err != nil {
+		t.Logf("SKIPPED: the disks of the nodes: %v", err)
+		return l, nil
+	}
+	made, disks := withDisks(t, *l, diskBytes)
+	return &made, disks
 }
 
 func onTheWire(t *testing.T, few int, b wireBreak) {
-	inNamespaces(t, few, func(s *Namespaces) Fault { return OnTheWire(s, b) })
+	t.Helper()
+	inNamespaces(t, few, func(l *Layout, _ []*Disk) Fault { return OnTheWire(l.Namespaces, b) })
+}
+
+// inNamespaces plays a scenario on machines.
+func inNamespaces(t *testing.T, few int, fault func(l *Layout, disks []*Disk) Fault) {
+	t.Helper()
+	l, disks := machines(t)
+	if l == nil {
+		return
+	}
+	f := fault(l, disks) // which may change the layout
+	Judge(t, Scenario{Layout: *l, Rounds: rounds(few, 20), Fault: f, Seed: Seed(t), Alive: true}.Run(t))
 }
 
 // onlyLong leaves a test to the long suite: a run of the others has what is in it,
@@ -43,7 +63,12 @@ func TestOneWay(t *testing.T) {
 
 func TestFastFail(t *testing.T) {
 	onlyLong(t)
-	inNamespaces(t, 1, FastFail)
+	inNamespaces(t, 1, func(l *Layout, _ []*Disk) Fault {
+		quietly, promised := FastFail(l.Namespaces), OnTheWire(l.Namespaces, fastFail)
+		return func(c *Cluster, random *rand.Rand, round int) error {
+			return errors.Join(quietly(c, random, round), promised(c, random, round))
+		}
+	})
 }
 
 func TestBridge(t *testing.T) {
@@ -76,89 +101,85 @@ func TestDelay(t *testing.T)     { throughCable(t, delays) }
 func TestBadWire(t *testing.T)   { throughCable(t, badWire) }
 
 // local plays a scenario of three nodes on the loopback.
-func local(t *testing.T, s Scenario, few int, fault Fault) {
-	s.Layout.Size, s.Rounds, s.Fault, s.Seed, s.Alive = 3, rounds(few, 20), fault, Seed(t), true
-	Judge(t, s.Run(t))
+func local(t *testing.T, l Layout, few int, fault Fault) {
+	t.Helper()
+	l.Size = 3
+	Judge(t, Scenario{Layout: l, Rounds: rounds(few, 20), Fault: fault, Seed: Seed(t), Alive: true}.Run(t))
 }
 
 func TestSyncFails(t *testing.T) {
 	beside(t)
 	needs(t, []string{"strace"}, nil)
-	local(t, Scenario{MayCrash: true}, 1, SyncFails)
+	local(t, Layout{MayEnd: true}, 1, SyncFails)
 }
 
 func TestWriteFails(t *testing.T) {
 	onlyLong(t)
 	needs(t, []string{"strace"}, nil)
-	local(t, Scenario{MayCrash: true}, 1, WriteFails)
+	local(t, Layout{MayEnd: true}, 1, WriteFails)
 }
 
 func TestSnapshotFails(t *testing.T) {
 	onlyLong(t)
 	needs(t, []string{"strace"}, nil)
-	local(t, Scenario{Layout: Layout{Relayed: true, Binary: ShortLogBinary(t)}, MayCrash: true}, 1, SnapshotFails)
+	local(t, Layout{Relayed: true, Binary: ShortLogBinary(t), MayEnd: true}, 1, SnapshotFails)
 }
 
 func TestSlowSync(t *testing.T) {
 	onlyLong(t)
 	needs(t, []string{"strace"}, nil)
-	local(t, Scenario{}, 1, SlowSync)
+	local(t, Layout{}, 1, calm(SlowSync))
 }
 
 func TestReadOnly(t *testing.T) {
 	beside(t)
 	needs(t, []string{"losetup", "e2fsck"}, nil)
-	s, _, disks := withDisks(t, Scenario{Layout: Layout{Size: 3}, MayCrash: true}, diskBytes)
-	local(t, s, 1, ReadOnly(disks))
+	l, disks := withDisks(t, Layout{Size: 3, MayEnd: true}, diskBytes)
+	local(t, l, 1, ReadOnly(disks))
 }
 
 func TestStarve(t *testing.T) {
 	beside(t)
 	needs(t, nil, []string{"/sys/fs/cgroup/cpu/cpu.cfs_quota_us"})
-	h := NewHTTP()
-	defer h.Close()
-	local(t, Scenario{}, 1, func(c *Cluster, random *rand.Rand, round int) error {
-		_, before, err := leaderAndTerm(c, h)
-		if err != nil {
-			return err
-		}
-		if err := Starve(c, random, round); err != nil {
-			return err
-		}
-		_, after, err := leaderAndTerm(c, h)
-		if err == nil && after > before+1 {
-			err = fmt.Errorf("the term went from %d to %d: a leader that is starved may lose its place, and that is all", before, after)
-		}
-		return err
-	})
+	local(t, Layout{}, 1, calm(Starve))
 }
 
 func TestLittleMemory(t *testing.T) {
 	onlyLong(t)
 	needs(t, nil, []string{"/sys/fs/cgroup/memory/memory.limit_in_bytes"})
-	local(t, Scenario{}, 1, LittleMemory)
+	local(t, Layout{}, 1, LittleMemory)
 }
 
 func TestFewFiles(t *testing.T) {
 	onlyLong(t)
 	needs(t, nil, nil)
-	local(t, Scenario{MayCrash: true}, 1, FewFiles)
+	// Whose store and log make files all the time.
+	binary, err := BuildEdited(t.TempDir(), smallMemtables, shortLog)
+	must(t, err)
+	local(t, Layout{Binary: binary, MayEnd: true}, 1, FewFiles)
 }
 
-// TestTogether breaks the wire, and does something else meanwhile.
+// TestTogether does two or three things at once: the wire breaks, nodes are killed, stopped
+// or lose power, and one is slow.
 func TestTogether(t *testing.T) {
 	beside(t)
 	needs(t, []string{"strace", "tc"}, []string{"/sys/fs/cgroup/cpu/cpu.cfs_quota_us"})
-	inNamespaces(t, 2, func(s *Namespaces) Fault {
+	inNamespaces(t, 2, func(l *Layout, disks []*Disk) Fault {
 		wires := []wireBreak{unplug, oneWay, fastFail, bridge, clientsCut, narrow}
-		others := []Fault{KillNine, Pause, SlowSyncIdle, StarveIdle}
+		ends := []Fault{KillNine, Pause, quiet}
+		if disks != nil {
+			ends, l.MayEnd = append(ends, powerLoss(disks, victims)), true
+		}
+		slows := []Fault{SlowSyncIdle, StarveIdle, quiet}
 		return func(c *Cluster, random *rand.Rand, round int) error {
-			wire, other := wires[random.IntN(len(wires))], others[random.IntN(len(others))]
-			one, two := rand.New(rand.NewPCG(random.Uint64(), 1)), rand.New(rand.NewPCG(random.Uint64(), 2))
-			var both errgroup.Group
-			both.Go(func() error { return OnTheWire(s, wire)(c, one, round) })
-			both.Go(func() error { return other(c, two, round) })
-			return both.Wait()
+			var all errgroup.Group
+			for i, fault := range []Fault{
+				Breaking(l.Namespaces, wires[random.IntN(len(wires))]), ends[random.IntN(len(ends))], slows[random.IntN(len(slows))],
+			} {
+				own := rand.New(rand.NewPCG(random.Uint64(), uint64(i)))
+				all.Go(func() error { return fault(c, own, round) })
+			}
+			return all.Wait()
 		}
 	})
 }

@@ -206,7 +206,7 @@ func TestStoppedHolder(t *testing.T) {
 	for i, n := range c.Nodes {
 		endpoints[i] = n.URL()
 	}
-	holder := exec.Command(Binary(t), "lock", "stopped", "--ttl", "1s", "--grace", "20s", "--endpoint", strings.Join(endpoints, ","), "--",
+	holder := exec.Command(Binary(t), "lock", "stopped", "--ttl", "4s", "--grace", "20s", "--endpoint", strings.Join(endpoints, ","), "--",
 		"sh", "-c", `trap '' TERM; echo "$$ $CAIRN_FENCING"; while read key; do "$CAIRN" put "$key" late --endpoint "$ENDPOINTS" 2>&1 && echo "written $?" || echo "refused $?"; done; exit 0`)
 	holder.Env = append(slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "CAIRN_") }),
 		"CAIRN="+Binary(t), "ENDPOINTS="+strings.Join(endpoints, ","))
@@ -255,7 +255,10 @@ func TestStoppedHolder(t *testing.T) {
 
 	must(t, holder.Process.Signal(syscall.SIGSTOP))
 	must(t, syscall.Kill(child, syscall.SIGSTOP))
-	next := h.Do(c.Nodes[1], jsonRequest(http.MethodPost, "/v1/locks/stopped", `{"ttl_seconds":60,"wait_seconds":6}`))
+	patient := NewHTTP()
+	defer patient.Close()
+	patient.client.Timeout = time.Minute + requestTimeout
+	next := patient.Do(c.Nodes[1], jsonRequest(http.MethodPost, "/v1/locks/stopped", `{"ttl_seconds":60,"wait_seconds":60}`))
 	must(t, next.explain())
 
 	must(t, syscall.Kill(child, syscall.SIGCONT))

@@ -132,10 +132,10 @@ func (p *fencePair) acquire() (h Holding, ok bool) {
 
 // complain notes an answer that no request may get.
 func (t *FenceTraffic) complain(n *Node, q Request, a *Answer) {
-	if a.Status == http.StatusInternalServerError || a.Status >= 400 && a.Problem.Code == "" {
+	if wrong := forbidden(n, q, a); wrong != "" {
 		t.mu.Lock()
 		defer t.mu.Unlock()
-		t.wrong = append(t.wrong, fmt.Sprintf("%s answered %d (code %q) to %s %s: %v", n.Name, a.Status, a.Problem.Code, q.Method, q.Path, a.Err))
+		t.wrong = append(t.wrong, wrong)
 	}
 }
 
@@ -258,7 +258,7 @@ func (s FenceScenario) Run(t testing.TB) *Verdict {
 	t.Helper()
 	random := rand.New(rand.NewPCG(s.Seed, 0))
 	v := &Verdict{}
-	c := NewCluster(t, NewEvidence(t), random, s.Layout)
+	c := NewCluster(t, s.Layout.evidence(t), random, s.Layout)
 	if err := c.Start(); err != nil {
 		v.Add("the first start: %v", err)
 		return v
@@ -322,6 +322,7 @@ func (s FenceScenario) judge(c *Cluster, traffic *FenceTraffic, v *Verdict) {
 	if turns := int(traffic.turns.Load()); stale < turns*len(fencedRoutes)/2 {
 		v.Add("too little was proven: %d turns, and %d writes that were refused as stale", turns, stale)
 	}
+	v.CheckLeaks(c)
 	if hash, err := c.AwaitEqual(h, a.Revision); err != nil {
 		v.Add("the nodes are not equal at the end: %v", err)
 	} else {

@@ -36,8 +36,8 @@ func await(t *testing.T, h *HTTP, n *Node, method, path, body string, want int, 
 // again by themselves when there is room.
 func TestFullDisk(t *testing.T) {
 	beside(t)
-	s, e, disks := withDisks(t, Scenario{Layout: Layout{Size: 3}}, smallDisk)
-	c := NewCluster(t, e, rand.New(rand.NewPCG(Seed(t), 0)), s.Layout)
+	l, disks := withDisks(t, Layout{Size: 3}, smallDisk)
+	c := NewCluster(t, l.Evidence, rand.New(rand.NewPCG(Seed(t), 0)), l)
 	must(t, c.Start())
 	h := NewHTTP()
 	defer h.Close()
@@ -105,9 +105,13 @@ func fillAll(disks []*Disk, leave int64) (remove func() error, err error) {
 // not keep, and it comes back when there is.
 func TestDiskToTheLastByte(t *testing.T) {
 	beside(t)
-	s, _, disks := withDisks(t, Scenario{Layout: Layout{Size: 3}, Rounds: rounds(2, 40), Seed: Seed(t)}, smallDisk)
-	s.MayCrash = true
-	s.Fault = func(c *Cluster, random *rand.Rand, round int) error {
+	l, disks := withDisks(t, Layout{Size: 3, MayEnd: true}, smallDisk)
+	Judge(t, Scenario{Layout: l, Rounds: rounds(2, 40), Fault: toTheLastByte(disks), Seed: Seed(t)}.Run(t))
+}
+
+// toTheLastByte takes the last byte of one node's disk, or of all, in turn.
+func toTheLastByte(disks []*Disk) Fault {
+	return func(c *Cluster, random *rand.Rand, round int) error {
 		nodes := []*Node{c.Nodes[random.IntN(len(c.Nodes))]}
 		if round%2 == 1 {
 			nodes = c.Nodes
@@ -153,7 +157,6 @@ func TestDiskToTheLastByte(t *testing.T) {
 		}
 		return nil
 	}
-	Judge(t, s.Run(t))
 }
 
 // smallMemtables has the store of a server make files all the time, and not after
@@ -171,9 +174,8 @@ func TestNoInodes(t *testing.T) {
 		t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) {
 			binary, err := BuildEdited(t.TempDir(), edits...)
 			must(t, err)
-			s, _, disks := withDisks(t, Scenario{Layout: Layout{Size: 3, Binary: binary}, Rounds: rounds(2, 20), Seed: Seed(t)}, smallDisk, "-N", "2000")
-			s.MayCrash, s.Fault = true, noInodes(disks)
-			Judge(t, s.Run(t))
+			l, disks := withDisks(t, Layout{Size: 3, Binary: binary, MayEnd: true}, smallDisk, "-N", "2000")
+			Judge(t, Scenario{Layout: l, Rounds: rounds(2, 20), Fault: noInodes(disks), Seed: Seed(t)}.Run(t))
 		})
 	}
 }

@@ -29,7 +29,7 @@ func (s LeaseScenario) Run(t testing.TB) *Verdict {
 	t.Helper()
 	random := rand.New(rand.NewPCG(s.Seed, 0))
 	v := &Verdict{}
-	c := NewCluster(t, NewEvidence(t), random, s.Layout)
+	c := NewCluster(t, s.Layout.evidence(t), random, s.Layout)
 	c.Note("seed %d", s.Seed)
 	if err := c.Start(); err != nil {
 		v.Add("the first start: %v", err)
@@ -94,6 +94,7 @@ func (s LeaseScenario) judge(c *Cluster, traffic *LeaseTraffic, v *Verdict) {
 		}
 		last = max(last, a.Revision)
 	}
+	v.CheckLeaks(c)
 	if hash, err := c.AwaitEqual(h, last); err != nil {
 		v.Add("the nodes are not equal at the end: %v", err)
 	} else {
@@ -188,6 +189,27 @@ func leaderAndTerm(c *Cluster, h *HTTP) (found *Node, newest uint64, err error) 
 		return found, nil
 	})
 	return found, newest, err
+}
+
+// termAmong is the newest term of those of some nodes that know who leads.
+func termAmong(nodes []*Node, h *HTTP) (uint64, error) {
+	return retry(func() (uint64, error) {
+		newest := uint64(0)
+		for _, n := range nodes {
+			a := h.Do(n, Request{Method: http.MethodGet, Path: "/v1/status"})
+			var status struct {
+				Leader string `json:"leader"`
+				Term   uint64 `json:"term"`
+			}
+			if a.explain() == nil && json.Unmarshal(a.Body, &status) == nil && status.Leader != "" {
+				newest = max(newest, status.Term)
+			}
+		}
+		if newest == 0 {
+			return 0, errors.New("nobody knows who leads")
+		}
+		return newest, nil
+	})
 }
 
 // PauseLeader stops the leader for longer than any lease of the traffic lives. It

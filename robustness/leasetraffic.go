@@ -104,10 +104,10 @@ func (t *LeaseTraffic) now() int64 { return time.Since(t.cluster.began).Nanoseco
 
 // complain notes an answer that no request may get.
 func (t *LeaseTraffic) complain(n *Node, q Request, a *Answer) {
-	if a.Status == http.StatusInternalServerError || a.Status >= 400 && a.Problem.Code == "" {
+	if wrong := forbidden(n, q, a); wrong != "" {
 		t.mu.Lock()
 		defer t.mu.Unlock()
-		t.wrong = append(t.wrong, fmt.Sprintf("%s answered %d (code %q) to %s %s: %v", n.Name, a.Status, a.Problem.Code, q.Method, q.Path, a.Err))
+		t.wrong = append(t.wrong, wrong)
 	}
 }
 

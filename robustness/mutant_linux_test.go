@@ -67,8 +67,8 @@ var mutants = []mutant{
 		old:  "unix.Fdatasync(int(d.Fd())); err != unix.EINTR",
 		new:  "error(nil); d == nil || err != unix.EINTR",
 		scenario: func(t *testing.T) Scenario {
-			s, _, disks := withDisks(t, Scenario{Layout: Layout{Size: 3}, Rounds: 4}, diskBytes)
-			s.Fault, s.MayCrash = powerLoss(disks, everyNode), true
+			l, disks := withDisks(t, Layout{Size: 3, MayEnd: true}, diskBytes)
+			s := Scenario{Layout: l, Rounds: 4, Fault: powerLoss(disks, everyNode)}
 			return s
 		},
 	},

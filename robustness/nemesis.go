@@ -118,7 +118,21 @@ func Partition(c *Cluster, random *rand.Rand, _ int) error {
 // it has, so that it needs a snapshot, and its state jumps. Meant for servers
 // with a short log.
 func LeaveBehind(c *Cluster, random *rand.Rand, _ int) error {
-	return leaveBehind(c, random, func(*Node) error { return nil })
+	var left *Node
+	before := 0
+	if err := leaveBehind(c, random, func(n *Node) error {
+		left, before = n, installed(n)
+		return nil
+	}); err != nil {
+		return err
+	}
+	_, err := retry(func() (struct{}, error) {
+		if installed(left) == before {
+			return struct{}{}, fmt.Errorf("%s was left behind, and has taken over no snapshot", left.Name)
+		}
+		return struct{}{}, nil
+	})
+	return err
 }
 
 // leaveBehind is LeaveBehind, and does something to the node just before it may

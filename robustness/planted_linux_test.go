@@ -28,7 +28,7 @@ func plain(fault Fault) func(*testing.T, string, uint64) *Verdict {
 // watchedBy is watches on three nodes and one fault.
 func watchedBy(fault Fault) func(*testing.T, string, uint64) *Verdict {
 	return func(t *testing.T, binary string, seed uint64) *Verdict {
-		v, _ := WatchScenario{Binary: binary, Rounds: 1, Faults: []Fault{fault}, Watchers: 24, Seed: seed}.Run(t)
+		v, _ := WatchScenario{Layout: Layout{Binary: binary}, Rounds: 1, Faults: []Fault{fault}, Watchers: 24, Seed: seed}.Run(t)
 		return v
 	}
 }
@@ -49,9 +49,8 @@ var plantedBugs = []planted{
 		name: "writes are acknowledged before the log is synced", within: 4, words: []string{"ended by itself: exit status 7"},
 		edits: editOf("the log is not synced"),
 		round: func(t *testing.T, binary string, seed uint64) *Verdict {
-			s, _, disks := withDisks(t, Scenario{Layout: Layout{Size: 3, Binary: binary}, Rounds: 1, Seed: seed}, diskBytes)
-			s.Fault, s.MayCrash = powerLoss(disks, everyNode), true
-			return s.Run(t)
+			l, disks := withDisks(t, Layout{Size: 3, Binary: binary, MayEnd: true}, diskBytes)
+			return Scenario{Layout: l, Rounds: 1, Fault: powerLoss(disks, everyNode), Seed: seed}.Run(t)
 		},
 	},
 	{

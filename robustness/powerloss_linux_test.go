@@ -2,6 +2,7 @@ package robustness
 
 import (
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"sync"
@@ -12,19 +13,18 @@ import (
 // diskBytes is the size of a node's disk. The image is sparse.
 const diskBytes = 4 << 30
 
-// withDisks gives each node of a scenario a disk of its own, made with options of
-// mkfs.ext4, and takes the clean-up of the evidence along: NewEvidence must come
-// first.
-func withDisks(t *testing.T, s Scenario, bytes int64, options ...string) (Scenario, *Evidence, []*Disk) {
-	e := NewEvidence(t)
+// withDisks gives each node of a layout a disk of its own, made with options of
+// mkfs.ext4. The evidence must come first, whose clean-up takes the disks along.
+func withDisks(t *testing.T, l Layout, bytes int64, options ...string) (Layout, []*Disk) {
+	t.Helper()
+	e := l.evidence(t)
 	var disks []*Disk
-	for _, name := range []string{"disk1", "disk2", "disk3"}[:s.Layout.Size] {
-		d := NewDisk(t, e, name, bytes, options...)
+	for i := range l.Size {
+		d := NewDisk(t, e, fmt.Sprintf("disk%d", i+1), bytes, options...)
 		disks = append(disks, d)
-		s.Layout.Dirs = append(s.Layout.Dirs, d.Dir)
+		l.Dirs = append(l.Dirs, d.Dir)
 	}
-	s.Evidence = e
-	return s, e, disks
+	return l, disks
 }
 
 // powerLoss cuts the power of several nodes in the same moment, kills what is
@@ -40,8 +40,10 @@ func powerLoss(disks []*Disk, pick func(c *Cluster, random *rand.Rand, round int
 		for _, n := range nodes {
 			// A node may have noticed that its disk is gone and have ended by
 			// itself; it may not have done anything else.
-			if err := n.Kill(); err != nil {
-				c.Note("%v", err)
+			if end := n.Kill(); end != nil {
+				if err := gaveUp(c, n, end); err != nil {
+					return err
+				}
 			}
 		}
 		for _, n := range nodes {
@@ -85,23 +87,20 @@ func everyNode(c *Cluster, _ *rand.Rand, _ int) []*Node { return c.Nodes }
 
 func TestPowerLoss(t *testing.T) {
 	beside(t)
-	s, _, disks := withDisks(t, Scenario{Layout: Layout{Size: 3}, Rounds: rounds(8, 100), Seed: Seed(t)}, diskBytes)
-	s.Fault, s.MayCrash = powerLoss(disks, everyNode), true
-	Judge(t, s.Run(t))
+	l, disks := withDisks(t, Layout{Size: 3, MayEnd: true}, diskBytes)
+	Judge(t, Scenario{Layout: l, Rounds: rounds(8, 100), Fault: powerLoss(disks, everyNode), Seed: Seed(t)}.Run(t))
 }
 
 func TestPowerLossLone(t *testing.T) {
 	beside(t)
-	s, _, disks := withDisks(t, Scenario{Layout: Layout{Size: 1}, Rounds: rounds(4, 50), Seed: Seed(t)}, diskBytes)
-	s.Fault, s.MayCrash = powerLoss(disks, everyNode), true
-	Judge(t, s.Run(t))
+	l, disks := withDisks(t, Layout{Size: 1, MayEnd: true}, diskBytes)
+	Judge(t, Scenario{Layout: l, Rounds: rounds(4, 50), Fault: powerLoss(disks, everyNode), Seed: Seed(t)}.Run(t))
 }
 
 // TestPowerLossOfSome cuts the power of one, two and three nodes in turn, while
 // the others go on.
 func TestPowerLossOfSome(t *testing.T) {
 	beside(t)
-	s, _, disks := withDisks(t, Scenario{Layout: Layout{Size: 3}, Rounds: rounds(3, 60), Seed: Seed(t)}, diskBytes)
-	s.Fault, s.MayCrash = powerLoss(disks, victims), true
-	Judge(t, s.Run(t))
+	l, disks := withDisks(t, Layout{Size: 3, MayEnd: true}, diskBytes)
+	Judge(t, Scenario{Layout: l, Rounds: rounds(3, 60), Fault: powerLoss(disks, victims), Seed: Seed(t)}.Run(t))
 }

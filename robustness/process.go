@@ -1,6 +1,7 @@
 package robustness
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/http"
@@ -21,6 +22,10 @@ const (
 	stopWithin = 10 * time.Second
 	pollEvery  = 10 * time.Millisecond
 )
+
+// leaderLossWithin is the promise: with default settings, writes go on within three
+// seconds of the loss of the leader.
+const leaderLossWithin = 3 * time.Second
 
 // A Node is one member: a command line, a data directory, and at most one
 // running process.
@@ -173,10 +178,13 @@ func (n *Node) Kill() error {
 	<-p.ended
 	n.forget()
 	if !alive {
-		return fmt.Errorf("%s had ended by itself before it was killed: %v", n.Name, p.err)
+		return fmt.Errorf("%s had ended by itself before it was killed: %w", n.Name, cmp.Or(p.err, errEnded))
 	}
 	return nil
 }
+
+// errEnded is the end of a process with status 0.
+var errEnded = errors.New("exit status 0")
 
 // forget is for a process that has ended by itself, so that another can start.
 func (n *Node) forget() {
@@ -187,25 +195,32 @@ func (n *Node) forget() {
 
 // Stop ends the process as an operator does, and insists when that takes too
 // long.
-func (n *Node) Stop() error {
+func (n *Node) Stop() (err error) {
 	p := n.process
 	if p == nil {
 		return nil
 	}
+	disk := WatchDisk(n.Log + ".sync")
+	defer func() { err = errors.Join(err, disk.End()) }()
+	began := time.Now()
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
-	insist := time.NewTimer(stopWithin)
-	defer insist.Stop()
-	select {
-	case <-p.ended:
-		n.forget()
-		if p.err != nil {
-			return fmt.Errorf("%s ended with %w after SIGTERM", n.Name, p.err)
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-p.ended:
+			n.forget()
+			if p.err != nil {
+				return fmt.Errorf("%s ended with %w after SIGTERM", n.Name, p.err)
+			}
+			return nil
+		case <-tick.C:
 		}
-		return nil
-	case <-insist.C:
-		return errors.Join(fmt.Errorf("%s did not end within %v of SIGTERM", n.Name, stopWithin), n.Kill())
+		if over := time.Since(began) - stopWithin; over > min(disk.Stood(), wholeWithin) {
+			return errors.Join(fmt.Errorf("%s did not end within %v of SIGTERM, in which the disk stood still for %v", n.Name, stopWithin+over, disk.Stood()), n.Kill())
+		}
 	}
 }
 

@@ -2,15 +2,19 @@ package robustness
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -77,19 +81,25 @@ func awaitEnd(n *Node, within time.Duration) error {
 	}
 }
 
+// gaveUp holds the end of a node that was not told to end against what is promised: it has
+// status 1, and says why.
+func gaveUp(c *Cluster, n *Node, end error) error {
+	var exit *exec.ExitError
+	if !errors.As(end, &exit) || exit.ExitCode() != 1 {
+		return fmt.Errorf("%s ended with %w, and not with status 1", n.Name, cmp.Or(end, errEnded))
+	}
+	c.Note("%s ended by itself with %v", n.Name, end)
+	log, err := os.ReadFile(n.Log)
+	if err == nil && !bytes.Contains(log, []byte("can't go on")) {
+		err = fmt.Errorf("%s ended and did not say why", n.Name)
+	}
+	return err
+}
+
 // restartEnded starts a node that has ended by itself, and must have said why.
 func restartEnded(c *Cluster, n *Node) error {
-	var exit *exec.ExitError
-	if err := n.process.err; !errors.As(err, &exit) || exit.ExitCode() != 1 {
-		return fmt.Errorf("%s ended with %v, and not with status 1", n.Name, err)
-	}
-	c.Note("%s ended by itself with %v", n.Name, n.process.err)
-	log, err := os.ReadFile(n.Log)
-	if err != nil {
+	if err := gaveUp(c, n, n.process.err); err != nil {
 		return err
-	}
-	if !bytes.Contains(log, []byte("can't go on")) {
-		return fmt.Errorf("%s ended and did not say why", n.Name)
 	}
 	n.forget()
 	return n.Start()
@@ -203,16 +213,33 @@ func ReadOnly(disks []*Disk) Fault {
 // A limit is a control group with one process in it.
 type limit struct{ dir string }
 
-// Confine puts a node into a control group with one setting.
-func Confine(c *Cluster, n *Node, controller, setting, value string) (*limit, error) {
+// newLimit makes a control group with one setting for a node.
+func newLimit(c *Cluster, n *Node, controller, setting, value string) (*limit, error) {
 	l := &limit{filepath.Join("/sys/fs/cgroup", controller, fmt.Sprintf("cairn%d-%s", os.Getpid(), n.Name))}
 	if err := os.Mkdir(l.dir, 0o700); err != nil {
 		return nil, err
 	}
 	c.Note("%s: %s=%s", n.Name, setting, value)
-	pid := strconv.FormatInt(n.pid.Load(), 10)
-	err := errors.Join(l.write(setting, value), l.write("cgroup.procs", pid))
+	if err := l.write(setting, value); err != nil {
+		return nil, errors.Join(err, l.Release())
+	}
+	return l, nil
+}
+
+// errNotRunning says that another fault has ended the node.
+var errNotRunning = errors.New("the node does not run")
+
+// Confine puts a node that runs into a control group with one setting.
+func Confine(c *Cluster, n *Node, controller, setting, value string) (*limit, error) {
+	pid := n.pid.Load()
+	if pid == 0 { // which would stand for this process
+		return nil, errNotRunning
+	}
+	l, err := newLimit(c, n, controller, setting, value)
 	if err != nil {
+		return nil, err
+	}
+	if err := l.write("cgroup.procs", strconv.FormatInt(pid, 10)); err != nil {
 		return nil, errors.Join(err, l.Release())
 	}
 	return l, nil
@@ -220,6 +247,14 @@ func Confine(c *Cluster, n *Node, controller, setting, value string) (*limit, er
 
 func (l *limit) write(file, value string) error {
 	return os.WriteFile(filepath.Join(l.dir, file), []byte(value), 0o600)
+}
+
+func (l *limit) read(file string) (int, error) {
+	text, err := os.ReadFile(filepath.Join(l.dir, file))
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(string(bytes.TrimSpace(text)))
 }
 
 // Release lets the process go, back to where its siblings are.
@@ -242,11 +277,35 @@ func Starve(c *Cluster, random *rand.Rand, _ int) error {
 	return err
 }
 
-// StarveIdle is Starve for a node that may have little to do meanwhile, since
+// StarveIdle is Starve for a node that may have little to do meanwhile, or be down, since
 // another fault keeps it from its peers or its clients.
 func StarveIdle(c *Cluster, random *rand.Rand, _ int) error {
 	_, err := starve(c, random)
+	if errors.Is(err, errNotRunning) || errors.Is(err, unix.ESRCH) {
+		c.Note("nobody was starved: %v", err)
+		return nil
+	}
 	return err
+}
+
+// calm is a fault that moves the leadership once at the most.
+func calm(fault Fault) Fault {
+	return func(c *Cluster, random *rand.Rand, round int) error {
+		h := NewHTTP()
+		defer h.Close()
+		_, before, err := leaderAndTerm(c, h)
+		if err != nil {
+			return err
+		}
+		if err := fault(c, random, round); err != nil {
+			return err
+		}
+		_, after, err := leaderAndTerm(c, h)
+		if err == nil && after > before+1 {
+			err = fmt.Errorf("the term went from %d to %d: the leader may lose its place, and that is all", before, after)
+		}
+		return err
+	}
 }
 
 func starve(c *Cluster, random *rand.Rand) (felt bool, err error) {
@@ -259,28 +318,120 @@ func starve(c *Cluster, random *rand.Rand) (felt bool, err error) {
 	return !strings.Contains(string(stat), "nr_throttled 0\n"), errors.Join(err, l.Release())
 }
 
-// memoryLimit is what a node of the tests must do with: its caches, its memtables
-// and what a few clients need, with the garbage of some 128 MiB.
-const memoryLimit = 512 << 20
+const (
+	// memoryLimit is what a node must do with that is told so: with memoryCache, and with
+	// memoryGoal for what Go's runtime keeps. The pages of its files are in it, too.
+	memoryLimit = 192 << 20
+	memoryCache = "32MiB"
+	memoryGoal  = "GOMEMLIMIT=128MiB"
+	// memoryWriters send values of memoryValue all the time, for which no revision is right.
+	memoryWriters = 24
+	memoryValue   = 512 << 10
+)
 
-// LittleMemory leaves a node little memory (F-23). It must not be killed for it.
+// LittleMemory starts a node with little memory, and sends it large values (F-23). It must
+// not be killed for it.
 func LittleMemory(c *Cluster, random *rand.Rand, _ int) error {
 	n := c.Nodes[random.IntN(len(c.Nodes))]
-	l, err := Confine(c, n, "memory", "memory.limit_in_bytes", strconv.Itoa(memoryLimit))
+	l, err := newLimit(c, n, "memory", "memory.limit_in_bytes", strconv.Itoa(memoryLimit))
 	if err != nil {
 		return err
 	}
-	moment(random, 3*time.Second, 6*time.Second)
-	if !n.Running() {
-		err = fmt.Errorf("%s ended with %d MiB of memory", n.Name, memoryLimit>>20)
+	within, args := n.within, n.args
+	n.within = []string{"env", memoryGoal, "sh", "-c", `echo $$ >"$0/cgroup.procs" && exec "$@"`, l.dir}
+	n.args = slices.Concat(args, []string{"--cache", memoryCache})
+	restart := func() error { return errors.Join(n.Kill(), n.Start(), c.AwaitReady([]*Node{n})) }
+	err = restart()
+	if err == nil {
+		err = sendLarge(c, n, random)
+	}
+	most, unread := l.read("memory.max_usage_in_bytes")
+	met, unreadToo := l.read("memory.failcnt")
+	c.Note("%s took up to %d MiB of memory, and met its limit %d times", n.Name, most>>20, met)
+	switch {
+	case err != nil || unread != nil || unreadToo != nil:
+		err = errors.Join(err, unread, unreadToo)
+	case !n.Running():
+		err = fmt.Errorf("%s ended with %d MiB of memory: %w", n.Name, memoryLimit>>20, cmp.Or(n.process.err, errEnded))
+	case most < memoryLimit*9/10:
+		err = fmt.Errorf("%s took %d MiB of memory at the most, and may have %d", n.Name, most>>20, memoryLimit>>20)
+	}
+	n.within, n.args = within, args
+	if n.Running() {
+		err = errors.Join(err, restart())
 	}
 	return errors.Join(err, l.Release())
 }
 
+// sendLarge sends large values to a node for a while, of which it stores none. Some may be
+// too much for it.
+func sendLarge(c *Cluster, n *Node, random *rand.Rand) error {
+	value := bytes.Repeat([]byte("large"), memoryValue/5)
+	var wg sync.WaitGroup
+	quit, wrong := make(chan struct{}), make([]error, memoryWriters)
+	counts := make([]int, memoryWriters)
+	for i := range memoryWriters {
+		wg.Go(func() {
+			h := NewHTTP()
+			defer h.Close()
+			for {
+				select {
+				case <-quit:
+					return
+				default:
+				}
+				a := h.Do(n, Request{Method: http.MethodPut, Path: "/v1/kv/large?if_revision=1", Body: value})
+				switch a.Status {
+				case 412, 429, 503, 504:
+					counts[i]++
+				default:
+					wrong[i] = fmt.Errorf("%s with little memory answers %d to a large value: %w", n.Name, a.Status, cmp.Or(a.Err, a.explain()))
+					return
+				}
+			}
+		})
+	}
+	moment(random, 3*time.Second, 6*time.Second)
+	close(quit)
+	wg.Wait()
+	sum := 0
+	for _, n := range counts {
+		sum += n
+	}
+	c.Note("%s was sent %d large values", n.Name, sum)
+	return errors.Join(wrong...)
+}
+
 // FewFiles takes all but a few file descriptors from a node, while connections are
-// made that need more (F-24). It may end, and then says why.
+// made that need more (F-24), as do its files, if it is one that makes them all the time.
+// It may end, and then says why.
 func FewFiles(c *Cluster, random *rand.Rand, _ int) error {
 	n := c.Nodes[random.IntN(len(c.Nodes))]
+	before, err := useOf(n)
+	if err != nil {
+		return err
+	}
+	if err := fewFiles(c, n, random); err != nil {
+		return err
+	}
+	log, err := os.ReadFile(n.Log)
+	if err != nil {
+		return err
+	}
+	met := 0
+	for line := range bytes.Lines(bytes.Join(slices.Collect(bytes.Lines(log))[before.lines:], nil)) {
+		if bytes.Contains(line, []byte("too many open files")) {
+			met++
+		}
+	}
+	c.Note("%d lines of %s tell of too few files", met, n.Name)
+	if met == 0 {
+		return fmt.Errorf("%s had too few files, and never met that", n.Name)
+	}
+	return nil
+}
+
+func fewFiles(c *Cluster, n *Node, random *rand.Rand) error {
 	pid := int(n.pid.Load())
 	var before unix.Rlimit
 	open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))

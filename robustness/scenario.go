@@ -14,11 +14,6 @@ type Scenario struct {
 	Rounds int
 	Fault  Fault
 	Seed   uint64
-	// Evidence is made by Run if it is nil.
-	Evidence *Evidence
-	// MayCrash says that the fault breaks the disk, so that a node may end by
-	// itself, and say so in its log.
-	MayCrash bool
 	// Alive asks each node at the end whether it can do everything again.
 	Alive bool
 }
@@ -48,11 +43,8 @@ func Long() bool { return os.Getenv("CAIRN_LONG") != "" }
 func (s Scenario) Run(t testing.TB) *Verdict {
 	t.Helper()
 	random := rand.New(rand.NewPCG(s.Seed, 0))
-	evidence, v := s.Evidence, &Verdict{}
-	if evidence == nil {
-		evidence = NewEvidence(t)
-	}
-	c := NewCluster(t, evidence, random, s.Layout)
+	v := &Verdict{}
+	c := NewCluster(t, s.Layout.evidence(t), random, s.Layout)
 	c.Note("seed %d", s.Seed)
 	if err := c.Start(); err != nil {
 		v.Add("the first start: %v", err)
@@ -103,9 +95,7 @@ func (s Scenario) judge(c *Cluster, traffic *Traffic, barriers []*Operation, v *
 	defer func() { v.AddError(c.Evidence.WriteOperations(operations)) }() // with what the history told
 	v.CheckAnswers(operations)
 	v.CheckMonotonic(operations)
-	if !s.MayCrash {
-		v.CheckLogs(c)
-	}
+	v.CheckLogs(c)
 	for _, n := range c.Nodes {
 		if !n.Running() {
 			v.Add("%s does not run at the end; the cluster is not asked anything more", n.Name)
@@ -141,6 +131,8 @@ func (s Scenario) judge(c *Cluster, traffic *Traffic, barriers []*Operation, v *
 	if _, term, err := leaderAndTerm(c, h); err == nil {
 		c.Note("the term is %d after %d rounds", term, s.Rounds)
 	}
+	traffic.Close()
+	v.CheckLeaks(c)
 }
 
 // tally counts the operations by what came of them.

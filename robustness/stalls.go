@@ -20,7 +20,8 @@ const (
 // node can keep a promise about time: it needs several syncs, one after the other, to
 // start and to elect a leader.
 type DiskWatch struct {
-	stood atomic.Int64 // nanoseconds
+	stood atomic.Int64 // nanoseconds, of the syncs that have ended
+	since atomic.Int64 // when the one under way began, in nanoseconds since 1970; 0: there is none
 	quit  chan struct{}
 	wg    sync.WaitGroup
 	err   error
@@ -34,7 +35,15 @@ func WatchDisk(file string) *DiskWatch {
 }
 
 // Stood is for how long the disk stood still so far.
-func (w *DiskWatch) Stood() time.Duration { return time.Duration(w.stood.Load()) }
+func (w *DiskWatch) Stood() time.Duration {
+	stood := time.Duration(w.stood.Load())
+	if since := w.since.Load(); since != 0 {
+		if now := time.Since(time.Unix(0, since)); now > slowSync {
+			stood += now
+		}
+	}
+	return stood
+}
 
 // End removes the file. Its error is that of the watch.
 func (w *DiskWatch) End() error {
@@ -54,6 +63,7 @@ func (w *DiskWatch) run(file string) (err error) {
 	defer tick.Stop()
 	for {
 		began := time.Now()
+		w.since.Store(began.UnixNano())
 		_, err := f.WriteAt(block, 0)
 		if err := errors.Join(err, f.Sync()); err != nil {
 			return err
@@ -61,6 +71,7 @@ func (w *DiskWatch) run(file string) (err error) {
 		if took := time.Since(began); took > slowSync {
 			w.stood.Add(int64(took))
 		}
+		w.since.Store(0)
 		select {
 		case <-w.quit:
 			return nil

@@ -124,12 +124,20 @@ func (t *Traffic) Operations() []*Operation {
 	return all
 }
 
-// ReadAll reads every key, linearizably, as one more operation of the record.
-// It is done between two times of traffic, when nothing else is under way.
+// ReadAll reads every key, linearizably, as one more operation of the record; where that
+// is refused, since a disk stands still, again for a while. It is done between two times of
+// traffic, when nothing else is under way.
 func (t *Traffic) ReadAll(n *Node) *Operation {
 	w := t.workers[0]
-	o := &Operation{Client: w.id, Kind: List}
-	w.perform(n, o, "")
+	var o *Operation
+	_, _ = retry(func() (struct{}, error) { // what the last one was is for who looks at it
+		o = &Operation{Client: w.id, Kind: List}
+		w.perform(n, o, "")
+		if o.Outcome != Done {
+			return struct{}{}, errors.New(o.Error)
+		}
+		return struct{}{}, nil
+	})
 	return o
 }
 

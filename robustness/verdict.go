@@ -166,7 +166,7 @@ func (v *Verdict) checkOrder(e *Evidence, round int, from Store, operations []po
 // CheckLogs looks for crashes in the logs of the nodes.
 func (v *Verdict) CheckLogs(c *Cluster) {
 	for _, n := range c.Nodes {
-		lines, err := alarmingLines(n.Log)
+		lines, err := alarmingLines(n.Log, c.mayEnd)
 		v.AddError(err)
 		for _, line := range lines {
 			v.Add("the log of a node tells of a crash: %s", line)

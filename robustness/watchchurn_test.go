@@ -7,8 +7,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -111,18 +109,6 @@ func settled(t *testing.T, s *watchStage) (all []footprint) {
 		all = append(all, least)
 	}
 	return all
-}
-
-// openTables is how many tables of its store a node has open, where the system tells:
-// the history that the traffic writes is in more and more of them.
-func openTables(n *Node) (tables float64) {
-	links, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", n.pid.Load()))
-	for _, link := range links {
-		if file, err := os.Readlink(link); err == nil && strings.Contains(filepath.Base(file), ".sst") {
-			tables++
-		}
-	}
-	return tables
 }
 
 // churn opens and closes watches for a while, and fails the test for each that

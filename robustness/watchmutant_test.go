@@ -123,7 +123,7 @@ func findMutants(t *testing.T, mutants ...watchMutant) {
 		s.Faults = []Fault{quiet}
 	}
 	var err error
-	s.Binary, err = BuildEdited(t.TempDir(), edits...)
+	s.Layout.Binary, err = BuildEdited(t.TempDir(), edits...)
 	must(t, err)
 	v, _ := s.Run(t)
 	for _, m := range mutants {

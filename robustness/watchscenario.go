@@ -19,8 +19,9 @@ import (
 // A WatchScenario is traffic and watchers on a cluster, and a fault in each
 // round.
 type WatchScenario struct {
-	// Binary is the server; one whose log is short if it is empty.
-	Binary string
+	// Layout is three nodes, whose log is short if it names no server, and who are
+	// relayed if they are in no namespaces.
+	Layout Layout
 	Rounds int
 	// Faults are taken in turn.
 	Faults   []Fault
@@ -86,15 +87,16 @@ func (t *WatchTally) add(w *WatchTrace) {
 func (s WatchScenario) Run(t testing.TB) (*Verdict, WatchTally) {
 	t.Helper()
 	random := rand.New(rand.NewPCG(s.Seed, 1))
-	evidence, v := NewEvidence(t), &Verdict{}
+	v := &Verdict{}
 	var tally WatchTally
-	if s.Binary == "" {
-		s.Binary = ShortLogBinary(t)
+	s.Layout.Size, s.Layout.Relayed = 3, s.Layout.Namespaces == nil
+	if s.Layout.Binary == "" {
+		s.Layout.Binary = ShortLogBinary(t)
 	}
 	if s.Spec == nil {
 		s.Spec = randomSpec
 	}
-	c := NewCluster(t, evidence, random, Layout{Size: 3, Binary: s.Binary, Relayed: true})
+	c := NewCluster(t, s.Layout.evidence(t), random, s.Layout)
 	c.Note("seed %d", s.Seed)
 	if err := c.Start(); err != nil {
 		v.Add("the first start: %v", err)
@@ -185,6 +187,11 @@ func (s WatchScenario) await(v *Verdict, watchers []*Watcher, last uint64) {
 
 func (s WatchScenario) judge(v *Verdict, c *Cluster, traffic *WatchTraffic, watchers []*Watcher) {
 	v.CheckLogs(c)
+	for _, w := range traffic.writers {
+		for _, wrong := range w.wrong {
+			v.Add("%s", wrong)
+		}
+	}
 	for _, wrong := range traffic.Truth.Check(traffic.Lists) {
 		v.Add("%s", wrong)
 	}
@@ -208,6 +215,7 @@ func (s WatchScenario) judge(v *Verdict, c *Cluster, traffic *WatchTraffic, watc
 	if _, err := c.AwaitEqual(h, traffic.Truth.Upto); err != nil {
 		v.Add("the nodes are not equal at the end: %v", err)
 	}
+	v.CheckLeaks(c)
 }
 
 // writeLines writes things as a line of JSON each.

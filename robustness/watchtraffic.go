@@ -72,6 +72,7 @@ type watchWriter struct {
 	http     *HTTP
 	avoid    []time.Time // until when, by node
 	recorded []*WatchWrite
+	wrong    []string
 }
 
 // NewWatchTraffic prepares the writers.
@@ -187,6 +188,9 @@ func (w *watchWriter) perform(o *WatchWrite, q Request) Answer {
 	r.Call = w.t.now()
 	a := w.http.Do(n, q)
 	r.Return, r.Outcome, r.Revision = w.t.now(), a.outcome(), a.Revision
+	if wrong := forbidden(n, q, &a); wrong != "" {
+		w.wrong = append(w.wrong, wrong)
+	}
 	if r.Outcome != Done {
 		w.avoid[n.Index] = time.Now().Add(watchAvoid)
 	}

@@ -97,7 +97,11 @@ func (t *Transport) dial(ctx context.Context, target string, k kind) (*outbound,
 	if err != nil {
 		return nil, err
 	}
-	tune(raw)
+	if k == kindSnapshot {
+		tune(raw, unackedSnapshotTimeout)
+	} else {
+		tune(raw, unackedTimeout)
+	}
 	c := &outbound{t: t, conn: raw, raw: raw, kind: k, target: target}
 	// The connection ends with the context at any time, whatever it waits for.
 	c.stop = context.AfterFunc(ctx, func() { _ = raw.Close() })

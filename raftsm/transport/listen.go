@@ -168,7 +168,7 @@ func (t *Transport) serve(raw net.Conn, leave func()) {
 
 // welcome is the accepting end of the handshake.
 func (t *Transport) welcome(raw net.Conn) (*inbound, error) {
-	tune(raw)
+	tune(raw, unackedTimeout)
 	ctx, cancel := context.WithTimeout(context.Background(), handshakeTimeout)
 	defer cancel()
 	deadline, _ := ctx.Deadline()
@@ -356,11 +356,12 @@ func hostOf(address string) string {
 	return host
 }
 
-// tune makes TCP notice a peer that vanished.
-func tune(conn net.Conn) {
+// tune makes TCP notice a peer that vanished: what is sent is acknowledged within a time,
+// and where nothing is, the peer is asked.
+func tune(conn net.Conn, unacked time.Duration) {
 	if tcp, ok := conn.(*net.TCPConn); ok {
 		// What can't be set is not needed for the connection to work.
-		_ = tcp.SetKeepAlive(true)
-		_ = tcp.SetKeepAlivePeriod(keepAlivePeriod)
+		_ = tcp.SetKeepAliveConfig(keepAlive)
+		boundUnacked(tcp, unacked)
 	}
 }

@@ -26,9 +26,19 @@ const (
 	dialTimeout = 3 * time.Second
 	// idleTimeout is how long nothing may come on a connection. Dragonboat closes
 	// one that it has not used for a minute.
-	idleTimeout     = 2 * time.Minute
-	keepAlivePeriod = 10 * time.Second
+	idleTimeout = 2 * time.Minute
+	// unackedTimeout is how long the other end's machine may leave unacknowledged what was
+	// sent to it; then the connection is made anew. TCP by itself tries again after twice as
+	// long each time, so that a network that was out for a minute would be missed for
+	// another one when it is back. A process that stands still does not count, as long as
+	// its machine has room for what comes; that of a snapshot, which waits for a disk, has
+	// longer.
+	unackedTimeout         = 5 * time.Second
+	unackedSnapshotTimeout = 30 * time.Second
 )
+
+// keepAlive finds an end that has gone without a word where nothing is sent.
+var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 5 * time.Second, Interval: 2 * time.Second, Count: 3}
 
 // Config configures a Transport.
 type Config struct {
