@@ -25,8 +25,9 @@ type broken struct {
 	// go on there; nothing is promised if it is zero.
 	serve  []int
 	within time.Duration
-	// alone is a node without a majority that clients reach, -1 if there is none.
-	alone int
+	// alone is a node without a majority that clients reach, cut one that they don't reach;
+	// -1 if there is none.
+	alone, cut int
 	// met, if not nil, counts what shows that somebody met the break. idle says that there
 	// may be nobody: two followers have nothing to say to each other.
 	met  func() (int, error)
@@ -162,10 +163,26 @@ func goesOn(c *Cluster, h *HTTP, b *broken) error {
 		return fmt.Errorf("%s: a majority took %v to go on, in which the disk stood still for %v", b.what, took, disk.Stood())
 	}
 	c.Note("a majority went on after %v", took.Round(time.Millisecond))
+	if b.cut >= 0 {
+		if err := isCut(c.Nodes[b.cut]); err != nil {
+			return fmt.Errorf("%s: %w", b.what, err)
+		}
+	}
 	if b.alone < 0 {
 		return nil
 	}
 	return c.isAlone(h, c.Nodes[b.alone])
+}
+
+// isCut wants that clients don't reach a node.
+func isCut(n *Node) error {
+	h := NewHTTP()
+	defer h.Close()
+	h.client.Timeout = time.Second
+	if a := h.Do(n, Request{Method: http.MethodGet, Path: "/livez"}); a.Status != 0 {
+		return fmt.Errorf("%s still answers, with %d", n.Name, a.Status)
+	}
+	return nil
 }
 
 // isAlone waits until a node without a majority says so, and holds what it answers then
@@ -264,7 +281,7 @@ func unplug(s *Namespaces, random *rand.Rand) (*broken, error) {
 		}
 		return errors.Join(err, ip(append(s.ip(i), "link", "set", "eth0", "up")...))
 	}
-	return &broken{what: fmt.Sprintf("n%d is unplugged", i+1), mend: mend, serve: theOthers(i), within: majorityWithin, alone: -1}, nil
+	return &broken{what: fmt.Sprintf("n%d is unplugged", i+1), mend: mend, serve: theOthers(i), within: majorityWithin, alone: -1, cut: i}, nil
 }
 
 // silence has one node send what it says to another one nowhere (F-05).
@@ -293,7 +310,7 @@ func oneWay(s *Namespaces, random *rand.Rand) (*broken, error) {
 	}
 	return &broken{
 		what: fmt.Sprintf("what n%d says to %d others is lost", from+1, len(to)), mend: undo(mends),
-		serve: theOthers(from), within: silentWithin, alone: -1, met: s.repeated(from), idle: len(to) == 1,
+		serve: theOthers(from), within: silentWithin, alone: -1, cut: -1, met: s.repeated(from), idle: len(to) == 1,
 	}, nil
 }
 
@@ -314,7 +331,7 @@ func refuseAll(s *Namespaces, i int) (*broken, error) {
 	}
 	return &broken{
 		what: fmt.Sprintf("n%d can't send to the others", i+1), mend: undo(mends),
-		serve: theOthers(i), within: majorityWithin, alone: i, met: s.repeated(i),
+		serve: theOthers(i), within: majorityWithin, alone: i, cut: -1,
 	}, nil
 }
 
@@ -384,7 +401,7 @@ func bridge(s *Namespaces, random *rand.Rand) (*broken, error) {
 	}
 	return &broken{
 		what: fmt.Sprintf("n%d and n%d don't see each other", a+1, b+1), mend: undo(mends),
-		serve: order[2:], within: silentWithin, alone: -1, met: s.repeated(a), idle: true,
+		serve: order[2:], within: silentWithin, alone: -1, cut: -1,
 	}, nil
 }
 
@@ -394,7 +411,7 @@ func clientsCut(s *Namespaces, random *rand.Rand) (*broken, error) {
 	mend, err := s.refuse(i, hubAddress)
 	return &broken{
 		what: fmt.Sprintf("n%d can't answer the clients", i+1), mend: mend,
-		serve: theOthers(i), within: majorityWithin, alone: -1, met: s.repeated(i), steady: true,
+		serve: theOthers(i), within: majorityWithin, alone: -1, cut: i, steady: true,
 	}, err
 }
 
@@ -407,7 +424,7 @@ func narrow(s *Namespaces, random *rand.Rand) (*broken, error) {
 	return &broken{
 		what:  fmt.Sprintf("what n%d sends goes at %s", i+1, rate),
 		mend:  func() error { return command("tc", append(shape, "del", "dev", "eth0", "root")...) },
-		alone: -1, met: s.shaped(i),
+		alone: -1, cut: -1, met: s.shaped(i),
 	}, err
 }
 
@@ -433,7 +450,7 @@ func through(invent func(random *rand.Rand) harm, steady bool) wireBreak {
 		if err != nil {
 			return nil, err
 		}
-		return &broken{what: fmt.Sprintf("the wire of n%d is bad: %+v", c.node+1, h), mend: c.end, alone: -1, steady: steady}, nil
+		return &broken{what: fmt.Sprintf("the wire of n%d is bad: %+v", c.node+1, h), mend: c.end, alone: -1, cut: -1, steady: steady}, nil
 	}
 }
 
