@@ -43,15 +43,16 @@ const (
 	silentWithin   = 10 * time.Second
 )
 
-// cutFor is how long a wire stays broken: longer than an election takes, sometimes longer
-// than a write is tried, and now and then so long that TCP by itself would try again only
-// many seconds after it is whole.
-func cutFor(random *rand.Rand) {
+// cutFor is how long a wire stays broken: longer than an election takes, and
+// sometimes longer than a write is tried.
+func cutFor(random *rand.Rand) { moment(random, 2*time.Second, 7*time.Second) }
+
+// sometimesLonger has it stay broken so long, now and then, that TCP by itself would try
+// again only many seconds after it is whole.
+func sometimesLonger(random *rand.Rand) {
 	if random.IntN(6) == 0 {
-		moment(random, 15*time.Second, 20*time.Second)
-		return
+		moment(random, 12*time.Second, 15*time.Second)
 	}
-	moment(random, 2*time.Second, 7*time.Second)
 }
 
 // Breaking breaks the wire, lets time pass, and mends it. Whether anybody meets that depends
@@ -79,6 +80,7 @@ func OnTheWire(s *Namespaces, breaks wireBreak) Fault {
 		var during uint64
 		if err := whileBroken(s, c, random, breaks, func(now *broken) (err error) {
 			b, during = now, before
+			sometimesLonger(random)
 			if b.within == 0 {
 				return nil
 			}
