@@ -40,7 +40,8 @@ func quality(accept []string, mediaType string) (q int, named bool) {
 }
 
 // parseQuality reads q=0.5 among the parameters of an accepted type. Some clients leave out
-// the digit before the point; a weight that can't be read is none.
+// the digit before the point, or write more than three behind it; a weight that can't be read
+// is none.
 func parseQuality(parameters string) int {
 	for parameters != "" {
 		var parameter string
@@ -50,7 +51,8 @@ func parseQuality(parameters string) int {
 			if strings.HasPrefix(value, ".") {
 				value = "0" + value
 			}
-			thousandths, ok := parseMillis(strings.TrimSuffix(value, "."))
+			whole, decimals, _ := strings.Cut(value, ".")
+			thousandths, ok := parseMillis(strings.TrimSuffix(whole+"."+decimals[:min(len(decimals), 3)], "."))
 			if !ok || thousandths > 1000 {
 				return 1000
 			}

@@ -349,11 +349,12 @@ func TestListsLetGoBeforeTheAnswer(t *testing.T) {
 	v.Close()
 	must(t, err)
 	address := strings.Repeat("a", 60_000)
-	for i := range 400 {
-		k.member.apply(t, &kv.Command{Kind: kv.KindTxn, Txn: &kv.Txn{Then: []kv.Op{
-			{Type: kv.OpPut, Key: fmt.Appendf(nil, "_cairn/services/s/%03d", i), Value: fmt.Appendf(nil, `{"address":%q,"tags":["t"]}`, address)},
-			{Type: kv.OpPut, Key: fmt.Appendf(nil, "%03d%s", i, address[:8000]), Lease: id},
-		}}})
+	for i := range 1000 {
+		ops := []kv.Op{{Type: kv.OpPut, Key: fmt.Appendf(nil, "%03d%s", i, address[:8000]), Lease: id}}
+		if i < 400 {
+			ops = append(ops, kv.Op{Type: kv.OpPut, Key: fmt.Appendf(nil, "_cairn/services/s/%03d", i), Value: fmt.Appendf(nil, `{"address":%q,"tags":["t"]}`, address)})
+		}
+		k.member.apply(t, &kv.Command{Kind: kv.KindTxn, Txn: &kv.Txn{Then: ops}})
 	}
 	for _, target := range []string{"/v1/services/s?limit=1000", "/v1/services/s?limit=1000&tag=t", "/v1/leases/5?keys=true&limit=1000"} {
 		conn, err := net.Dial("tcp", k.addr)

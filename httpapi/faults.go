@@ -74,7 +74,8 @@ func (x *exchange) refuse(code api.Code, format string, args ...any) {
 // refuseRead answers an error of a read.
 func (x *exchange) refuseRead(err error) {
 	x.fault = readFault(err)
-	if x.fault.code == api.CodeInternal || x.fault.code == api.CodeUnavailable {
+	var known *kv.Error
+	if x.fault.code == api.CodeInternal || x.fault.code == api.CodeUnavailable && !errors.As(err, &known) {
 		x.s.cfg.Logger.Error("A read failed.", "request_id", x.id(), "route", x.route.pattern, "error", err)
 	}
 	x.refuseFault()

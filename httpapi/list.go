@@ -285,7 +285,7 @@ func (l *listing) sorted(ctx context.Context, v View, p *listPage) error {
 		q := l.query
 		q.Range, q.MaxBytes = part, maxPageBytes
 		if q.Sort == kv.SortByValue && len(l.parts) > 1 {
-			q.KeysOnly = false // the parts are merged by their values
+			q.KeysOnly, q.MaxBytes = false, 0 // the parts are merged by their values
 		}
 		got, err := v.List(ctx, &q)
 		if err != nil {
@@ -304,12 +304,19 @@ func (l *listing) sorted(ctx context.Context, v View, p *listPage) error {
 	used := 0
 	for i := range p.entries {
 		e := &p.entries[i]
-		used += e.Size()
+		if used += e.Size(); l.query.KeysOnly {
+			used -= len(e.Value) + len(e.ContentType)
+		}
 		// What a part did not tell may come before this.
 		unknown := slices.ContainsFunc(ends, func(end kv.Entry) bool { return l.compare(e, &end) > 0 })
 		if i == l.query.Limit || i > 0 && used > maxPageBytes || unknown {
 			p.entries, p.more = p.entries[:i], true
 			break
+		}
+	}
+	if l.query.KeysOnly {
+		for i := range p.entries {
+			p.entries[i].Value, p.entries[i].ContentType = nil, ""
 		}
 	}
 	return nil

@@ -65,7 +65,7 @@ func (c *watchEncoder) change(b []byte, d *watchers.Delivery) ([]byte, error) {
 
 // shareable bounds the encoding of a change that is kept for all its watches: they wait in
 // queues that count the change itself. Previous values can be very much more than it.
-func shareable(change *watchers.Change) int { return 2*change.Bytes() + 1<<10 }
+func shareable(change *watchers.Change) int { return 2*change.Bytes() + 4<<10 }
 
 // whole encodes all of a change as one message, or as none if that is too large to be kept.
 func (c *watchEncoder) whole(change *watchers.Change) (*watchers.Encoding, error) {

@@ -108,6 +108,7 @@ type scrubber struct {
 	wg     sync.WaitGroup
 	kick   chan struct{} // level trigger, capacity 1
 	alarm  chan struct{} // the same, for the other goroutine
+	kept   bool          // that one's: the leadership could not be handed over the last time
 
 	mu   sync.Mutex
 	part *storage.Scrub // waits to be added up
@@ -349,7 +350,9 @@ func (c *scrubber) begin(ctx context.Context) error {
 func (c *scrubber) resign(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, c.s.cfg.Timeout)
 	defer cancel()
-	if err := c.s.HandOver(ctx); err != nil && ctx.Err() == nil {
-		c.s.cfg.Logger.Warn("a member in quarantine could not hand over the leadership", "err", err)
+	err := c.s.HandOver(ctx)
+	if err != nil && ctx.Err() == nil && !c.kept {
+		c.s.cfg.Logger.Warn("a member in quarantine could not hand over the leadership, and tries it again", "err", err)
 	}
+	c.kept = err != nil
 }

@@ -104,9 +104,11 @@ in_memory() {
 }
 disk=${TMPDIR:-/tmp}
 memory=
-if [ -z "$long" ] && [ "$(df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 {print $4}')" -gt 6000000 ] 2>/dev/null; then
+free_kib() { df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 {print $4}'; }
+available_kib() { awk '$1 == "MemAvailable:" {print $2}' /proc/meminfo 2>/dev/null; }
+if [ -z "$long" ] && [ "$(free_kib)" -gt 6000000 ] 2>/dev/null && [ "$(available_kib)" -gt 10000000 ] 2>/dev/null; then
 	memory=$(mktemp -d /dev/shm/cairn-test.XXXXXX) || memory=
-	if [ -n "$memory" ] && ! { cp "$(command -v true)" "$memory/true" && "$memory/true"; }; then # no programs there
+	if [ -n "$memory" ] && ! { cp "$(type -P true)" "$memory/true" && "$memory/true"; }; then # no programs there
 		rm -rf "$memory"
 		memory=
 	fi
@@ -139,6 +141,8 @@ for tool in chromium nginx; do
 	PATH=$PATH:/usr/sbin command -v "$tool" >/dev/null || summary+="SKIPPED        ./robustness: what needs $tool, which is not here"$'\n'
 done
 command -v prometheus >/dev/null || summary+="SKIPPED        ./monitoring: what needs prometheus, which is not here"$'\n'
+
+[ -n "$memory" ] || summary+="NOTE           all tests had their files on the disk: /dev/shm has no room, or no programs"$'\n'
 
 printf '\n== summary\n%s' "$summary"
 printf '%-8s %4ds  all\n\n' "$([ $failed = 0 ] && echo ok || echo FAILED)" "$SECONDS"

@@ -210,6 +210,9 @@ func (t *Transport) welcome(raw net.Conn) (*inbound, error) {
 		t.forget(c)
 		return nil, err
 	}
+	if peer.kind == kindSnapshot {
+		tune(raw, unackedSnapshotTimeout)
+	}
 	return c, nil
 }
 

@@ -34,11 +34,12 @@ const (
 	// its machine has room for what comes; that of a snapshot, which waits for a disk, has
 	// longer.
 	unackedTimeout         = 5 * time.Second
-	unackedSnapshotTimeout = 30 * time.Second
+	unackedSnapshotTimeout = ackTimeout
 )
 
-// keepAlive finds an end that has gone without a word where nothing is sent.
-var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 5 * time.Second, Interval: 2 * time.Second, Count: 3}
+// keepAlive finds an end that has gone without a word where nothing is sent. On Linux the
+// times above end it in place of the number of probes, so that several fit into them.
+var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 2 * time.Second, Interval: time.Second, Count: 5}
 
 // Config configures a Transport.
 type Config struct {
