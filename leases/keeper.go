@@ -3,6 +3,7 @@ package leases
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,6 +26,10 @@ const (
 	// entry or two, so a write of somebody else waits for the application of no
 	// more than that, and not for the end of all of them.
 	expiriesAtOnce = 64
+	// looksAtOnce is how many looks for leases that are over are under way: what becomes
+	// due while the ends that the last one proposed are being committed must not wait for
+	// them, which takes long where a disk is slow.
+	looksAtOnce = 2
 )
 
 // Log is what a Keeper needs of the replica that it serves.
@@ -55,6 +60,10 @@ type Keeper struct {
 	stepped chan struct{}
 	expired atomic.Uint64
 
+	// underWay are the leases that a look has taken up, to be ended or queued anew.
+	mu       sync.Mutex
+	underWay map[kv.LeaseID]struct{}
+
 	// seen is the last step that counted, as far as this node knows, and since
 	// the moment up to which that step has counted time: when this node
 	// measured it, if it proposed it, else when it first saw it. A follower has
@@ -74,7 +83,7 @@ func Start(log Log, logger *slog.Logger) *Keeper {
 }
 
 func newKeeper(log Log, logger *slog.Logger, now func() time.Time) *Keeper {
-	return &Keeper{log: log, logger: logger, now: now, stepped: make(chan struct{}, 1)}
+	return &Keeper{log: log, logger: logger, now: now, stepped: make(chan struct{}, 1), underWay: map[kv.LeaseID]struct{}{}}
 }
 
 // Close ends the keeper and waits for it.
@@ -102,12 +111,19 @@ func (k *Keeper) runClock(ctx context.Context) {
 // runExpiry ends leases beside the clock, which so keeps its pace while very many
 // end.
 func (k *Keeper) runExpiry(ctx context.Context) {
+	var looks errgroup.Group
+	looks.SetLimit(looksAtOnce)
+	defer func() { _ = looks.Wait() }() // they end with ctx, and have no errors
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-k.stepped:
-			k.expire(ctx)
+			// Where all are under way, the next step will do.
+			looks.TryGo(func() error {
+				k.expire(ctx)
+				return nil
+			})
 		}
 	}
 }
@@ -160,16 +176,53 @@ func (k *Keeper) expire(ctx context.Context) {
 			k.logger.Warn("looking for leases that are over", "err", err)
 			return
 		}
-		// What was renewed lies before what is due, so it is moved first.
-		if len(renewed) > 0 && !k.requeue(ctx, renewed) {
-			return
-		}
-		if len(due) > 0 && !k.end(ctx, due) {
-			return
-		}
+		due, renewed = k.take(due, renewed)
 		if len(due)+len(renewed) == 0 {
 			return
 		}
+		more := k.settle(ctx, due, renewed)
+		k.leave(due, renewed)
+		if !more {
+			return
+		}
+	}
+}
+
+// settle queues anew what was renewed, and ends what is due, at the same time: neither
+// has to wait for the other to be committed. It reports whether it is worth looking for more.
+func (k *Keeper) settle(ctx context.Context, due []kv.Lease, renewed []kv.LeaseID) (more bool) {
+	requeued := true
+	var wg sync.WaitGroup
+	if len(renewed) > 0 {
+		wg.Go(func() { requeued = k.requeue(ctx, renewed) })
+	}
+	ended := len(due) == 0 || k.end(ctx, due)
+	wg.Wait()
+	return requeued && ended
+}
+
+// take leaves out what another look has taken up, and notes the rest.
+func (k *Keeper) take(due []kv.Lease, renewed []kv.LeaseID) ([]kv.Lease, []kv.LeaseID) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	taken := func(id kv.LeaseID) bool {
+		_, under := k.underWay[id]
+		k.underWay[id] = struct{}{}
+		return under
+	}
+	due = slices.DeleteFunc(due, func(l kv.Lease) bool { return taken(l.ID) })
+	return due, slices.DeleteFunc(renewed, taken)
+}
+
+// leave forgets what was taken up.
+func (k *Keeper) leave(due []kv.Lease, renewed []kv.LeaseID) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for i := range due {
+		delete(k.underWay, due[i].ID)
+	}
+	for _, id := range renewed {
+		delete(k.underWay, id)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/cairnkv/cairn/kv"
@@ -229,7 +230,7 @@ func TestExpiryGivesUpUntilTheNextStep(t *testing.T) {
 		most  int
 	}{
 		{"refused", &clockState{leads: true, due: dueLeases(5000), failAfter: 100}, 100},
-		{"moves refused", &clockState{leads: true, renewed: []kv.LeaseID{{2}}, due: dueLeases(500), fail: kv.Errorf(kv.NoLeader, "made to fail")}, 0},
+		{"moves refused", &clockState{leads: true, renewed: []kv.LeaseID{{2}}, due: dueLeases(500), fail: kv.Errorf(kv.NoLeader, "made to fail")}, 500},
 		{"renewed meanwhile", &clockState{leads: true, due: dueLeases(500), stubborn: true}, 500},
 	} {
 		k := newKeeper(c.state, slog.New(slog.DiscardHandler), time.Now)
@@ -238,6 +239,52 @@ func TestExpiryGivesUpUntilTheNextStep(t *testing.T) {
 			t.Errorf("%s: %d expiries", c.name, n)
 		}
 	}
+}
+
+// slowLog holds up the end of one lease.
+type slowLog struct {
+	*clockState
+	slow           kv.LeaseID
+	began, release chan struct{} // began has room for one
+}
+
+func (s *slowLog) Propose(ctx context.Context, c *kv.Command) (*kv.Result, error) {
+	if c.Kind == kv.KindLeaseExpire && c.Lease.ID == s.slow {
+		s.began <- struct{}{}
+		<-s.release
+	}
+	return s.clockState.Propose(ctx, c)
+}
+
+// TestSlowEndsHoldUpNobody: what becomes due while the end of another lease is being
+// committed ends with the next step, and nothing is ended twice.
+func TestSlowEndsHoldUpNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		leases := dueLeases(2)
+		state := &clockState{leads: true, due: leases[:1:1]}
+		log := &slowLog{state, leases[0].ID, make(chan struct{}, 1), make(chan struct{})}
+		k := newKeeper(log, slog.New(slog.DiscardHandler), time.Now)
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan struct{})
+		go func() { defer close(done); k.runExpiry(ctx) }()
+		k.stepped <- struct{}{}
+		synctest.Wait()
+		state.mu.Lock()
+		state.due = append(state.due, leases[1])
+		state.mu.Unlock()
+		k.stepped <- struct{}{}
+		synctest.Wait()
+		if k.Expired() != 1 || len(log.began) != 1 {
+			t.Errorf("%d leases have ended while another one is about to, of which the end is proposed %d times", k.Expired(), len(log.began))
+		}
+		close(log.release)
+		synctest.Wait()
+		if k.Expired() != 2 || len(state.ended) != 2 || len(k.underWay) != 0 {
+			t.Errorf("%d leases have ended, by %d proposals; %d are under way", k.Expired(), len(state.ended), len(k.underWay))
+		}
+		cancel()
+		<-done
+	})
 }
 
 // TestStepWakesExpiry: after a step of the clock that counted, what is due is
