@@ -24,8 +24,9 @@
 // A Keeper owns two goroutines, which propose only on the leader. One steps the
 // clock, only while something ages, and one step at a time. The other looks
 // after each step for leases that are over and ends them, at a pace that leaves
-// room for other writes, however many end together; it waits for the expiries
-// that it starts. Close ends both.
+// room for other writes, however many end together. Two looks may be under way,
+// each with what the other has not taken up, so that nobody waits for ends that a
+// slow disk holds up; each waits for the expiries that it starts. Close ends all.
 //
 // A Renewer, on every member, owns the leases that connections to it hold, each by
 // itself (Hold) or many together (Group). One

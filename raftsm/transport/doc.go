@@ -20,6 +20,8 @@
 //     who it is can still lie about its log; that is what membership means.
 //   - A snapshot has a connection of its own, and is acknowledged chunk by
 //     chunk: a sender is never far ahead of the disk of the receiver.
+//   - A network that was out is used again seconds after it is back: what is not
+//     acknowledged for long ends its connection, and the next one is dialled.
 //   - Certificates, the authority and the list of names are read again when
 //     their files change. A set that does not fit together is reported and the
 //     former one stays.
