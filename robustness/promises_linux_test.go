@@ -1,6 +1,9 @@
 package robustness
 
-import "testing"
+import (
+	"math/rand/v2"
+	"testing"
+)
 
 // The other scenarios ask for the order of operations. Here the watches, the leases and the
 // fences go through the same faults of the wire, and of disks, power and processors, each
@@ -9,9 +12,21 @@ import "testing"
 // wireFaults are all ways for the wire to fail.
 func wireFaults(s *Namespaces) (faults []Fault) {
 	for _, b := range []wireBreak{unplug, oneWay, fastFail, bridge, clientsCut, narrow, lossy, reorders, doubles, delays, badWire} {
-		faults = append(faults, OnTheWire(s, b))
+		faults = append(faults, OnTheWire(s, underLoad(b)))
 	}
 	return faults
+}
+
+// underLoad is a break that may cost the leader its place: with much traffic beside it, what
+// is late anyway may be too late for an election timeout.
+func underLoad(b wireBreak) wireBreak {
+	return func(s *Namespaces, random *rand.Rand) (*broken, error) {
+		broken, err := b(s, random)
+		if err == nil {
+			broken.steady = false
+		}
+		return broken, err
+	}
 }
 
 // machineFaults are those of one machine, or of all of them at once.
