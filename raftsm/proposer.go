@@ -70,8 +70,8 @@ type proposer struct {
 	propose func(entry []byte, timeout time.Duration) (*dragonboat.RequestState, error)
 	// elected returns a channel that is closed at the next election.
 	elected func() <-chan struct{}
-	// leads reports whether this replica leads.
-	leads func() bool
+	// leads reports whether this replica leads, led whether it knows of a leader.
+	leads, led func() bool
 	// replicated is told of each entry that is applied here; see Timings.
 	replicated func(commands int, took time.Duration)
 
@@ -112,7 +112,7 @@ type flight struct {
 
 func newProposer(incarnation kv.LeaseID, timeout time.Duration) *proposer {
 	p := &proposer{incarnation: incarnation, timeout: timeout, longAfter: longQueueAfter, quit: make(chan struct{}), elected: never}
-	p.leads = func() bool { return false }
+	p.leads, p.led = func() bool { return false }, func() bool { return true }
 	p.replicated = func(int, time.Duration) {}
 	p.idle.New = func() any { return &pending{done: make(chan struct{}, 1)} }
 	p.mu.work.L = &p.mu.Mutex
@@ -190,12 +190,17 @@ func (p *proposer) full(kind kv.Kind, size int) error {
 		return nil
 	case queued >= maxQueueWrites, p.mu.bytes+size > maxQueueBytes,
 		queued > 0 && time.Since(p.mu.queue[0].deadline.Add(-p.timeout)) > p.longAfter:
-		return tooMany()
+		return p.tooMany()
 	}
 	return nil
 }
 
-func tooMany() error {
+// tooMany says why writes wait for too long: where there is no leader, another node may
+// know one, and to wait here is no use.
+func (p *proposer) tooMany() error {
+	if !p.led() {
+		return &kv.Error{Code: kv.NoLeader, Detail: "no leader is known, and more writes wait than this node could replicate in time; nothing was applied", RetryAfterSeconds: 1}
+	}
 	return &kv.Error{Code: kv.Busy, Detail: "more writes wait on this node than it can replicate in time", RetryAfterSeconds: 1}
 }
 
@@ -308,7 +313,7 @@ func (p *proposer) dropLate() {
 	for ; n < len(p.mu.queue) && p.mu.queue[n].deadline.Before(from); n++ {
 		w := p.mu.queue[n]
 		size += len(w.encoded)
-		w.err = tooMany()
+		w.err = p.tooMany()
 		w.done <- struct{}{}
 	}
 	if n > 0 {

@@ -259,37 +259,43 @@ func TestQueueLimits(t *testing.T) {
 
 // TestLateWrites keeps the log busy for longer than half of the time that writes
 // have. Those that waited so long are refused and never proposed: a client that is
-// told that nothing was applied can count on it, and the others are on time.
+// told that nothing was applied can count on it, and the others are on time. Where no
+// leader is known they are told that, so that they ask another node.
 func TestLateWrites(t *testing.T) {
-	answer, wake := asleep(t)
-	l := startProposer(t, patience, answer)
-	lone := l.occupy(t)
-	_, late, wait := l.proposeAll([]*kv.Command{put("late", "v"), put("late", "v"), put("late", "v")})
-	eventually(t, "three writes wait", func() bool { return l.waiting() == 3 })
-	l.proposer.mu.Lock()
-	for _, w := range l.proposer.mu.queue {
-		w.deadline = w.deadline.Add(-patience * 3 / 4) // as if they had waited for so long
-	}
-	l.proposer.mu.Unlock()
-	_, early, waitEarly := l.proposeAll([]*kv.Command{put("early", "v")})
-	eventually(t, "another one waits", func() bool { return l.waiting() == 4 })
-	wake()
-	wait()
-	waitEarly()
-	lone()
-	must(t, errors.Join(early...))
-	for _, err := range late {
-		wantCode(t, err, kv.Busy)
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if got := len(l.entries); got != flights+1 {
-		t.Errorf("%d entries were proposed, want those of the %d flights and one of the early write", got, flights)
-	}
-	for _, e := range l.entries {
-		if e.count != 1 {
-			t.Errorf("an entry has %d commands: late ones are in it", e.count)
-		}
+	for led, want := range map[bool]kv.Code{true: kv.Busy, false: kv.NoLeader} {
+		t.Run(fmt.Sprintf("led-%v", led), func(t *testing.T) {
+			answer, wake := asleep(t)
+			l := startProposer(t, patience, answer)
+			l.led = func() bool { return led }
+			lone := l.occupy(t)
+			_, late, wait := l.proposeAll([]*kv.Command{put("late", "v"), put("late", "v"), put("late", "v")})
+			eventually(t, "three writes wait", func() bool { return l.waiting() == 3 })
+			l.proposer.mu.Lock()
+			for _, w := range l.proposer.mu.queue {
+				w.deadline = w.deadline.Add(-patience * 3 / 4) // as if they had waited for so long
+			}
+			l.proposer.mu.Unlock()
+			_, early, waitEarly := l.proposeAll([]*kv.Command{put("early", "v")})
+			eventually(t, "another one waits", func() bool { return l.waiting() == 4 })
+			wake()
+			wait()
+			waitEarly()
+			lone()
+			must(t, errors.Join(early...))
+			for _, err := range late {
+				wantCode(t, err, want)
+			}
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			if got := len(l.entries); got != flights+1 {
+				t.Errorf("%d entries were proposed, want those of the %d flights and one of the early write", got, flights)
+			}
+			for _, e := range l.entries {
+				if e.count != 1 {
+					t.Errorf("an entry has %d commands: late ones are in it", e.count)
+				}
+			}
+		})
 	}
 }
 

@@ -307,6 +307,10 @@ func (s *Shard) start(hasLog bool) error {
 	}
 	s.proposer.elected, s.rounds.elected = h.leader.next, h.leader.next
 	s.proposer.leads = s.IsLeader
+	s.proposer.led = func() bool {
+		leader, _ := s.Leader()
+		return leader != 0
+	}
 	s.proposer.replicated, s.rounds.confirmed = h.timings.Replicated, h.timings.Confirmed
 	s.scrubber = newScrubber(s)
 	s.machine = &machine{
