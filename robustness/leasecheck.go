@@ -18,9 +18,10 @@ const (
 	// something of the time between them.
 	probesApart = 300 * time.Millisecond
 	// lingers is longer than any time after which a request without an answer can
-	// still take effect: its node may have been stopped, and then tries for some
+	// still take effect: its node may have been stopped, or the wire to it broken, after
+	// which TCP brings what its client has given up long ago, and then it tries for some
 	// seconds.
-	lingers = 25 * time.Second
+	lingers = time.Minute
 	// closedWell is how long before and after the end of a connection its node must
 	// have been well, for nothing to linger.
 	closedWell = time.Second
