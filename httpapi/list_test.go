@@ -168,6 +168,18 @@ func TestListAgainstTwin(t *testing.T) {
 	})
 }
 
+// listed is the keys of a list, and whether there are more.
+func (k *kit) listed(query string) string {
+	k.t.Helper()
+	var l api.List
+	k.do("GET", "/v1/kv?"+query, nil).read(k.t, &l)
+	var keys []string
+	for i := range l.Entries {
+		keys = append(keys, string(l.Entries[i].Key))
+	}
+	return strings.Join(keys, " ") + fmt.Sprint(" ", l.More)
+}
+
 // Sorted by something else than the key, the two parts around the reserved keys
 // are one list.
 func TestSortedListHasNoSeam(t *testing.T) {
@@ -183,13 +195,7 @@ func TestSortedListHasNoSeam(t *testing.T) {
 		{"sort=version", "A B x y z false"},
 		{"sort=version&order=desc&limit=3", "A B x true"},
 	} {
-		var l api.List
-		k.do("GET", "/v1/kv?"+c.query, nil).read(t, &l)
-		var keys []string
-		for i := range l.Entries {
-			keys = append(keys, string(l.Entries[i].Key))
-		}
-		if got := strings.Join(keys, " ") + fmt.Sprint(" ", l.More); got != c.want {
+		if got := k.listed(c.query); got != c.want {
 			t.Errorf("%s: got %s, want %s", c.query, got, c.want)
 		}
 	}
@@ -211,13 +217,7 @@ func TestSortedListIsCutByItsSize(t *testing.T) {
 		{"sort=value&keys_only", strings.Join(all, " ") + " false"},
 		{"sort=mod&keys_only", strings.Join(all, " ") + " false"},
 	} {
-		var l api.List
-		k.do("GET", "/v1/kv?"+c.query, nil).read(t, &l)
-		var keys []string
-		for i := range l.Entries {
-			keys = append(keys, string(l.Entries[i].Key))
-		}
-		if got := strings.Join(keys, " ") + fmt.Sprint(" ", l.More); got != c.want {
+		if got := k.listed(c.query); got != c.want {
 			t.Errorf("%s: got %s, want %s", c.query, got, c.want)
 		}
 	}

@@ -45,15 +45,16 @@ func (c *watchEncoder) release() {
 
 // change appends the messages of a delivery.
 func (c *watchEncoder) change(b []byte, d *watchers.Delivery) ([]byte, error) {
+	own := func(e []byte, i int) ([]byte, error) { return c.event(e, &d.Events[i]) }
 	if !d.Shared {
-		return c.split(b, d, func(e []byte, i int) ([]byte, error) { return c.event(e, &d.Events[i]) })
+		return c.split(b, d, own)
 	}
 	enc, err := d.Encoded(c.shape(), func() (*watchers.Encoding, error) { return c.whole(d.Change) })
 	switch {
 	case err != nil:
 		return b, err
 	case enc.Message == nil: // too large to be shared
-		return c.split(b, d, func(e []byte, i int) ([]byte, error) { return c.event(e, &d.Events[i]) })
+		return c.split(b, d, own)
 	}
 	if d.Subset == nil && !c.w.named && len(enc.Message) <= maxMessageBytes {
 		return append(b, enc.Message...), nil

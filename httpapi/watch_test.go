@@ -426,18 +426,20 @@ func TestWatchOfLargePreviousVersions(t *testing.T) {
 	}()
 	testkit.Eventually(t, "the watch is live", func() bool { return k.server.cfg.Watchers.Stats().Live > 0 })
 	k.member.apply(t, &kv.Command{Kind: kv.KindTxn, Txn: &kv.Txn{Then: []kv.Op{{Type: kv.OpDelete, Range: kv.Prefix([]byte("big/"))}}}})
+	live := <-got // and so whoever comes now finds it in history
 	froms["history"] = open("history", &watch{watched: []watched{big}})
 	froms["named"] = open("named", &watch{watched: append(names, big), named: true})
 	for name, s := range streams {
 		from := froms[name]
-		var next []watchers.Delivery
-		if name == "live" {
-			next = <-got
-		} else {
+		next := live
+		if name != "live" {
 			var err error
 			if next, err = from.Next(t.Context(), nil); err != nil {
 				t.Fatal(err)
 			}
+		}
+		if shared := next[0].Shared; shared != (name == "live") {
+			t.Fatalf("%s: shared %v", name, shared)
 		}
 		if err := s.send(from, next); err != nil {
 			t.Fatal(err)

@@ -63,6 +63,8 @@ type Keeper struct {
 	// underWay are the leases that a look has taken up, to be ended or queued anew.
 	mu       sync.Mutex
 	underWay map[kv.LeaseID]struct{}
+	// expiries has a token for each expiry that is under way, of all looks.
+	expiries chan struct{}
 
 	// seen is the last step that counted, as far as this node knows, and since
 	// the moment up to which that step has counted time: when this node
@@ -83,7 +85,10 @@ func Start(log Log, logger *slog.Logger) *Keeper {
 }
 
 func newKeeper(log Log, logger *slog.Logger, now func() time.Time) *Keeper {
-	return &Keeper{log: log, logger: logger, now: now, stepped: make(chan struct{}, 1), underWay: map[kv.LeaseID]struct{}{}}
+	return &Keeper{
+		log: log, logger: logger, now: now, stepped: make(chan struct{}, 1),
+		underWay: map[kv.LeaseID]struct{}{}, expiries: make(chan struct{}, expiriesAtOnce),
+	}
 }
 
 // Close ends the keeper and waits for it.
@@ -244,12 +249,12 @@ func (k *Keeper) requeue(ctx context.Context, renewed []kv.LeaseID) bool {
 func (k *Keeper) end(ctx context.Context, due []kv.Lease) (more bool) {
 	var ended atomic.Bool
 	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(expiriesAtOnce)
 	for _, lease := range due {
-		if ctx.Err() != nil {
+		if !k.enter(ctx) {
 			break
 		}
 		group.Go(func() error {
+			defer func() { <-k.expiries }()
 			r, err := k.log.Propose(ctx, &kv.Command{Kind: kv.KindLeaseExpire, Time: k.now().UnixMilli(), Lease: lease})
 			if err == nil && len(r.Leases) > 0 {
 				ended.Store(true)
@@ -263,4 +268,17 @@ func (k *Keeper) end(ctx context.Context, due []kv.Lease) (more bool) {
 		k.logger.Debug("ending leases", "err", err)
 	}
 	return err == nil && ended.Load()
+}
+
+// enter waits until one more expiry may be under way. It reports whether ctx has not ended.
+func (k *Keeper) enter(ctx context.Context) bool {
+	if ctx.Err() != nil {
+		return false
+	}
+	select {
+	case k.expiries <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }

@@ -1,6 +1,7 @@
 package robustness
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -18,10 +19,12 @@ const (
 	// something of the time between them.
 	probesApart = 300 * time.Millisecond
 	// lingers is longer than any time after which a request without an answer can
-	// still take effect: its node may have been stopped, or the wire to it broken, after
-	// which TCP brings what its client has given up long ago, and then it tries for some
+	// still take effect: its node may have been stopped, and then tries for some
 	// seconds.
-	lingers = time.Minute
+	lingers = 25 * time.Second
+	// lingersOnWires is that where wires are broken for long: TCP then brings what its
+	// client has given up long ago.
+	lingersOnWires = time.Minute
 	// closedWell is how long before and after the end of a connection its node must
 	// have been well, for nothing to linger.
 	closedWell = time.Second
@@ -163,7 +166,7 @@ func (t *LeaseTrace) Late(ends leaseEnds) (strict int, wrong []string) {
 		if !over && !ends.holding[l.ID] || over && end.Reason == "revoked" {
 			continue // nobody saw it end, or it was ended
 		}
-		from, exact := l.newest(well)
+		from, exact := l.newest(well, cmp.Or(t.Lingers, int64(lingers)))
 		at, how := t.End, "had not ended"
 		if over {
 			seen, ok := t.Seen[end.Revision]

@@ -19,6 +19,8 @@ type LeaseScenario struct {
 	// Jumping says that the wall clocks of the nodes jump, so that what they show
 	// is no time.
 	Jumping bool
+	// Lingers is lingers of the trace, if it is not zero.
+	Lingers time.Duration
 }
 
 // endsAround is how many leases must end before each fault and after it.
@@ -77,6 +79,7 @@ func (s LeaseScenario) judge(c *Cluster, traffic *LeaseTraffic, v *Verdict) {
 		v.Add("at the end: %v", err)
 	}
 	trace := traffic.Stop()
+	trace.Lingers = int64(s.Lingers)
 	if s.Jumping {
 		trace.Wall = 0
 	}

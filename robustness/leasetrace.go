@@ -23,6 +23,8 @@ type LeaseTrace struct {
 	// 0 where the clocks of the nodes are not to be trusted.
 	Wall int64
 	End  int64
+	// Lingers is lingers, where that is another time.
+	Lingers int64
 }
 
 // A LeaseLife is a lease as its client knows it.
@@ -145,7 +147,7 @@ func (l *LeaseLife) latest() (sent int64, ok bool) {
 // call that took longer than commits are to take is not counted. What was not
 // answered may take effect later: as long as its node was stopped, or tried. So may
 // a renewal for a connection, unless its node was well when that was closed.
-func (l *LeaseLife) newest(well map[int][]span) (from int64, strict bool) {
+func (l *LeaseLife) newest(well map[int][]span, lingers int64) (from int64, strict bool) {
 	strict = true
 	for _, c := range l.Calls {
 		if c.Outcome == Done && c.Answered-c.Sent > int64(commitWithin) {
@@ -155,15 +157,15 @@ func (l *LeaseLife) newest(well map[int][]span) (from int64, strict bool) {
 		}
 	}
 	for _, c := range l.Calls {
-		if c.Outcome == Unknown && c.Answered+int64(lingers) > from {
-			from, strict = c.Answered+int64(lingers), false
+		if c.Outcome == Unknown && c.Answered+lingers > from {
+			from, strict = c.Answered+lingers, false
 		}
 	}
 	for _, h := range l.Holds {
 		if covers(well[h.Node], h.Closed-int64(closedWell), h.Closed+int64(closedWell)) {
 			from = max(from, h.Closed)
-		} else if h.Closed+int64(lingers) > from {
-			from, strict = h.Closed+int64(lingers), false
+		} else if h.Closed+lingers > from {
+			from, strict = h.Closed+lingers, false
 		}
 	}
 	return from, strict

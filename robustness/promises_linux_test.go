@@ -63,7 +63,11 @@ func playWatches(t *testing.T, l Layout, faults []Fault) {
 }
 
 func playLeases(t *testing.T, l Layout, faults []Fault) {
-	Judge(t, LeaseScenario{Layout: l, Rounds: cycles(t, 1, 5) * len(faults), Faults: faults, Seed: Seed(t)}.Run(t))
+	s := LeaseScenario{Layout: l, Rounds: cycles(t, 1, 5) * len(faults), Faults: faults, Seed: Seed(t)}
+	if l.Namespaces != nil {
+		s.Lingers = lingersOnWires
+	}
+	Judge(t, s.Run(t))
 }
 
 func playFences(t *testing.T, l Layout, faults []Fault) {
