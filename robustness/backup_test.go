@@ -119,6 +119,12 @@ func (n *Node) command(args ...string) *exec.Cmd {
 	return cmd
 }
 
+// restore makes the node's directory from a backup. It is given the address at which the
+// others would reach it, for all that don't say so have the same.
+func (n *Node) restore(file, dir string) *exec.Cmd {
+	return n.command("snapshot", "restore", file, "--data-dir", dir, "--peer-advertise", n.peer)
+}
+
 // restoresWhole makes a cluster of one from a backup, and holds it against the one that
 // the backup is of.
 func restoresWhole(t *testing.T, c *Cluster, random *rand.Rand, file string) {
@@ -130,7 +136,7 @@ func restoresWhole(t *testing.T, c *Cluster, random *rand.Rand, file string) {
 
 	restored := NewCluster(t, NewEvidence(t), random, Layout{Size: 1})
 	n := restored.Nodes[0]
-	if out, err := n.command("snapshot", "restore", file, "--data-dir", n.Dir).CombinedOutput(); err != nil {
+	if out, err := n.restore(file, n.Dir).CombinedOutput(); err != nil {
 		t.Fatalf("restore: %v\n%s", err, out)
 	}
 	must(t, restored.Start())

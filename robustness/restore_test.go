@@ -9,7 +9,6 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
@@ -72,24 +71,16 @@ func takeBackup(t *testing.T) *killedRestore {
 	k := &killedRestore{file: c.Evidence.Path("b.cairn-backup")}
 	k.digest, k.keys, err = content(n)
 	must(t, err)
-	save := exec.Command(n.binary, "--endpoint", n.URL(), "snapshot", "save", k.file)
-	save.Env = environment()
-	out, err := save.CombinedOutput()
+	out, err := n.command("snapshot", "save", k.file).CombinedOutput()
 	if err != nil {
 		t.Fatalf("snapshot save: %v\n%s", err, out)
 	}
 	must(t, n.Stop())
 	began := time.Now()
-	must(t, k.restore(n.binary, filepath.Join(t.TempDir(), "whole")).Run())
+	must(t, n.restore(k.file, filepath.Join(t.TempDir(), "whole")).Run())
 	k.took = time.Since(began)
 	t.Logf("%d keys; a restore takes %v", k.keys, k.took.Round(time.Millisecond))
 	return k
-}
-
-func (k *killedRestore) restore(binary, dir string) *exec.Cmd {
-	cmd := exec.Command(binary, "snapshot", "restore", k.file, "--data-dir", dir)
-	cmd.Env = environment()
-	return cmd
 }
 
 // whole reports whether a node that is ready has all that is in the backup.
@@ -113,7 +104,7 @@ func TestKilledRestore(t *testing.T) {
 		c := NewCluster(t, NewEvidence(t), random, Layout{Size: 1})
 		n := c.Nodes[0]
 		for kills := 1 + random.IntN(2); kills > 0; kills-- {
-			cmd := k.restore(n.binary, n.Dir)
+			cmd := n.restore(k.file, n.Dir)
 			must(t, cmd.Start())
 			moment(random, 0, k.took)
 			must(t, cmd.Process.Kill())
@@ -144,7 +135,7 @@ func TestKilledRestore(t *testing.T) {
 		}
 		c.Note("the restore again, after %d kills that met one, %d refusals", hit, refused)
 		var out bytes.Buffer
-		cmd := k.restore(n.binary, n.Dir)
+		cmd := n.restore(k.file, n.Dir)
 		cmd.Stderr = &out
 		// It may have been complete before the kill, or the server have finished
 		// what it found.
