@@ -46,7 +46,7 @@ func (a *app) leaseGrant() *cobra.Command {
 With --output raw it prints the bare id.`,
 		Args: arguments(1, 1),
 	}
-	cmd.Flags().StringVar(&id, "id", "", "an `id` of your own, a ULID, or a number from 1 to 2^63-1")
+	cmd.Flags().Var((*given)(&id), "id", "an `id` of your own, a ULID, or a number from 1 to 2^63-1")
 	write.register(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		ttl, err := parseTTL(args[0])

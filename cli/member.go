@@ -170,6 +170,9 @@ func (a *app) memberChange(use, short string, change func(*client.Client, contex
 
 // memberNamed finds a member by its id or its name.
 func memberNamed(ctx context.Context, c *client.Client, name string) (*api.ClusterMember, error) {
+	if name == "" { // as one is called that has no name yet
+		return nil, usagef("the id or name of the member is empty")
+	}
 	cluster, err := c.Cluster(ctx)
 	if err != nil {
 		return nil, err

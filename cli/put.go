@@ -53,7 +53,7 @@ func (a *app) put() *cobra.Command {
 	flags.Uint64Var(&f.ifRevision, "if-revision", 0, "only if the key was last written at this `revision`; 0 means that it must not exist")
 	flags.BoolVar(&f.create, "create", false, "only if the key does not exist")
 	flags.BoolVar(&f.update, "update", false, "only if the key exists")
-	flags.StringVar(&f.lease, "lease", "", "attach the key to the lease with this `id`")
+	flags.Var((*given)(&f.lease), "lease", "attach the key to the lease with this `id`")
 	durationVar(flags, &f.ttl, "ttl", 0, "delete the key after this time, unless it is written again before")
 	flags.BoolVar(&f.keepLease, "keep-lease", false, "leave the key attached to the lease that it has")
 	flags.StringVar(&f.contentType, "content-type", "", "the media `type` that is kept with the value")

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"os"
 	"time"
 
@@ -39,6 +40,21 @@ func (f *readFlags) options() (opts []client.ReadOption) {
 	return opts
 }
 
+// given is the value of a flag that can't be empty: with a variable that was not set, the
+// flag would else be as good as left out, and the write another one than was meant.
+type given string
+
+func (g *given) Set(s string) error {
+	if s == "" {
+		return errors.New("it is empty; leave the flag out if none is meant")
+	}
+	*g = given(s)
+	return nil
+}
+
+func (g *given) String() string { return string(*g) }
+func (g *given) Type() string   { return "string" }
+
 // writeFlags make a write safe to repeat, for the commands that write.
 type writeFlags struct {
 	idempotent bool
@@ -50,7 +66,7 @@ type writeFlags struct {
 func (f *writeFlags) register(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.BoolVar(&f.idempotent, "idempotent", false, "repeat the write if its outcome is unknown; it is applied once (costs the cluster a record for ten minutes)")
-	flags.StringVar(&f.key, "idempotency-key", "", "as --idempotent, with a `key` of your own, to run the same command again later")
+	flags.Var((*given)(&f.key), "idempotency-key", "as --idempotent, with a `key` of your own, to run the same command again later")
 	cmd.MarkFlagsMutuallyExclusive("idempotent", "idempotency-key")
 }
 
@@ -58,7 +74,8 @@ func (f *writeFlags) register(cmd *cobra.Command) {
 // to a holder.
 func (f *writeFlags) registerFenced(cmd *cobra.Command) {
 	f.register(cmd)
-	cmd.Flags().StringVar(&f.fencing, "fencing", os.Getenv(envFencing), "write only as long as the holder with this `fence` is one (default $"+envFencing+")")
+	f.fencing = os.Getenv(envFencing)
+	cmd.Flags().Var((*given)(&f.fencing), "fencing", "write only as long as the holder with this `fence` is one (default $"+envFencing+")")
 	cmd.Flags().Lookup("fencing").DefValue = ""
 }
 

@@ -15,7 +15,7 @@ const serveHelp = `Start a node and run it until it is told to end.
 
 Without flags it is a cluster of one that listens on the loopback and keeps its
 data in ./cairn-data. On SIGTERM or Ctrl-C it hands over its leadership, lets
-requests finish for up to 10 seconds, and exits with status 0; a second signal
+requests finish for up to 8 seconds, and exits with status 0; a second signal
 ends it at once. Nothing that was answered is lost, whichever way it ends.
 
 Every flag can also be given in the environment, as CAIRN_ and its name

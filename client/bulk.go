@@ -119,8 +119,8 @@ func (b *bulk) run(ctx context.Context) (*api.BulkReport, error) {
 	for n := 1; ; n++ {
 		i := (first + uint32(n-1)) % uint32(len(c.endpoints))
 		b.report = api.BulkReport{}
-		what, err := b.attempt(ctx, c.endpoints[i])
-		touched := b.body.end()
+		what, err := b.attemptAwake(ctx, c.endpoints[i])
+		touched := b.body != nil && b.body.end()
 		if b.report.Applied >= best.Applied {
 			best = b.report
 		}
@@ -154,6 +154,25 @@ func (b *bulk) run(ctx context.Context) (*api.BulkReport, error) {
 	}
 }
 
+// attemptAwake is attempt, on a node that answers at all. A bulk write is answered when its
+// first lines are applied, for which there is no limit; so where there are other nodes, one
+// that stands still is found by a question that has one.
+func (b *bulk) attemptAwake(ctx context.Context, endpoint string) (verdict, *Error) {
+	b.body = nil
+	if len(b.c.endpoints) > 1 {
+		ask := newRequest(http.MethodGet, "/livez")
+		ask.stream = true // its limit is that for the opening of a stream
+		what, err := b.c.limited(ctx, endpoint, ask, func(resp *http.Response) error {
+			drain(resp)
+			return nil
+		})
+		if err != nil && what != decided { // a refusal is an answer, too
+			return notApplied, unavailable(endpoint, err)
+		}
+	}
+	return b.attempt(ctx, endpoint)
+}
+
 // attempt sends the lines once and follows the reports.
 func (b *bulk) attempt(ctx context.Context, endpoint string) (verdict, *Error) {
 	ctx, cancel := context.WithCancel(ctx)
@@ -165,7 +184,7 @@ func (b *bulk) attempt(ctx context.Context, endpoint string) (verdict, *Error) {
 	if err != nil {
 		return decided, invalid(endpoint, "The request can't be sent", err)
 	}
-	resp, err := b.c.http.Do(hr)
+	resp, err := b.c.send(hr)
 	if err != nil {
 		if failed := body.failure(); failed != nil {
 			return decided, unknown(endpoint, failed)

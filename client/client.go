@@ -31,7 +31,7 @@ type Config struct {
 	HTTPClient *http.Client
 	// Timeout bounds a call with all its attempts, besides the deadline of its
 	// context; 10 s if it is 0, no bound if it is negative. What streams (Scan,
-	// Snapshot, Bulk, a lock that is waited for) is bounded by its context alone;
+	// Snapshot, a lock that is waited for) is bounded by its context alone;
 	// where there are other nodes, one that does not begin to answer within Timeout
 	// is left for the next.
 	Timeout time.Duration

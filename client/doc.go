@@ -25,16 +25,17 @@
 //   - A refusal that says that nothing was applied (429, 503), and a connection
 //     that was never made, are always followed by another attempt.
 //   - After anything that leaves open what happened (a connection that broke
-//     after the request was sent, a 500 or a 504, a 5xx that isn't Cairn's, a success
-//     that makes no sense), a read is repeated and a write is not. The call then returns [ErrOutcomeUnknown]: the
-//     write was applied once or not at all.
+//     after the request was sent, a 500 or a 504, a 5xx that isn't Cairn's), a read is
+//     repeated and a write is not. The call then returns [ErrOutcomeUnknown]: the write
+//     was applied once or not at all. A success that makes no sense is the same for a
+//     write, and the end of a read.
 //   - A write is repeated in that case too if it has an Idempotency-Key, which is
 //     what [Idempotent] gives it: the cluster applies it once, however often and on
 //     whichever node it arrives.
 //   - So are a few writes that have no key and do no harm if they are done twice, or
 //     late: the renewal of a lease, what [Client.Lock] and [Client.Campaign] ask for
-//     under a lease of their own, the promotion and the removal of a member, the
-//     transfer of the leadership, and a registration, of which [Client.Register]
+//     under a lease of their own, and that lease itself, the promotion and the removal
+//     of a member, the transfer of the leadership to a member, and a registration, of which [Client.Register]
 //     says what may remain.
 //
 // Idempotent is not the default because it is not free: the cluster keeps a record

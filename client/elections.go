@@ -98,19 +98,18 @@ func (c *Client) Observe(ctx context.Context, name string) iter.Seq2[*api.Leader
 		for n := 1; ; n++ {
 			began, preferred := time.Now(), c.preferred.Load()
 			left, err := c.observe(ctx, name, give)
+			var e *Error
+			refused := errors.As(err, &e)
 			switch {
 			case left:
 				return
 			case ctx.Err() != nil:
 				yield(nil, ctx.Err())
 				return
-			case err != nil && !errors.Is(err, ErrUnavailable):
+			case refused && final(e, !first):
 				yield(nil, err)
 				return
-			}
-			// A node that is stopped takes every request and answers none.
-			var e *Error
-			if errors.As(err, &e) {
+			case refused: // a node that is stopped takes every request and answers none
 				c.passOver(preferred, e.Endpoint)
 			}
 			if time.Since(began) >= watchSettled {

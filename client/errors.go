@@ -22,6 +22,8 @@ type Error struct {
 	// Cause is what went wrong on this side, such as a connection that broke or
 	// a context that ended, or nil.
 	Cause error
+	// doubted says of a refusal that an attempt before it may have been applied.
+	doubted bool
 }
 
 // Error says what happened, in one line.

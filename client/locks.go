@@ -117,7 +117,9 @@ func (c *Client) newSession(ctx context.Context, ttl time.Duration) (*session, e
 		ttl = defaultLockTTL
 	}
 	s := &session{c: c, lease: ulid.Make().String()}
-	if _, err := c.Leases().GrantAs(ctx, s.lease, ttl, Idempotent()); err != nil {
+	// The id is new: a lease that has it is this one, of an attempt before. So neither the
+	// grant nor the end needs an Idempotency-Key, of which a cluster may have no more.
+	if _, err := c.Leases().GrantAs(ctx, s.lease, ttl, harmless); err != nil && !errors.Is(err, ErrLeaseExists) {
 		return nil, err
 	}
 	kept, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -190,7 +192,11 @@ func (s *session) end(ctx context.Context) error {
 	if s.alive != nil {
 		<-s.alive.Done()
 	}
-	_, err := s.c.Leases().Revoke(ctx, s.lease, Idempotent())
+	_, err := s.c.Leases().Revoke(ctx, s.lease, harmless)
+	var refused *Error
+	if errors.As(err, &refused) && refused.doubted && errors.Is(err, ErrLeaseNotFound) {
+		return nil // an attempt before has done it
+	}
 	return err
 }
 

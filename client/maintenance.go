@@ -28,8 +28,8 @@ func KeepRevisions(n uint64) api.Compact { return api.Compact{KeepRevisions: &n}
 
 // KeepFor compacts what was not readable within the last d.
 func KeepFor(d time.Duration) api.Compact {
-	seconds := float64(d/time.Millisecond) / 1000
-	return api.Compact{KeepSeconds: &seconds}
+	keep := seconds(d)
+	return api.Compact{KeepSeconds: &keep}
 }
 
 // Hash hashes everything that can be read at a revision, the newest by default.

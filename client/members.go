@@ -48,10 +48,11 @@ func (c *Client) RemoveMember(ctx context.Context, id string) (*api.ClusterMembe
 }
 
 // TransferLeader hands the leadership to a voter, to any other one if id is
-// empty, and returns the id of the member that leads.
+// empty, and returns the id of the member that leads. Where it is not known whether any
+// other one took it over, that is [ErrOutcomeUnknown]: asked again, that one could give it back.
 func (c *Client) TransferLeader(ctx context.Context, id string) (string, error) {
 	r := newRequest(http.MethodPost, "/v1/cluster/leader")
-	r.harmless = true
+	r.harmless = id != ""
 	if err := r.setJSON(api.TransferLeader{Member: id}); err != nil {
 		return "", err
 	}

@@ -5,13 +5,16 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"mime"
 	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"slices"
 	"strconv"
+	"strings"
 	"sync/atomic"
 
 	"github.com/cairnkv/cairn/api"
@@ -77,6 +80,9 @@ func (r *request) repeatable() bool {
 	return !r.write || r.harmless || r.header.Get(api.HeaderIdempotencyKey) != ""
 }
 
+// harmless makes a write one that does no harm if it is done twice.
+var harmless = writeOption(func(r *request) { r.harmless = true })
+
 // new makes an HTTP request to an endpoint.
 func (r *request) new(ctx context.Context, c *Client, endpoint string, body io.Reader) (*http.Request, error) {
 	target := endpoint + r.path
@@ -92,7 +98,17 @@ func (r *request) new(ctx context.Context, c *Client, endpoint string, body io.R
 	if c.token != "" {
 		hr.Header.Set("Authorization", "Bearer "+c.token)
 	}
+	for name, values := range hr.Header {
+		if slices.ContainsFunc(values, unprintable) {
+			return nil, fmt.Errorf("the value of %s has a control character", name)
+		}
+	}
 	return hr, nil
+}
+
+// unprintable reports whether a text can't be the value of a header.
+func unprintable(s string) bool {
+	return strings.ContainsFunc(s, func(c rune) bool { return c < ' ' && c != '\t' || c == 0x7f })
 }
 
 // A verdict says what an attempt that failed leaves behind.
@@ -115,7 +131,7 @@ func (c *Client) attempt(ctx context.Context, endpoint string, r *request, consu
 	if err != nil {
 		return decided, invalid(endpoint, "The request can't be sent", err)
 	}
-	resp, err := c.http.Do(hr)
+	resp, err := c.send(hr)
 	if err != nil {
 		return conn.judge(endpoint, r.write, err)
 	}
@@ -143,6 +159,17 @@ func (c *Client) attempt(ctx context.Context, endpoint string, r *request, consu
 		return inDoubt, unknown(endpoint, err)
 	}
 	return inDoubt, unavailable(endpoint, err)
+}
+
+// errNotSent says that a request was not even begun.
+var errNotSent = errors.New("not sent")
+
+// send sends a request, unless nobody waits for its answer any more.
+func (c *Client) send(hr *http.Request) (*http.Response, error) {
+	if err := hr.Context().Err(); err != nil {
+		return nil, fmt.Errorf("%w: %w", errNotSent, err)
+	}
+	return c.http.Do(hr)
 }
 
 // drain leaves the connection of an answer usable for the next request.
@@ -175,7 +202,7 @@ func (s *connection) trace(ctx context.Context) context.Context {
 // neverSent reports whether it is certain that no byte of the request left.
 func (s *connection) neverSent(err error) bool {
 	var op *net.OpError
-	return s.got.Load() == 0 && (s.wanted.Load() || errors.As(err, &op) && op.Op == "dial")
+	return errors.Is(err, errNotSent) || s.got.Load() == 0 && (s.wanted.Load() || errors.As(err, &op) && op.Op == "dial")
 }
 
 // resent reports whether the transport sent the request more than once. net/http

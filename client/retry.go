@@ -49,7 +49,8 @@ func (c *Client) do(ctx context.Context, r *request, consume func(*http.Response
 			if err.Problem.Code != "" {
 				c.preferred.Store(i) // a refusal is an answer
 			}
-			if doubt != nil && !remembered(&err.Problem) {
+			err.doubted = doubt != nil
+			if err.doubted && !remembered(&err.Problem) {
 				doubt.Attempts = n
 				return doubt
 			}

@@ -187,7 +187,7 @@ func TestLockWaitOverAStoppedNode(t *testing.T) {
 // A node that has no events for claims answers once; a refusal ends the wait.
 func TestLockWaitWithoutEvents(t *testing.T) {
 	n := newTurnNode(t, answers(granted), refuses(api.CodeInvalidArgument),
-		events("event: error\ndata: {\"status\":404,\"code\":\"lease-not-found\"}\n\n", false), events("event: acquired\ndata: {\n\n", false))
+		events("event: error\ndata: {\"status\":404,\"code\":\"lease-not-found\"}\n\n", false), events("event: acquired\ndata: {\n\n", false), answers(granted))
 	c := newClient(t, n.url)
 	l, err := c.Lock(patient(t), "l", client.LockOptions{})
 	noError(t, err)
@@ -200,9 +200,13 @@ func TestLockWaitWithoutEvents(t *testing.T) {
 			t.Errorf("got %v, want %v", err, want)
 		}
 	}
-	if _, err := c.Lock(patient(t), "l", client.LockOptions{}); err == nil {
-		t.Error("what can't be read is a lock")
+	// What can't be read is no answer; it is asked again.
+	l, err = c.Lock(patient(t), "l", client.LockOptions{})
+	noError(t, err)
+	if got := len(n.asked()); l.Token != 7 || got != 5 {
+		t.Errorf("got %+v after %d claims", l.Lock, got)
 	}
+	noError(t, l.Release(patient(t)))
 }
 
 // The node that serves a wait stops; the place in the queue stays.

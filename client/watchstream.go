@@ -90,7 +90,7 @@ func (w *watch) run(ctx context.Context) error {
 			return nil
 		}
 		err.Attempts = attempts
-		if how == over || how == refused && w.final(err) {
+		if how == over || how == refused && final(err, w.established) {
 			return err
 		}
 		at++
@@ -133,16 +133,17 @@ func (w *watch) rest(ctx context.Context, err *Error, pause time.Duration) bool 
 	return sleep(ctx, pause)
 }
 
-// final reports whether a refusal ends the watch. What was served once is tried
-// again after anything but a refusal by Cairn that another try would meet again.
-func (w *watch) final(e *Error) bool {
+// final reports whether a refusal ends what is followed over many connections. What was
+// served once is tried again after anything but a refusal by Cairn that another try
+// would meet again.
+func final(e *Error, served bool) bool {
 	switch e.Class() {
 	case api.ClassUnavailable, api.ClassUnknown:
 		return false
 	case api.ClassInternal:
-		return !w.established
+		return !served
 	}
-	return !w.established || e.Problem.Code != ""
+	return !served || e.Problem.Code != ""
 }
 
 // connect opens the watch on a node and hands out what comes, until that ends.

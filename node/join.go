@@ -27,6 +27,9 @@ const (
 // joiner returns what asks a running cluster to take this node in.
 func (n *Node) joiner(ctx context.Context) func(kv.LeaseID) (*raftsm.Joined, error) {
 	return func(claim kv.LeaseID) (*raftsm.Joined, error) {
+		if n.cfg.Join == "" {
+			return nil, errors.New("a node with a join token needs the address of a member of its cluster as well (--join)")
+		}
 		if n.cfg.JoinToken == "" {
 			return nil, errors.New("a node without an identity needs a join token, which adding a member gives")
 		}

@@ -269,7 +269,7 @@ func (c membership) TransferLeader(ctx context.Context, id kv.LeaseID) (leader k
 			return to.ID, nil
 		}
 		if ctx.Err() != nil {
-			return leader, &kv.Error{Code: kv.Unavailable, Detail: fmt.Sprintf("member %s did not take the leadership over in time", to.ID), RetryAfterSeconds: 1}
+			return leader, kv.Errorf(kv.OutcomeUnknown, "member %s has not taken the leadership over yet", to.ID)
 		}
 		if time.Since(asked) > transferRepeat {
 			asked = time.Now()

@@ -70,7 +70,7 @@ func Open(ctx context.Context, cfg Config) (n *Node, err error) {
 	if n.backup != nil {
 		spec.Backup = n.backup.Info.SHA256
 	}
-	if cfg.Join != "" {
+	if cfg.Join != "" || cfg.JoinToken != "" { // one without the other is refused, where it is needed
 		spec.Join = n.joiner(ctx)
 	}
 	if cfg.DiscoverySRV != "" {

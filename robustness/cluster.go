@@ -18,7 +18,7 @@ import (
 	"github.com/cairnkv/cairn/internal/testkit"
 )
 
-// A Cluster is one or three nodes, on the loopback or in namespaces.
+// A Cluster is one, three or five nodes, on the loopback or in namespaces.
 type Cluster struct {
 	Nodes    []*Node
 	Evidence *Evidence

@@ -8,16 +8,16 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// machines are three nodes with a network namespace each, and with a disk each where the
+// machines are nodes with a network namespace each, and with a disk each where the
 // machine has them to give; else there are no disks, and it is said why. There is no layout
 // where another process plays the scenario: the test is over then.
-func machines(t *testing.T) (l *Layout, disks []*Disk) {
+func machines(t *testing.T, size int) (l *Layout, disks []*Disk) {
 	t.Helper()
-	s := InNamespaces(t)
+	s := InNamespaces(t, size)
 	if s == nil {
 		return nil, nil
 	}
-	l = &Layout{Size: 3, Namespaces: s}
+	l = &Layout{Size: size, Namespaces: s}
 	if err := canMount(); err != nil {
 		t.Logf("SKIPPED: the disks of the nodes: %v", err)
 		return l, nil
@@ -28,13 +28,13 @@ func machines(t *testing.T) (l *Layout, disks []*Disk) {
 
 func onTheWire(t *testing.T, few int, b wireBreak) {
 	t.Helper()
-	inNamespaces(t, few, func(l *Layout, _ []*Disk) Fault { return OnTheWire(l.Namespaces, b) })
+	inNamespaces(t, 3, few, func(l *Layout, _ []*Disk) Fault { return OnTheWire(l.Namespaces, b) })
 }
 
 // inNamespaces plays a scenario on machines.
-func inNamespaces(t *testing.T, few int, fault func(l *Layout, disks []*Disk) Fault) {
+func inNamespaces(t *testing.T, size, few int, fault func(l *Layout, disks []*Disk) Fault) {
 	t.Helper()
-	l, disks := machines(t)
+	l, disks := machines(t, size)
 	if l == nil {
 		return
 	}
@@ -63,7 +63,7 @@ func TestOneWay(t *testing.T) {
 
 func TestFastFail(t *testing.T) {
 	onlyLong(t)
-	inNamespaces(t, 1, func(l *Layout, _ []*Disk) Fault {
+	inNamespaces(t, 3, 1, func(l *Layout, _ []*Disk) Fault {
 		quietly, promised := FastFail(l.Namespaces), OnTheWire(l.Namespaces, fastFail)
 		return func(c *Cluster, random *rand.Rand, round int) error {
 			return errors.Join(quietly(c, random, round), promised(c, random, round))
@@ -74,6 +74,11 @@ func TestFastFail(t *testing.T) {
 func TestBridge(t *testing.T) {
 	onlyLong(t)
 	onTheWire(t, 1, bridge)
+}
+
+func TestRing(t *testing.T) {
+	onlyLong(t)
+	inNamespaces(t, 5, 1, func(l *Layout, _ []*Disk) Fault { return OnTheWire(l.Namespaces, ring) })
 }
 
 func TestClientsCut(t *testing.T) {
@@ -164,7 +169,7 @@ func TestFewFiles(t *testing.T) {
 func TestTogether(t *testing.T) {
 	beside(t)
 	needs(t, []string{"strace", "tc"}, []string{"/sys/fs/cgroup/cpu/cpu.cfs_quota_us"})
-	inNamespaces(t, 2, func(l *Layout, disks []*Disk) Fault {
+	inNamespaces(t, 3, 2, func(l *Layout, disks []*Disk) Fault {
 		wires := []wireBreak{unplug, oneWay, fastFail, bridge, clientsCut, narrow}
 		ends := []Fault{KillNine, Pause, quiet}
 		if disks != nil {

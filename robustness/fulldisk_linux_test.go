@@ -2,6 +2,7 @@ package robustness
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -19,69 +20,101 @@ const (
 	smallDisk = 2 << 30
 )
 
-// await waits until a request is answered with a status and a code.
-func await(t *testing.T, h *HTTP, n *Node, method, path, body string, want int, code string) {
-	t.Helper()
+// answers waits until a request is answered with a status and a code.
+func answers(h *HTTP, n *Node, r Request, want int, code string) error {
 	_, err := retry(func() (struct{}, error) {
-		if got, gotCode := status(h, n, method, path, body); got != want || gotCode != code {
-			return struct{}{}, fmt.Errorf("%s: %s %s answers %d %q, want %d %q", n.Name, method, path, got, gotCode, want, code)
+		if a := h.Do(n, r); a.Status != want || a.Problem.Code != code {
+			return struct{}{}, fmt.Errorf("%s: %s %s answers %d %q, want %d %q", n.Name, r.Method, r.Path, a.Status, a.Problem.Code, want, code)
 		}
 		return struct{}{}, nil
 	})
-	must(t, err)
+	return err
 }
 
-// TestFullDisk has the disks of all three nodes go below the reserve, at the same
-// time (F-11). They refuse what grows the store, do everything else, and take writes
-// again by themselves when there is room.
+// TestFullDisk has the disk of one node go below the reserve (F-10), and those of all three
+// at the same time (F-11), in turn, under traffic. All nodes refuse what grows the store, do
+// everything else, and take writes again by themselves when there is room.
 func TestFullDisk(t *testing.T) {
 	beside(t)
 	l, disks := withDisks(t, Layout{Size: 3}, smallDisk)
-	c := NewCluster(t, l.Evidence, rand.New(rand.NewPCG(Seed(t), 0)), l)
-	must(t, c.Start())
-	h := NewHTTP()
-	defer h.Close()
-	for round := range rounds(1, 20) {
-		c.Note("round %d", round+1)
+	Judge(t, Scenario{Layout: l, Rounds: rounds(2, 40), Fault: belowTheReserve(disks), Seed: Seed(t), Alive: true}.Run(t))
+}
+
+// belowTheReserve takes what one node's disk has above the reserve, or all, in turn. What it
+// asks for itself changes no key: the history is that of the traffic.
+func belowTheReserve(disks []*Disk) Fault {
+	return func(c *Cluster, random *rand.Rand, round int) error {
+		h := NewHTTP()
+		defer h.Close()
+		full := disks[round/2%len(disks):][:1]
+		if round%2 == 1 {
+			full = disks
+		}
+		lease, err := grantOn(h, c.Nodes[round%len(c.Nodes)])
+		if err != nil {
+			return err
+		}
+		remove, err := fillAll(full, reserve-32<<20)
+		if err != nil {
+			return err
+		}
+		c.Note("%d disks are below the reserve", len(full))
 		for _, n := range c.Nodes {
-			for _, key := range []string{"keep/", "drop/"} {
-				_, err := AwaitWrite(h, n, key+n.Name, "before")
-				must(t, err)
+			err = errors.Join(err, refusesGrowth(h, n), doesTheRest(h, n, lease))
+		}
+		moment(random, 0, time.Second)
+		c.Note("there is room")
+		if err := errors.Join(err, remove()); err != nil {
+			return err
+		}
+		for _, n := range c.Nodes {
+			if _, err := grantOn(h, n); err != nil {
+				return err
 			}
 		}
-		remove, err := fillAll(disks, reserve-32<<20)
-		must(t, err)
-		for _, n := range c.Nodes {
-			await(t, h, n, http.MethodPut, "/v1/kv/refused/"+n.Name, "refused", 507, "no-space")
+		return nil
+	}
+}
+
+// grantOn has a node grant a lease of a minute, as soon as it does.
+func grantOn(h *HTTP, n *Node) (id string, err error) {
+	return retry(func() (string, error) {
+		a := h.Do(n, jsonRequest(http.MethodPost, "/v1/leases", `{"ttl_seconds":60}`))
+		if err := a.explain(); err != nil {
+			return "", err
 		}
-		for _, n := range c.Nodes {
-			if a := h.Do(n, Request{Method: http.MethodGet, Path: "/v1/kv/keep/" + n.Name}); a.Status != 200 || valueIn(a.Body) != "before" {
-				t.Errorf("a read on a full disk answers %d %s", a.Status, a.Body)
-			}
-			if got, code := status(h, n, http.MethodDelete, "/v1/kv/drop/"+n.Name, ""); got != 200 {
-				t.Errorf("a delete on a full disk answers %d %s", got, code)
-			}
-			if got, _ := status(h, n, http.MethodGet, "/v1/kv/drop/"+n.Name, ""); got != 404 {
-				t.Errorf("what was deleted on a full disk answers %d", got)
-			}
-		}
-		if a := h.Do(c.Nodes[round%3], jsonRequest(http.MethodPost, "/v1/compact", `{"keep_revisions":0}`)); a.Status != 200 {
-			t.Errorf("a compaction on a full disk answers %d %s", a.Status, a.Body)
-		}
-		must(t, remove())
-		for _, n := range c.Nodes {
-			_, err := AwaitWrite(h, n, "after/"+n.Name, "after")
-			must(t, err)
-			if got, _ := status(h, n, http.MethodGet, "/v1/kv/keep/"+n.Name, ""); got != 200 {
-				t.Errorf("what was there before the disk was full answers %d", got)
-			}
+		var granted struct{ ID string }
+		err := json.Unmarshal(a.Body, &granted)
+		return granted.ID, err
+	})
+}
+
+// refusesGrowth waits until a node has no room for a lease, and wants that it has none for a
+// write.
+func refusesGrowth(h *HTTP, n *Node) error {
+	if err := answers(h, n, jsonRequest(http.MethodPost, "/v1/leases", `{"ttl_seconds":60}`), 507, "no-space"); err != nil {
+		return err
+	}
+	put := Request{Method: http.MethodPut, Path: "/v1/kv/refused/" + n.Name, Body: []byte("refused")}
+	if a := h.Do(n, put); a.Status != 507 {
+		return fmt.Errorf("%s refuses a lease, and answers %d %s to a write", n.Name, a.Status, a.Body)
+	}
+	return nil
+}
+
+// doesTheRest wants that a node under the alarm reads, renews, deletes and compacts.
+func doesTheRest(h *HTTP, n *Node, lease string) error {
+	for _, r := range []Request{
+		{Method: http.MethodGet, Path: "/v1/kv?prefix=k/"},
+		{Method: http.MethodPost, Path: "/v1/leases/" + lease + "/keepalive"},
+		{Method: http.MethodDelete, Path: "/v1/kv/nothing"},
+		jsonRequest(http.MethodPost, "/v1/compact", `{"keep_revisions":1000000}`), // the history is looked at in the end
+	} {
+		if a := h.Do(n, r); a.Status != 200 {
+			return fmt.Errorf("on a full disk, %s answers %d %s to %s %s", n.Name, a.Status, a.Body, r.Method, r.Path)
 		}
 	}
-	_, err := c.AwaitEqual(h, 1)
-	must(t, err)
-	var v Verdict
-	v.CheckLogs(c)
-	Judge(t, &v)
+	return nil
 }
 
 // fillAll takes all but some bytes of several disks at once.
@@ -274,7 +307,7 @@ func TestQuota(t *testing.T) {
 	}
 	c.Note("refused after %d MiB", wrote)
 	for _, n := range c.Nodes {
-		await(t, h, n, http.MethodPut, "/v1/kv/x", "refused", 507, "no-space")
+		must(t, refusesGrowth(h, n))
 	}
 	if got, code := status(h, c.Nodes[0], http.MethodGet, "/v1/kv/fill/0000", ""); got != 200 {
 		t.Errorf("a read under the alarm answers %d %s", got, code)
@@ -292,7 +325,7 @@ func TestQuota(t *testing.T) {
 		return a.explain()
 	}())
 	for _, n := range c.Nodes {
-		await(t, h, n, http.MethodPut, "/v1/kv/after/"+n.Name, "taken", 201, "")
+		must(t, answers(h, n, Request{Method: http.MethodPut, Path: "/v1/kv/after/" + n.Name, Body: []byte("taken")}, 201, ""))
 	}
 	_, err := c.AwaitEqual(h, 1)
 	must(t, err)

@@ -34,7 +34,7 @@ func lockWaiting(t *testing.T, h *HTTP, n *Node, name string, want int) {
 // and the other has no place in the queue any more.
 func TestHoldOfAVanishedClient(t *testing.T) {
 	beside(t)
-	s := InNamespaces(t)
+	s := InNamespaces(t, 3)
 	if s == nil {
 		return
 	}

@@ -10,11 +10,14 @@ import (
 	"testing"
 )
 
-// Namespaces are three machines on one wire: a network namespace for each node,
+// Namespaces are machines on one wire: a network namespace for each node,
 // and one, the hub, with the bridge between them, in which the test and its clients
 // are. Nothing of it is in the machine's own network, and each link is broken by the
 // kernel itself.
-type Namespaces struct{ prefix string }
+type Namespaces struct {
+	prefix string
+	size   int // how many nodes
+}
 
 const (
 	// hubVariable names the namespaces to the test that runs in their hub.
@@ -23,7 +26,6 @@ const (
 	hubAddress  = subnet + "254"
 	// wrongNeighbour is a hardware address that nobody has.
 	wrongNeighbour = "02:de:ad:00:00:02"
-	mostNodes      = 3
 )
 
 // made counts the namespaces of this process, by which they are told apart.
@@ -47,23 +49,23 @@ func enter(space string) []string { return []string{"nsenter", "--net=/run/netns
 func ip(args ...string) error { return command("ip", args...) }
 func (s *Namespaces) all() (names []string) {
 	names = append(names, s.hub())
-	for i := range mostNodes {
+	for i := range s.size {
 		names = append(names, s.name(i))
 	}
 	return names
 }
 
-// InNamespaces makes namespaces and runs the calling test once more, by itself, in a
+// InNamespaces makes namespaces for so many nodes and runs the calling test once more, by itself, in a
 // process within their hub. There it returns them; here, where that test has ended
 // and its result is this one's, nil. The test is skipped, and says why, where the
 // machine has no namespaces to give.
-func InNamespaces(t *testing.T) *Namespaces {
+func InNamespaces(t *testing.T, size int) *Namespaces {
 	t.Helper()
 	if prefix := os.Getenv(hubVariable); prefix != "" {
-		return &Namespaces{prefix}
+		return &Namespaces{prefix, size}
 	}
 	needs(t, []string{"ip", "nsenter"}, nil)
-	s := &Namespaces{fmt.Sprintf("cairn%d-%d", os.Getpid(), made.Add(1))}
+	s := &Namespaces{fmt.Sprintf("cairn%d-%d", os.Getpid(), made.Add(1)), size}
 	t.Cleanup(func() {
 		for _, name := range s.all() {
 			_ = ip("netns", "del", name) // those that were made; the links end with them
@@ -98,7 +100,7 @@ func (s *Namespaces) build() error {
 		{"-n", s.hub(), "addr", "add", hubAddress + "/24", "dev", "wire"},
 		{"-n", s.hub(), "link", "set", "wire", "up"},
 	}
-	for i := range mostNodes {
+	for i := range s.size {
 		port := s.port(i)
 		steps = append(steps,
 			[]string{"netns", "add", s.name(i)},

@@ -215,8 +215,8 @@ func (c *Cluster) isAlone(h *HTTP, n *Node) error {
 }
 
 // theOthers are all nodes but one.
-func theOthers(i int) (rest []int) {
-	for other := range mostNodes {
+func (s *Namespaces) theOthers(i int) (rest []int) {
+	for other := range s.size {
 		if other != i {
 			rest = append(rest, other)
 		}
@@ -263,7 +263,7 @@ func undo(mends []func() error) func() error {
 
 // unplug takes a node off the wire, for the others and for the clients (F-04).
 func unplug(s *Namespaces, random *rand.Rand) (*broken, error) {
-	i := random.IntN(mostNodes)
+	i := random.IntN(s.size)
 	down := append(s.ip(i), "link", "set", "eth0", "down")
 	before, err := s.received(i)
 	if err != nil {
@@ -283,7 +283,7 @@ func unplug(s *Namespaces, random *rand.Rand) (*broken, error) {
 		}
 		return errors.Join(err, ip(append(s.ip(i), "link", "set", "eth0", "up")...))
 	}
-	return &broken{what: fmt.Sprintf("n%d is unplugged", i+1), mend: mend, serve: theOthers(i), within: majorityWithin, alone: -1, cut: i}, nil
+	return &broken{what: fmt.Sprintf("n%d is unplugged", i+1), mend: mend, serve: s.theOthers(i), within: majorityWithin, alone: -1, cut: i}, nil
 }
 
 // silence has one node send what it says to another one nowhere (F-05).
@@ -300,7 +300,7 @@ func (s *Namespaces) refuse(from int, to string) (func() error, error) {
 
 // oneWay lets a node hear the others and say nothing to them, or to one of them.
 func oneWay(s *Namespaces, random *rand.Rand) (*broken, error) {
-	order := random.Perm(mostNodes)
+	order := random.Perm(s.size)
 	from, to := order[0], order[1:1+1+random.IntN(2)]
 	var mends []func() error
 	for _, other := range to {
@@ -312,19 +312,19 @@ func oneWay(s *Namespaces, random *rand.Rand) (*broken, error) {
 	}
 	return &broken{
 		what: fmt.Sprintf("what n%d says to %d others is lost", from+1, len(to)), mend: undo(mends),
-		serve: theOthers(from), within: silentWithin, alone: -1, cut: -1, met: s.repeated(from), idle: len(to) == 1,
+		serve: s.theOthers(from), within: silentWithin, alone: -1, cut: -1, met: s.repeated(from), idle: len(to) == 1,
 	}, nil
 }
 
 // fastFail has the network of a node refuse to send to the others.
 func fastFail(s *Namespaces, random *rand.Rand) (*broken, error) {
-	return refuseAll(s, random.IntN(mostNodes))
+	return refuseAll(s, random.IntN(s.size))
 }
 
 // refuseAll has the network of one node refuse to send to the others.
 func refuseAll(s *Namespaces, i int) (*broken, error) {
 	var mends []func() error
-	for _, other := range theOthers(i) {
+	for _, other := range s.theOthers(i) {
 		mend, err := s.refuse(i, s.address(other))
 		mends = append(mends, mend)
 		if err != nil {
@@ -333,7 +333,7 @@ func refuseAll(s *Namespaces, i int) (*broken, error) {
 	}
 	return &broken{
 		what: fmt.Sprintf("n%d can't send to the others", i+1), mend: undo(mends),
-		serve: theOthers(i), within: majorityWithin, alone: i, cut: -1,
+		serve: s.theOthers(i), within: majorityWithin, alone: i, cut: -1,
 	}, nil
 }
 
@@ -391,7 +391,7 @@ func useOf(n *Node) (use, error) {
 
 // bridge cuts two nodes off from each other; the third one sees both (F-07).
 func bridge(s *Namespaces, random *rand.Rand) (*broken, error) {
-	order := random.Perm(mostNodes)
+	order := random.Perm(s.size)
 	a, b := order[0], order[1]
 	var mends []func() error
 	for _, way := range [][2]int{{a, b}, {b, a}} {
@@ -407,19 +407,39 @@ func bridge(s *Namespaces, random *rand.Rand) (*broken, error) {
 	}, nil
 }
 
+// ring lets each node hear and be heard by the two beside it alone. Of five that is a
+// majority for each of them, and another one for each (F-07).
+func ring(s *Namespaces, random *rand.Rand) (*broken, error) {
+	order := random.Perm(s.size)
+	var mends []func() error
+	for at, i := range order {
+		for far := 2; far <= s.size-2; far++ {
+			mend, err := s.refuse(i, s.address(order[(at+far)%s.size]))
+			mends = append(mends, mend)
+			if err != nil {
+				return nil, errors.Join(err, undo(mends)())
+			}
+		}
+	}
+	return &broken{
+		what: fmt.Sprintf("each node sees the two beside it, in the order %v", order), mend: undo(mends),
+		serve: order, within: silentWithin, alone: -1, cut: -1,
+	}, nil
+}
+
 // clientsCut takes one node from the clients and leaves it to the others (F-07).
 func clientsCut(s *Namespaces, random *rand.Rand) (*broken, error) {
-	i := random.IntN(mostNodes)
+	i := random.IntN(s.size)
 	mend, err := s.refuse(i, hubAddress)
 	return &broken{
 		what: fmt.Sprintf("n%d can't answer the clients", i+1), mend: mend,
-		serve: theOthers(i), within: majorityWithin, alone: -1, cut: i, steady: true,
+		serve: s.theOthers(i), within: majorityWithin, alone: -1, cut: i, steady: true,
 	}, err
 }
 
 // narrow gives what a node sends little room and makes it wait (F-08).
 func narrow(s *Namespaces, random *rand.Rand) (*broken, error) {
-	i := random.IntN(mostNodes)
+	i := random.IntN(s.size)
 	shape := []string{"-n", s.name(i), "qdisc"}
 	rate := []string{"256kbit", "1mbit", "4mbit"}[random.IntN(3)]
 	err := command("tc", append(shape, "add", "dev", "eth0", "root", "tbf", "rate", rate, "burst", "16kb", "latency", "400ms")...)
@@ -448,7 +468,7 @@ func (s *Namespaces) shaped(i int) func() (int, error) {
 func through(invent func(random *rand.Rand) harm, steady bool) wireBreak {
 	return func(s *Namespaces, random *rand.Rand) (*broken, error) {
 		h := invent(random)
-		c, err := s.lead(random.IntN(mostNodes), h, random)
+		c, err := s.lead(random.IntN(s.size), h, random)
 		if err != nil {
 			return nil, err
 		}

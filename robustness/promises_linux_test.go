@@ -42,7 +42,7 @@ func onAllWires(t *testing.T, play func(t *testing.T, l Layout, faults []Fault))
 	t.Helper()
 	onlyLong(t)
 	needs(t, []string{"tc"}, []string{"/dev/net/tun"})
-	if l, _ := machines(t); l != nil {
+	if l, _ := machines(t, 3); l != nil {
 		play(t, *l, wireFaults(l.Namespaces))
 	}
 }

@@ -28,10 +28,13 @@ func AwaitWrite(h *HTTP, n *Node, key, value string) (Answer, error) {
 }
 
 // retry does something until it succeeds, but not longer than wholeWithin.
-func retry[T any](do func() (T, error)) (T, error) {
+func retry[T any](do func() (T, error)) (T, error) { return retryEvery(5*pollEvery, do) }
+
+// retryEvery is retry with another time between two tries.
+func retryEvery[T any](every time.Duration, do func() (T, error)) (T, error) {
 	deadline := time.NewTimer(wholeWithin)
 	defer deadline.Stop()
-	tick := time.NewTicker(5 * pollEvery)
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
 		result, err := do()

@@ -208,10 +208,14 @@ func TestLargeRevision(t *testing.T) {
 	r.apply(txn(ops...))
 	for name, c := range map[string]struct {
 		keys  kv.Range
+		from  uint64
 		count int
-	}{"all": {kv.Range{}, 100}, "the first ones": {prefix("k0"), 100}, "few": {prefix("k00"), 10}} {
+	}{
+		"all": {kv.Range{}, 2, 100}, "the first ones": {prefix("k0"), 2, 100}, "few": {prefix("k00"), 2, 10},
+		"behind a revision without a change": {kv.Range{}, 1, 100},
+	} {
 		t.Run(name, func(t *testing.T) {
-			s := r.watch(Request{Ranges: []kv.Range{c.keys}, From: 2})
+			s := r.watch(Request{Ranges: []kv.Range{c.keys}, From: c.from})
 			count, parts, ended := 0, 0, false
 			for !ended {
 				got, err := s.Next(context.Background(), nil)
@@ -226,11 +230,11 @@ func TestLargeRevision(t *testing.T) {
 						t.Fatalf("revision %d", got[i].Revision)
 					}
 				}
-				if !ended && s.Position() != 1 {
-					t.Fatalf("position %d inside the revision", s.Position())
+				if !ended && s.Position() != c.from-1 || count > c.count {
+					t.Fatalf("position %d inside the revision, after %d events of %d", s.Position(), count, c.count)
 				}
 			}
-			if name == "all" && parts < 2 || count < min(c.count, 10) || s.Position() != 2 {
+			if c.count == 100 && parts < 2 || count != c.count || s.Position() != 2 {
 				t.Errorf("%d events in %d parts, position %d", count, parts, s.Position())
 			}
 		})

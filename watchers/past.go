@@ -48,7 +48,10 @@ func (s *Stream) read(ctx context.Context, until uint64) ([]Delivery, error) {
 	}
 	r := reading{s: s, until: until, at: s.part, passed: s.Position()}
 	s.piece.reset(h.limits.pieceBytes)
-	from := kv.Place{Revision: s.Position() + 1, Sub: s.part.next}
+	from := kv.Place{Revision: s.Position() + 1}
+	if s.part.revision != 0 {
+		from = kv.Place{Revision: s.part.revision, Sub: s.part.next}
+	}
 	if err := v.Changes(ctx, from, r.want, r.take); err != nil {
 		return nil, err
 	}
@@ -65,7 +68,8 @@ type reading struct {
 	until  uint64
 	visits int
 	// at is where in a revision the reading is; passed is the last revision that
-	// is behind it whole. Each revision has a change, so none lies between.
+	// is behind it whole. What lies between has no change: the revision of the empty store
+	// that a cluster begins with, and that of a restored one.
 	at     part
 	passed uint64
 	full   bool
