@@ -164,9 +164,10 @@ func (k *Keeper) step(ctx context.Context) {
 	default: // it hasn't looked since the last step, and will see this one, too
 	}
 	if _, index := k.log.NeedsClock(); index != k.seen {
-		if !result.Succeeded {
-			// Another leader's step counted in its place, with time up to we don't know
-			// when, but before this.
+		if !result.Succeeded || k.now().Sub(now) >= Interval-lookEvery {
+			// Another leader's step counted in its place, or, since this one's result took
+			// so long, may have counted after it: with time up to we don't know when, but
+			// before this.
 			now = k.now()
 		}
 		k.seen, k.since = index, now

@@ -65,6 +65,16 @@ func freeBytes(dir string) (uint64, error) {
 	return fs.Bavail * uint64(fs.Bsize), err
 }
 
+// snapshotRoom says why a snapshot that arrives can't have so many more bytes of the disk:
+// it would take the reserve, and what the logs need while it comes.
+func (n *Node) snapshotRoom(bytes uint64) error {
+	free, err := freeBytes(n.cfg.DataDir)
+	if err == nil && free < reserveBytes+logReserve+bytes {
+		err = fmt.Errorf("the disk has %d bytes left, of which %d are kept, and %d more are needed", free, reserveBytes+logReserve, bytes)
+	}
+	return err
+}
+
 func (g *guard) run(ctx context.Context) {
 	for ; ctx.Err() == nil; pause(ctx, guardInterval) {
 		if err := g.look(); err != nil {
@@ -97,7 +107,9 @@ func (g *guard) alarm(ctx context.Context) error {
 	over := used > quota || g.full.Load()
 	under := used < quota/100*quotaClearPercent && g.free.Load() > 2*reserveBytes && !g.full.Load()
 	switch {
-	case over && !active:
+	case over && !active && g.n.shard.Ready() == nil:
+		// One that is not in touch, or can't catch up for want of room, would stop all others
+		// and not see how its alarm ends.
 		return g.set(ctx, true)
 	case under && active:
 		return g.set(ctx, false)

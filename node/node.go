@@ -82,7 +82,7 @@ func Open(ctx context.Context, cfg Config) (n *Node, err error) {
 	}
 	n.host, err = raftsm.OpenHost(raftsm.HostConfig{
 		Dir: n.dir, ListenAddress: cfg.PeerListen, PeerFiles: cfg.PeerTLS.files(), Disowned: n.disowned,
-		Fatal: cfg.Fatal, Timings: n.timings.told(), Logger: cfg.Logger,
+		Fatal: cfg.Fatal, Room: n.snapshotRoom, Timings: n.timings.told(), Logger: cfg.Logger,
 	})
 	if err != nil {
 		return n, err

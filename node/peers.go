@@ -65,6 +65,8 @@ var (
 		[]string{"reason"}, nil)
 	peerBytes = prometheus.NewDesc("cairn_peer_bytes_total", "Bytes between members.",
 		[]string{"direction"}, nil)
+	peerPostponed = prometheus.NewDesc("cairn_peer_messages_postponed_total", "Messages with entries that were not taken, since too much that came before is not applied.",
+		nil, nil)
 	peerDropped = prometheus.NewDesc("cairn_peer_messages_dropped_total", "Messages of members that this member must not receive.",
 		nil, nil)
 	peerExpires = prometheus.NewDesc("cairn_peer_certificate_expiry_timestamp_seconds", "When a certificate for peers ends.",
@@ -74,7 +76,7 @@ var (
 )
 
 func (m peerMetrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{peerConnections, peerRefused, peerFailed, peerBytes, peerDropped, peerExpires, peerReloads} {
+	for _, d := range []*prometheus.Desc{peerConnections, peerRefused, peerFailed, peerBytes, peerDropped, peerPostponed, peerExpires, peerReloads} {
 		ch <- d
 	}
 }
@@ -103,6 +105,7 @@ func (m peerMetrics) Collect(ch chan<- prometheus.Metric) {
 	count(peerBytes, s.SentBytes, "out")
 	count(peerBytes, s.ReceivedBytes, "in")
 	count(peerDropped, s.DroppedMessages)
+	count(peerPostponed, s.PostponedMessages)
 	if !s.CertificateExpires.IsZero() {
 		gauge(peerExpires, float64(s.CertificateExpires.Unix()), "own")
 		gauge(peerExpires, float64(s.AuthorityExpires.Unix()), "authority")

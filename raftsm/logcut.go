@@ -86,6 +86,13 @@ func (l *logCut) hold() (sent func()) {
 	}
 }
 
+// busy reports whether a snapshot is on its way.
+func (l *logCut) busy() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.sending > 0
+}
+
 // A cut is one that is due: how many entries stay, and what it accounts for.
 type cut struct{ keep, entries, bytes int64 }
 
@@ -133,6 +140,11 @@ func (s *Shard) cutLog() {
 		if !due {
 			continue
 		}
+		if log.busy() {
+			// Dragonboat makes none while it sends one, and the log has come to its bound.
+			s.cfg.Logger.Warn("The Raft log is at its bound; a snapshot that is on its way is broken off so that it can be cut.", "bytes", c.bytes, "entries", c.entries)
+			s.host.transport.BreakSnapshots()
+		}
 		if err := s.cut(uint64(c.keep)); err != nil {
 			log.failed(c)
 			s.cfg.Logger.Warn("cutting the Raft log", "err", err)
@@ -152,7 +164,8 @@ func (s *Shard) cut(keep uint64) error {
 	select {
 	case r := <-rs.ResultC():
 		rs.Release()
-		if !r.Completed() && !r.Rejected() { // rejected: there is nothing new since the last one
+		// Rejected: there is nothing new since the last one, or one is being made or sent.
+		if !r.Completed() && (!r.Rejected() || s.machine.log.busy()) {
 			return errors.New("the snapshot that lets it be cut was not made")
 		}
 		return nil

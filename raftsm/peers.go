@@ -35,7 +35,7 @@ func openTransport(cfg *HostConfig) (*transport.Transport, error) {
 			Cluster: id.ClusterID, Deployment: deploymentID(id.ClusterID), Replica: id.Replica, Member: id.MemberID,
 			Address: id.PeerAddress,
 		},
-		Listen: cfg.ListenAddress, Logger: cfg.Logger,
+		Listen: cfg.ListenAddress, Fatal: cfg.Fatal, Logger: cfg.Logger,
 	}
 	if c.Listen == "" {
 		c.Listen = id.PeerAddress
@@ -69,6 +69,21 @@ type roster struct {
 func (r roster) HasShard(shard uint64) bool {
 	_, open := r.h.shards.Load(shard)
 	return open
+}
+
+func (r roster) Applied(uint64) uint64 {
+	applied, err := r.store.Applied()
+	if err != nil {
+		return 0 // it is closing
+	}
+	return applied
+}
+
+func (r roster) Room(bytes uint64) error {
+	if r.h.room == nil {
+		return nil
+	}
+	return r.h.room(bytes)
 }
 
 func (r roster) Members() ([]transport.Member, error) {

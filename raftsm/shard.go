@@ -66,6 +66,9 @@ type HostConfig struct {
 	// Fatal is called, from any goroutine, when the Raft log can't be written any
 	// more, and must end the process. Dragonboat panics if it is nil or returns.
 	Fatal func(error)
+	// Room, if set, says why there is no room on the disk for so many more bytes of a
+	// snapshot that arrives, which is then refused.
+	Room func(bytes uint64) error
 	// Timings are told how long the steps of writes and reads take.
 	Timings Timings
 	Logger  *slog.Logger
@@ -77,6 +80,7 @@ type Host struct {
 	log       *raftlog.Log
 	dir       *Dir
 	timings   Timings
+	room      func(bytes uint64) error // may be nil
 	leader    leaderEvents
 	transport *transport.Transport
 	join      sync.Once // of the transport, with the first shard

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/cairnkv/cairn/kv"
 	"github.com/cockroachdb/pebble/v2"
@@ -110,7 +111,8 @@ func (b *Batch) joinMember(all []kv.Membership, m *kv.Membership, now int64) *re
 		if j == i || o.State == kv.MemberRemoved {
 			continue
 		}
-		if o.PeerAddress == joined.PeerAddress || joined.Name != "" && o.Name == joined.Name {
+		// Raft tells addresses apart as host names are, without regard to case.
+		if strings.EqualFold(o.PeerAddress, joined.PeerAddress) || joined.Name != "" && o.Name == joined.Name {
 			return &refusal{kv.MemberExists, fmt.Sprintf("member %s is called %q and is at %s already", o.ID, o.Name, o.PeerAddress)}
 		}
 	}

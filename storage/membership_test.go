@@ -71,6 +71,8 @@ func TestMembership(t *testing.T) {
 	wrong = join
 	wrong.PeerAddress = "a:1"
 	do(kv.MemberExists, wrong)
+	wrong.PeerAddress = "A:1"
+	do(kv.MemberExists, wrong)
 	wrong = join
 	wrong.Name = "other"
 	do(kv.JoinRefused, wrong)

@@ -3,9 +3,11 @@ package transport
 import (
 	"bytes"
 	"context"
+	"errors"
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -44,7 +46,9 @@ type end struct {
 	messages []pb.Message
 	batches  []pb.MessageBatch
 	chunks   []pb.Chunk
-	reject   bool // chunks
+	reject   bool          // chunks
+	applied  atomic.Uint64 // the index
+	room     atomic.Uint64 // bytes; 0: as much as is wanted
 	members  []Member
 	logged   *lines
 }
@@ -57,6 +61,15 @@ func (e *end) Members() ([]Member, error) {
 }
 
 func (e *end) HasShard(shard uint64) bool { return shard == 1 }
+
+func (e *end) Applied(uint64) uint64 { return e.applied.Load() }
+
+func (e *end) Room(bytes uint64) error {
+	if room := e.room.Load(); room > 0 && bytes > room {
+		return errors.New("no room")
+	}
+	return nil
+}
 
 // lines is what was logged.
 type lines struct {

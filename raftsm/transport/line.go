@@ -3,6 +3,7 @@ package transport
 import (
 	"context"
 	"net"
+	"slices"
 	"time"
 
 	pb "github.com/lni/dragonboat/v4/raftpb"
@@ -31,6 +32,7 @@ const lineAge = time.Second
 // messages may be repeated, and entries that a member passes on to the leader have
 // numbers by which the second is known.
 func (l *line) SendMessageBatch(batch pb.MessageBatch) error {
+	batch.Requests = slices.DeleteFunc(batch.Requests, func(m pb.Message) bool { return m.Type == pb.RateLimit }) // see backlog
 	err := net.ErrClosed
 	if !l.conn.gone.Load() {
 		err = l.conn.sendMessages(batch)

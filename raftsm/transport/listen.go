@@ -4,10 +4,13 @@ import (
 	"container/list"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"sync"
 	"time"
+
+	pb "github.com/lni/dragonboat/v4/raftpb"
 )
 
 const (
@@ -297,6 +300,10 @@ func (t *Transport) receiveMessages(c *inbound) error {
 			t.stats.dropped.Add(uint64(n))
 			t.log.warn("dropped", hostOf(c.peer.Address), "Dropped messages that this member must not receive.", "replica", c.peer.Replica, "messages", n)
 		}
+		if n := t.takeEntries(&batch); n > 0 {
+			t.stats.postponed.Add(uint64(n))
+			t.log.warn("backlog", hostOf(c.peer.Address), "This member applies more slowly than entries come. Some are not taken, and will be sent again.", "messages", n)
+		}
 		c.log.received(batch.Requests)
 		if len(batch.Requests) > 0 {
 			t.handleBatch(batch)
@@ -311,15 +318,48 @@ func (t *Transport) receiveSnapshot(c *inbound) error {
 	var order chunkOrder
 	whole, err := t.receiveChunks(c, &order)
 	if !whole && order.next > 0 && t.cluster.HasShard(order.first.ShardID) {
-		t.handleChunk(order.ending())
+		t.keepChunk(order.ending())
 	}
 	return err
+}
+
+// keepChunk hands a chunk to Dragonboat, which writes it, or takes away what is there where
+// it is the end of one that broke off. It panics where the disk does not let it.
+func (t *Transport) keepChunk(c pb.Chunk) (kept bool) {
+	defer func() {
+		failure := recover()
+		if failure == nil {
+			return
+		}
+		err, ok := failure.(error)
+		if !ok || t.cfg.Fatal == nil {
+			panic(failure)
+		}
+		t.cfg.Fatal(fmt.Errorf("receive a snapshot: %w", err))
+		panic(failure) // it should not have returned
+	}()
+	return t.handleChunk(c)
+}
+
+// mayKeep says why a chunk is not wanted: there is no room for it, or, with the last one, for
+// the state that is made of it; or the replica is not behind it any more, when Raft would
+// leave the snapshot lying.
+func (t *Transport) mayKeep(c *pb.Chunk, received uint64) error {
+	wanted := c.ChunkSize
+	if c.IsLastChunk() {
+		if applied := t.cluster.Applied(c.ShardID); applied >= c.Index {
+			return fmt.Errorf("a snapshot of entry %d came when entry %d was applied", c.Index, applied)
+		}
+		wanted += received
+	}
+	return t.cluster.Room(wanted)
 }
 
 // receiveChunks receives chunks and acknowledges each once it is written. It reports
 // whether all of them came.
 func (t *Transport) receiveChunks(c *inbound, order *chunkOrder) (whole bool, err error) {
 	frames := c.frames(frameChunk, maxChunkBytes+64<<10)
+	received := uint64(0)
 	for {
 		b, err := frames.next()
 		if err != nil {
@@ -333,7 +373,15 @@ func (t *Transport) receiveChunks(c *inbound, order *chunkOrder) (whole bool, er
 		if err != nil {
 			return false, err
 		}
-		ok := t.cluster.HasShard(chunk.ShardID) && t.handleChunk(chunk)
+		received += uint64(len(b))
+		ok := t.cluster.HasShard(chunk.ShardID)
+		if ok {
+			if err := t.mayKeep(&chunk, received); err != nil {
+				t.log.warn("snapshot", hostOf(c.peer.Address), "A snapshot is not taken.", "err", err)
+				ok = false
+			}
+		}
+		ok = ok && t.keepChunk(chunk)
 		whole = ok && chunk.IsLastChunk()
 		if err := writeFrame(c.conn, appendAck(nil, chunk.ChunkId, ok)); err != nil {
 			return whole, err

@@ -34,7 +34,7 @@ var wireTypes = func() (ok [32]bool) {
 	for _, t := range []pb.MessageType{
 		pb.NoOP, pb.Propose, pb.Replicate, pb.ReplicateResp, pb.RequestVote, pb.RequestVoteResp, pb.Heartbeat,
 		pb.HeartbeatResp, pb.ReadIndex, pb.ReadIndexResp, pb.SnapshotReceived, pb.LeaderTransfer, pb.TimeoutNow,
-		pb.RateLimit, pb.RequestPreVote, pb.RequestPreVoteResp,
+		pb.RequestPreVote, pb.RequestPreVoteResp,
 	} {
 		ok[t] = true
 	}

@@ -14,6 +14,7 @@ type counters struct {
 	failures       [reasonEnd]atomic.Uint64
 	sent, received atomic.Uint64
 	dropped        atomic.Uint64
+	postponed      atomic.Uint64
 }
 
 func known(r Reason) Reason {
@@ -43,6 +44,9 @@ type Stats struct {
 	SentBytes, ReceivedBytes uint64
 	// DroppedMessages counts messages that this member must not receive.
 	DroppedMessages uint64
+	// PostponedMessages counts messages with entries that were not taken, since too much
+	// that came before them is not applied.
+	PostponedMessages uint64
 	// CertificateExpires and AuthorityExpires are zero without TLS.
 	CertificateExpires, AuthorityExpires time.Time
 	// Reloads counts how often other credentials came into force,
@@ -56,6 +60,7 @@ func (t *Transport) Stats() Stats {
 		Inbound: map[string]int{}, Outbound: map[string]int{}, Waiting: t.waiting.len(),
 		Refused: map[string]uint64{}, Failed: map[string]uint64{},
 		SentBytes: t.stats.sent.Load(), ReceivedBytes: t.stats.received.Load(), DroppedMessages: t.stats.dropped.Load(),
+		PostponedMessages: t.stats.postponed.Load(),
 	}
 	for _, k := range []kind{kindMessages, kindSnapshot} {
 		s.Inbound[k.String()], s.Outbound[k.String()] = int(t.stats.in[k].Load()), int(t.stats.out[k].Load())

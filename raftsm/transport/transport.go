@@ -52,7 +52,10 @@ type Config struct {
 	// Refused, if set, is told of each refusal by another member: the address
 	// that was dialled, and why.
 	Refused func(address string, r *Refusal)
-	Logger  *slog.Logger
+	// Fatal, if set, is called when a snapshot that arrives can't be kept or taken away any
+	// more, since the disk is broken, and must end the process.
+	Fatal  func(error)
+	Logger *slog.Logger
 }
 
 // Member is what this node knows of a member. The id and the address are zero
@@ -73,6 +76,11 @@ type Cluster interface {
 	Members() ([]Member, error)
 	// HasShard reports whether the node has a replica of the shard.
 	HasShard(shard uint64) bool
+	// Applied is the index of the last entry that the node's replica of the shard has
+	// applied, 0 if that is not known.
+	Applied(shard uint64) uint64
+	// Room says why there is no room on the disk for so many more bytes of a snapshot.
+	Room(bytes uint64) error
 }
 
 // Transport is one node's end of the connections between the members. It is made
@@ -97,6 +105,7 @@ type Transport struct {
 	closing chan struct{}
 	once    sync.Once
 
+	backlog backlog
 	waiting *waitingRoom
 	mu      sync.Mutex
 	seen    map[uint64]Member        // by replica, as they said themselves
@@ -170,8 +179,15 @@ func (t *Transport) Quarantine(on, lastResort bool) {
 // it would come to its end minutes later.
 func (t *Transport) EndSnapshots() {
 	t.mu.Lock()
-	defer t.mu.Unlock()
 	t.noSnapshots = true
+	t.mu.Unlock()
+	t.BreakSnapshots()
+}
+
+// BreakSnapshots ends those that are being sent. Others may follow.
+func (t *Transport) BreakSnapshots() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	for c := range t.dialled {
 		if c.kind == kindSnapshot {
 			_ = c.raw.Close() // who sends sees the error. Under TLS, a word of parting could wait

@@ -1,0 +1,130 @@
+package transport
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"syscall"
+	"testing"
+
+	"github.com/lni/dragonboat/v4/config"
+	pb "github.com/lni/dragonboat/v4/raftpb"
+)
+
+// largeEntries are n entries of 1 MiB from an index on.
+func largeEntries(first uint64, n int) (entries []pb.Entry) {
+	command := make([]byte, 1<<20)
+	for i := range n {
+		entries = append(entries, proposed(first+uint64(i), 1, command))
+	}
+	return entries
+}
+
+func TestBacklog(t *testing.T) {
+	var l backlog
+	const full = maxBacklogBytes>>20 + 1
+	if !l.take(largeEntries(1, full), 0) {
+		t.Fatal("the first entries are refused")
+	}
+	if l.take(largeEntries(full+1, 1), full-1) {
+		t.Error("more is taken while nothing of what came first is behind it")
+	}
+	if !l.take(nil, 0) {
+		t.Error("a message without entries is refused")
+	}
+	if !l.take(largeEntries(full+1, 1), full) {
+		t.Error("what is applied counts still")
+	}
+	// Another leader's entries replace what nobody will apply for long.
+	l = backlog{}
+	l.take(largeEntries(1_000_000, 1), 0)
+	l.take(largeEntries(1, full), 0)
+	if l.take(largeEntries(2, 1), 1) {
+		t.Error("taken beyond the bound")
+	}
+	if !l.take(largeEntries(full+1, 1), full) || l.bytes > 3<<20 {
+		t.Errorf("%d bytes are counted when all but one entry is applied", l.bytes)
+	}
+}
+
+// TestBacklogIsPostponed has a member that applies nothing receive more than it may hold:
+// entries are left out, and what else its leader says arrives.
+func TestBacklogIsPostponed(t *testing.T) {
+	a, b := pair(t, nil)
+	c := connect(t, a, b)
+	const full = maxBacklogBytes >> 20 // and what entries take besides
+	replicate := func(index uint64) pb.Message {
+		return pb.Message{Type: pb.Replicate, From: 1, To: 2, ShardID: 1, Term: 1, Entries: largeEntries(index, 1)}
+	}
+	for i := range uint64(full + 1) {
+		must(t, c.SendMessageBatch(batch(replicate(i+1))))
+	}
+	// Dragonboat's word that a member has too much is not passed on.
+	must(t, c.SendMessageBatch(batch(pb.Message{Type: pb.RateLimit, From: 1, To: 2, ShardID: 1, Term: 1, Hint: 1 << 40}, heartbeat(1, 2))))
+	eventually(t, "the heartbeat has come", func() bool { return b.received() == full+1 })
+	b.mu.Lock()
+	limits := slices.ContainsFunc(b.messages, func(m pb.Message) bool { return m.Type == pb.RateLimit })
+	b.mu.Unlock()
+	if s := b.Stats(); limits || s.PostponedMessages != 1 || s.DroppedMessages != 0 {
+		t.Errorf("a limit arrived: %v; %d messages were postponed, %d dropped; want one postponed", limits, s.PostponedMessages, s.DroppedMessages)
+	}
+	b.applied.Store(full)
+	must(t, c.SendMessageBatch(batch(replicate(full+1))))
+	eventually(t, "entries are taken again", func() bool { return b.received() == full+2 })
+}
+
+// TestSnapshotWithoutRoom: one for which there is no room is refused, and so is the last
+// chunk where there is none for the state that is made of it, or where the replica has
+// come beyond it meanwhile. Of what was taken nothing is kept.
+func TestSnapshotWithoutRoom(t *testing.T) {
+	for name, c := range map[string]struct {
+		room, applied uint64
+		taken         int // with the end that takes all away
+	}{
+		"no room":               {1 << 10, 0, 1},
+		"no room for the state": {3 << 20, 0, 5},
+		"out of date":           {0, 9, 5},
+		"room, and new":         {0, 8, 5},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a, b := pair(t, nil)
+			b.room.Store(c.room)
+			b.applied.Store(c.applied)
+			conn, err := a.GetSnapshotConnection(context.Background(), b.cfg.Self.Address)
+			must(t, err)
+			for i := range uint64(5) {
+				if err = conn.SendChunk(chunk(i, i == 4)); err != nil {
+					break
+				}
+			}
+			conn.Close()
+			if whole := name == "room, and new"; whole != (err == nil) {
+				t.Errorf("sending ended with %v", err)
+			}
+			eventually(t, "the end is seen", func() bool { return b.Stats().Inbound["snapshot"] == 0 })
+			if got := b.taken(); got != c.taken {
+				t.Errorf("%d chunks were taken, want %d", got, c.taken)
+			}
+		})
+	}
+}
+
+// TestBrokenDiskUnderASnapshot: where Dragonboat can't keep or take away what arrives, the
+// process is ended, with a reason.
+func TestBrokenDiskUnderASnapshot(t *testing.T) {
+	ended := make(chan error, 1)
+	tr := New(Config{Fatal: func(err error) {
+		ended <- err
+		panic(err) // it does not return
+	}})
+	tr.Factory().Create(config.NodeHostConfig{}, nil, func(pb.Chunk) bool { panic(error(syscall.EIO)) })
+	defer func() {
+		if recover() == nil {
+			t.Error("it goes on")
+		}
+		if err := <-ended; !errors.Is(err, syscall.EIO) {
+			t.Errorf("ended with %v", err)
+		}
+	}()
+	tr.keepChunk(chunk(0, false))
+}
