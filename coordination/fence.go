@@ -26,7 +26,7 @@ const electionFence = "election/"
 // fence is the fence of a holder.
 func (s site) fence(key []byte, token uint64) string {
 	var b strings.Builder
-	if strings.HasPrefix(s.base, electionsPrefix) {
+	if s.candidates() {
 		b.WriteString(electionFence)
 	}
 	b.WriteString(url.PathEscape(s.name))

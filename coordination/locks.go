@@ -105,7 +105,7 @@ func (r *Recipes) answer(ctx context.Context, c *claim, held kv.Code) (Holder, e
 		return Holder{}, err
 	}
 	defer v.Close()
-	state, err := readState(ctx, v, c.site)
+	state, err := readRefusal(ctx, v, c.site)
 	if err != nil {
 		return Holder{}, err
 	}

@@ -63,32 +63,48 @@ func (r *Recipes) Election(ctx context.Context, v View, name string) (State, err
 }
 
 func readState(ctx context.Context, v View, s site) (State, error) {
-	state := State{Name: s.name, Revision: v.Revision()}
 	// The values of candidates are what they would proclaim: large, and not shown.
-	candidates := strings.HasPrefix(s.base, electionsPrefix)
+	state, queue, err := readQueue(ctx, v, s, kv.Query{Limit: maxShown, Sort: kv.SortByCreate, Count: true, KeysOnly: s.candidates()})
+	for i := range queue.Entries {
+		state.Queue = append(state.Queue, s.waiterOf(&queue.Entries[i]))
+	}
+	return state, err
+}
+
+// readRefusal is readState without those who wait, of whom it has the number: what a refusal
+// says, of which there are many at a time where many give up together.
+func readRefusal(ctx context.Context, v View, s site) (State, error) {
+	state, _, err := readQueue(ctx, v, s, kv.Query{CountOnly: true})
+	return state, err
+}
+
+// readQueue reads the holders, and of the queue what q asks for.
+func readQueue(ctx context.Context, v View, s site, q kv.Query) (state State, queue kv.List, err error) {
+	state = State{Name: s.name, Revision: v.Revision()}
 	holders := s.held()
-	if candidates {
+	if s.candidates() {
 		holders = kv.SingleKey(s.alone())
 	}
 	held, err := v.List(ctx, &kv.Query{Range: holders, Limit: maxShown})
 	if err != nil {
-		return state, err
+		return state, queue, err
 	}
 	for i := range held.Entries {
 		if e := &held.Entries[i]; s.holds(e.Key) {
 			state.Holders = append(state.Holders, s.holderOf(e))
 		}
 	}
-	queue, err := v.List(ctx, &kv.Query{Range: kv.Prefix([]byte(s.queue())), Limit: maxShown, Sort: kv.SortByCreate, Count: true, KeysOnly: candidates})
+	q.Range = kv.Prefix([]byte(s.queue()))
+	waiting, err := v.List(ctx, &q)
 	if err != nil {
-		return state, err
+		return state, queue, err
 	}
-	for i := range queue.Entries {
-		state.Queue = append(state.Queue, s.waiterOf(&queue.Entries[i]))
-	}
-	state.Waiting = int(queue.Count)
-	return state, nil
+	state.Waiting = int(waiting.Count)
+	return state, *waiting, nil
 }
+
+// candidates reports whether those who wait are candidates of an election.
+func (s site) candidates() bool { return strings.HasPrefix(s.base, electionsPrefix) }
 
 // holds reports whether a key is a holder's.
 func (s site) holds(key []byte) bool {

@@ -135,7 +135,7 @@ func (x *exchange) observe() {
 		switch {
 		case !there():
 			return errPeerGone
-		case !changed, leader != nil && leader.ModRevision <= known:
+		case !changed, leader != nil && leader.ModRevision == known: // an older one is that of a restored cluster
 			if event := s.touch.look(x.s.cfg.Store.Ready() == nil, x.s.doubtAfter); event != "" {
 				s.tell("", event, api.Vacancy{Name: name})
 			}

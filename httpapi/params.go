@@ -180,6 +180,9 @@ func (x *exchange) parseQuery(raw string, allowed, repeatable paramSet) {
 		name, ok := unescapeQuery(rawName)
 		p, known := paramByName[name]
 		if !ok || !known || !allowed.has(p) {
+			if x.fault.code == api.CodeInvalidArgument {
+				continue // the first one is told, and what is allowed takes longer to say than to refuse
+			}
 			x.fail(api.CodeInvalidArgument, "parameter %.64q is not one of this route, which takes: %s", name, allowed.names())
 			continue
 		}

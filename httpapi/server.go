@@ -33,6 +33,7 @@ type Server struct {
 	taken       takenConns
 	snapshots   atomic.Int32 // backups that are being streamed
 	admission   *admission
+	loans       *loans
 	recipes     *coordination.Recipes
 	openAPI     func() ([]byte, error) // the contract as JSON
 
@@ -70,6 +71,7 @@ func New(cfg Config) *Server {
 	s.buffers.New = func() any { return &streamBuffers{} }
 	s.meters = newMeters(s.cfg.Registerer, s.routes)
 	s.admission = newAdmission(s.cfg.MaxConnections, s.cfg.Registerer)
+	s.loans = newLoans(s.admission.shed[shedMemory])
 	s.mux = s.tree()
 	s.openAPI = sync.OnceValues(func() ([]byte, error) { return yamlToJSON(s.cfg.OpenAPI) })
 	s.http = &http.Server{

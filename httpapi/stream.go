@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/cairnkv/cairn/internal/sse"
@@ -24,8 +25,9 @@ var (
 // returning; that must happen when the request's context is done, when the
 // server is draining, and when writing fails.
 type stream struct {
-	x   *exchange
-	out []byte
+	x       *exchange
+	out     []byte
+	aborted atomic.Bool
 }
 
 // openStream answers 200 and says so.
@@ -77,8 +79,17 @@ func (s *stream) comment(text string) error {
 // or takes nothing. It leaves no deadline behind: the next write may be long in
 // coming.
 func (s *stream) write(b []byte) error {
+	if s.aborted.Load() {
+		return errPeerGone
+	}
 	if err := s.x.writeBody(b); err != nil {
 		return err
 	}
 	return s.x.flush()
+}
+
+// abort breaks the stream off. Another goroutine may call it, while the request is there.
+func (s *stream) abort() {
+	s.aborted.Store(true)
+	_ = http.NewResponseController(s.x.w).SetWriteDeadline(time.Now())
 }

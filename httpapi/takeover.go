@@ -152,6 +152,9 @@ func (c *takenConn) write(b []byte) error {
 	return nil
 }
 
+// abort breaks the stream off, as if the client had.
+func (c *takenConn) abort() { _ = c.conn.Close() }
+
 // finish says that the answer is complete, and waits for the client to close.
 func (c *takenConn) finish() {
 	if _, err := io.WriteString(c.conn, lastChunk); err != nil {

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"bytes"
+	"context"
 	"slices"
 	"strings"
 	"time"
@@ -56,10 +57,15 @@ func (w *watch) ranges() []kv.Range {
 	return all
 }
 
+// watchedBytes is what a range that is watched takes, besides its keys: where it is kept for
+// the request, and in the index of all watches.
+const watchedBytes = 256
+
 // own gives the watch memory of its own, for when its body or its request is over.
 // It returns how many bytes that is.
 func (w *watch) own() (n int) {
 	for i := range w.watched {
+		n += len(w.watched[i].name) + len(w.watched[i].parts)*watchedBytes
 		parts := slices.Clone(w.watched[i].parts)
 		for j, r := range parts {
 			parts[j] = kv.Range{Start: bytes.Clone(r.Start), End: bytes.Clone(r.End)}
@@ -321,6 +327,6 @@ func (x *exchange) placeWatch(w *watch) bool {
 }
 
 // open opens the stream of changes from a revision on.
-func (w *watch) open(hub *watchers.Hub, from uint64) (*watchers.Stream, error) {
-	return hub.Watch(watchers.Request{Ranges: w.ranges(), From: from, Type: w.only})
+func (w *watch) open(hub *watchers.Hub, from uint64, pace func(context.Context) (func(), error)) (*watchers.Stream, error) {
+	return hub.Watch(watchers.Request{Ranges: w.ranges(), From: from, Type: w.only, Pace: pace})
 }

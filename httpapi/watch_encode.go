@@ -22,6 +22,8 @@ type watchEncoder struct {
 	// spill takes what was written when it has become much, and returns the buffer to go
 	// on with. The view is released before.
 	spill func(b []byte) ([]byte, error)
+	// pass, if set, writes a large message that many share, so that it is not copied for each.
+	pass func(message []byte) error
 }
 
 // shape is the switches that decide about the bytes of a change.
@@ -57,7 +59,14 @@ func (c *watchEncoder) change(b []byte, d *watchers.Delivery) ([]byte, error) {
 		return c.split(b, d, own)
 	}
 	if d.Subset == nil && !c.w.named && len(enc.Message) <= maxMessageBytes {
-		return append(b, enc.Message...), nil
+		if c.pass == nil || len(enc.Message) <= streamBytes {
+			return append(b, enc.Message...), nil
+		}
+		c.release()
+		if b, err = c.spill(b); err == nil {
+			err = c.pass(enc.Message)
+		}
+		return b, err
 	}
 	return c.split(b, d, func(e []byte, i int) ([]byte, error) {
 		return c.withNames(append(e, enc.Events[i]...), &d.Events[i]), nil

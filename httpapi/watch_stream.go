@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/cairnkv/cairn/api"
@@ -29,7 +30,12 @@ type watchStream struct {
 	enc watchEncoder
 	// to is where whole messages go, at once. Its error means that the client is
 	// gone, or takes nothing.
-	to        interface{ write(b []byte) error }
+	to interface {
+		write(b []byte) error
+		// abort ends it, and the write that is under way. Another goroutine may call it.
+		abort()
+	}
+	loan      *loan // for what it has of history or of the present state
 	requestID string
 
 	// out is what was not written yet. While there is much to say, it and the
@@ -51,7 +57,7 @@ type watchStream struct {
 func (x *exchange) streamWatch(w *watch) {
 	current, _ := x.s.cfg.Store.Revisions()
 	s := &watchStream{s: x.s, w: w, enc: watchEncoder{w: w, store: x.s.cfg.Store}}
-	s.enc.spill = s.spill
+	s.enc.spill, s.enc.pass = s.spill, s.pass
 	contentType := valueEventStream
 	if w.delivery == asLines {
 		contentType = valueNDJSON
@@ -145,11 +151,12 @@ func (s *watchStream) follow(initial bool) error {
 			return err
 		}
 	}
-	from, err := s.w.open(s.s.cfg.Watchers, s.position+1)
+	from, err := s.w.open(s.s.cfg.Watchers, s.position+1, s.pace)
 	if err != nil {
 		return err
 	}
 	defer from.Close()
+	defer s.repay()
 	due := time.Now().Add(s.pause())
 	timer := time.NewTimer(time.Until(due))
 	defer timer.Stop()
@@ -162,6 +169,7 @@ func (s *watchStream) follow(initial bool) error {
 		if len(got) > 0 {
 			err = s.send(from, got)
 		}
+		s.repay()
 		// Between the parts of a large revision the position is before it.
 		s.position = max(s.position, from.Position())
 		if err == nil && len(got) == 0 {
@@ -200,6 +208,35 @@ func (s *watchStream) send(from *watchers.Stream, got []watchers.Delivery) (err 
 	from.Release()
 	s.told = time.Now()
 	return s.flush()
+}
+
+// pace waits until the stream may hold something large, and shows signs of life meanwhile.
+func (s *watchStream) pace(ctx context.Context) (repay func(), err error) {
+	s.repay()
+	for s.loan == nil && err == nil {
+		timer := time.NewTimer(s.pause())
+		s.loan, err = s.s.loans.take(ctx, s.s.draining, timer.C, s.to.abort)
+		timer.Stop()
+		if s.loan == nil && err == nil {
+			err = s.tick()
+		}
+	}
+	return s.repay, err
+}
+
+func (s *watchStream) repay() {
+	s.loan.giveBack()
+	s.loan = nil
+}
+
+// pass writes a message that is not the stream's.
+func (s *watchStream) pass(message []byte) error {
+	s.spoke = time.Now()
+	if s.to.write(message) != nil {
+		s.lent = nil // as in flush
+		return errPeerGone
+	}
+	return nil
 }
 
 // spill is that of its encoder.
@@ -327,8 +364,12 @@ func (s *watchStream) end(name string, resumeFrom uint64, compacted *kv.Error) e
 // compaction would remove. If that overtakes it, the state is begun anew.
 func (s *watchStream) sendInitial() (revision uint64, err error) {
 	s.borrow()
+	defer s.repay()
 	for _, r := range watchers.Merge(s.w.ranges()) {
 		for !r.Empty() {
+			if _, err := s.pace(s.ctx); err != nil {
+				return 0, err
+			}
 			list, err := s.initialPage(r, revision)
 			if err != nil {
 				return 0, err
@@ -370,14 +411,16 @@ func (s *watchStream) initialPage(r kv.Range, revision uint64) (*kv.List, error)
 // pollWatch serves a watch as a long poll: one answer with what has happened, or
 // with nothing when the wait is over.
 func (x *exchange) pollWatch(w *watch) {
-	from, err := w.open(x.s.cfg.Watchers, w.from)
+	x.unchanged = true // whatever its method
+	p := &poll{x: x, enc: watchEncoder{w: w, store: x.s.cfg.Store}, out: append(x.out[:0], `{"changes":[`...)}
+	p.enc.spill = p.spill
+	from, err := w.open(x.s.cfg.Watchers, w.from, p.pace)
 	if err != nil {
 		x.refuse(api.CodeShuttingDown, "this member is about to stop; ask another one")
 		return
 	}
 	defer from.Close()
-	p := &poll{x: x, enc: watchEncoder{w: w, store: x.s.cfg.Store}, out: append(x.out[:0], `{"changes":[`...)}
-	p.enc.spill = p.spill
+	defer p.repay()
 	err = p.fill(from)
 	var e *kv.Error
 	switch {
@@ -406,6 +449,28 @@ type poll struct {
 	started bool
 	open    bool // in the middle of a revision
 	count   int
+	loan    *loan
+	ended   atomic.Bool // since its client took too little
+}
+
+// pace waits until the poll may hold something large; it does so until it is answered.
+func (p *poll) pace(ctx context.Context) (unused func(), err error) {
+	if p.loan == nil {
+		p.loan, err = p.x.s.loans.take(ctx, p.x.s.draining, nil, func() {
+			p.ended.Store(true)
+			_ = http.NewResponseController(p.x.w).SetWriteDeadline(time.Now())
+		})
+	}
+	return func() {
+		if p.count == 0 {
+			p.repay()
+		}
+	}, err
+}
+
+func (p *poll) repay() {
+	p.loan.giveBack()
+	p.loan = nil
 }
 
 // fill waits for changes and collects the first ones.
@@ -468,6 +533,9 @@ func (p *poll) add(got []watchers.Delivery) (err error) {
 
 // spill writes a part of the answer.
 func (p *poll) spill(b []byte) ([]byte, error) {
+	if p.ended.Load() {
+		return b, errPeerGone
+	}
 	p.start()
 	err := p.x.writeBody(b)
 	return b[:0], err

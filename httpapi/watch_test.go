@@ -386,6 +386,8 @@ func (s *sizes) write(b []byte) error {
 	return nil
 }
 
+func (*sizes) abort() {}
+
 // What an event says besides the change, a previous version or names, can be a thousand
 // times as much. However much that is, a stream writes it bit by bit.
 func TestWatchOfLargePreviousVersions(t *testing.T) {
@@ -407,7 +409,7 @@ func TestWatchOfLargePreviousVersions(t *testing.T) {
 		s := &watchStream{s: k.server, w: w, enc: watchEncoder{w: w, store: k.server.cfg.Store}, to: &sizes{}}
 		s.enc.spill = s.spill
 		streams[name] = s
-		from, err := w.open(k.server.cfg.Watchers, before+1)
+		from, err := w.open(k.server.cfg.Watchers, before+1, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -538,6 +540,8 @@ func TestWatchBookmark(t *testing.T) {
 
 // written keeps what a stream writes.
 type written []string
+
+func (*written) abort() {}
 
 func (w *written) write(b []byte) error {
 	*w = append(*w, string(b))

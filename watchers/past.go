@@ -24,8 +24,19 @@ type piece struct {
 
 // read hands out what follows the position in history, at most up to a revision
 // and at most one piece, and moves the position behind it.
-func (s *Stream) read(ctx context.Context, until uint64) ([]Delivery, error) {
+func (s *Stream) read(ctx context.Context, until uint64) (got []Delivery, err error) {
 	h := s.hub
+	if s.pace != nil {
+		unused, err := s.pace(ctx)
+		if err != nil {
+			return nil, err
+		}
+		defer func() {
+			if len(got) == 0 {
+				unused()
+			}
+		}()
+	}
 	select {
 	case h.scans <- struct{}{}:
 	case <-ctx.Done():

@@ -20,6 +20,10 @@ type Request struct {
 	// Type, when not 0, leaves out the events of other types, and the revisions
 	// that have no others.
 	Type kv.EventType
+	// Pace, if set, is called by Next before it reads a piece of history, which is the
+	// stream's alone, and may wait. What it returns is called at once if the piece has
+	// nothing for the stream; else the reader says by itself when it is done with it.
+	Pace func(ctx context.Context) (unused func(), err error)
 }
 
 // A Stream is one watcher. One goroutine reads it; Close may be called by
@@ -28,7 +32,8 @@ type Stream struct {
 	hub  *Hub
 	keys selection
 	only kv.EventType
-	wake chan struct{} // level trigger, capacity 1
+	pace func(context.Context) (func(), error) // may be nil
+	wake chan struct{}                         // level trigger, capacity 1
 
 	// position is written by the reader alone.
 	position atomic.Uint64
@@ -57,7 +62,7 @@ type Stream struct {
 // Watch opens a stream. Whoever got it closes it.
 func (h *Hub) Watch(r Request) (*Stream, error) {
 	from := max(r.From, 1)
-	s := &Stream{hub: h, keys: newSelection(r.Ranges), only: r.Type, wake: make(chan struct{}, 1), upTo: from - 1}
+	s := &Stream{hub: h, keys: newSelection(r.Ranges), only: r.Type, pace: r.Pace, wake: make(chan struct{}, 1), upTo: from - 1}
 	s.position.Store(from - 1)
 	h.mu.Lock()
 	defer h.mu.Unlock()
