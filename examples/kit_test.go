@@ -172,6 +172,7 @@ var forms = []form{
 func inBothForms(t *testing.T, scenario func(t *testing.T, c *cluster, start func(example string, args ...string) *program)) {
 	for _, f := range forms {
 		t.Run(f.name, func(t *testing.T) {
+			t.Parallel() // each has a cluster of its own
 			c := newCluster(t)
 			scenario(t, c, func(example string, args ...string) *program {
 				t.Helper()

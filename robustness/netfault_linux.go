@@ -144,15 +144,22 @@ func goesOn(c *Cluster, h *HTTP, b *broken) error {
 	began := time.Now()
 	disk := WatchDisk(c.Evidence.Path("wire.sync"))
 	_, err := retry(func() (struct{}, error) {
-		var errs []error
+		// All at once: one that knows no leader looks for it for a while. And a write that
+		// changes nothing: the histories are those of the traffic.
+		asked := make(chan error, len(b.serve))
 		for _, i := range b.serve {
-			// A write that changes nothing: the histories are those of the traffic.
-			a := h.Do(c.Nodes[i], Request{Method: http.MethodDelete, Path: "/v1/kv/nothing"})
-			if err := a.explain(); err == nil {
+			go func() { // ends with its request, which has a limit
+				a := h.Do(c.Nodes[i], Request{Method: http.MethodDelete, Path: "/v1/kv/nothing"})
+				asked <- a.explain()
+			}()
+		}
+		var errs []error
+		for range b.serve {
+			err := <-asked
+			if err == nil {
 				return struct{}{}, nil
-			} else {
-				errs = append(errs, err)
 			}
+			errs = append(errs, err)
 		}
 		return struct{}{}, errors.Join(errs...)
 	})

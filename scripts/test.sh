@@ -84,9 +84,12 @@ fuzz() {
 
 # The race detector runs where goroutines share memory. In storage that is a few
 # tests; the rest of them is one goroutine's work, which it makes ten times as
-# slow.
+# slow. What it has run is not run again without it, but for what it leaves out, or
+# has less of.
 racy=(./kv ./leases ./watchers ./coordination ./raftsm ./httpapi ./client)
 racy_storage='Meanwhile|Close|Outlive|Scripts'
+too_much='^(TestTwin|TestHerd|TestAllocations|TestIdleWatchMemory|TestTranscriptsOnANode|TestAbuseByNumber|TestHistoryOfLargeValues)$'
+others() { go list ./... | grep -vE "/(robustness|$(IFS='|'; echo "${racy[*]#./}"))\$"; }
 
 # A shared disk may stand still for longer than a write waits for it. So all but
 # ./robustness, which measures that, have their files in memory, where there is room;
@@ -133,7 +136,8 @@ else
 	step 'go test -race, ./storage in part' in_memory go test -race -short -timeout 8m -run "$racy_storage" ./storage
 	# The clusters of real processes have the machine to themselves: how soon a
 	# node is ready again is part of what they check.
-	step 'go test, all but ./robustness' in_memory go test -timeout 10m $(go list ./... | grep -v '/robustness$')
+	step 'go test, what is too much for the race detector' in_memory go test -timeout 8m -run "$too_much" "${racy[@]}"
+	step 'go test, all others but ./robustness' in_memory go test -timeout 10m $(others)
 	step 'go test, ./robustness' go test -timeout 15m ./robustness
 fi
 step 'bench: go vet and go test' bench
