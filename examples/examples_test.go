@@ -82,10 +82,9 @@ func TestElectionEnds(t *testing.T) {
 }
 
 // caching runs the cache with a directory and a time to live.
-func caching(t *testing.T, start func(string, ...string) *program, dir string) func(ttl string, args ...string) *program {
+func caching(t *testing.T, c *cluster, start func(string, ...string) *program, dir string) func(ttl string, args ...string) *program {
 	return func(ttl string, args ...string) *program {
-		t.Setenv("DIR", dir)
-		t.Setenv("TTL", ttl)
+		c.env = []string{"DIR=" + dir, "TTL=" + ttl}
 		if filepath.Base(t.Name()) == "go" {
 			args = append([]string{"-dir", dir, "-ttl", ttl}, args...)
 		}
@@ -108,7 +107,7 @@ func files(t *testing.T, dir string) (names []string) {
 func TestCache(t *testing.T) {
 	inBothForms(t, func(t *testing.T, c *cluster, start func(string, ...string) *program) {
 		dir := t.TempDir()
-		withTTL := caching(t, start, dir)
+		withTTL := caching(t, c, start, dir)
 		cache := func(args ...string) *program { return withTTL("4s", args...) }
 		for _, name := range []string{"orphan", "coming"} {
 			must(t, os.WriteFile(filepath.Join(dir, name), nil, 0o600))
@@ -153,7 +152,7 @@ func TestCache(t *testing.T) {
 func TestCacheLateCleaner(t *testing.T) {
 	inBothForms(t, func(t *testing.T, c *cluster, start func(string, ...string) *program) {
 		dir := t.TempDir()
-		cache := caching(t, start, dir)
+		cache := caching(t, c, start, dir)
 		clean := cache("1h", "clean")
 		clean.awaitLine("clean")
 		clean.signal(syscall.SIGSTOP)
@@ -186,7 +185,7 @@ func TestCacheLateCleaner(t *testing.T) {
 func TestCacheWithoutContent(t *testing.T) {
 	inBothForms(t, func(t *testing.T, c *cluster, start func(string, ...string) *program) {
 		dir := t.TempDir()
-		cache := caching(t, start, dir)
+		cache := caching(t, c, start, dir)
 		cache("3s", "put", "k", "content").awaitEnd()
 		for _, name := range files(t, dir) {
 			must(t, os.Remove(filepath.Join(dir, name)))

@@ -47,6 +47,7 @@ func run(m *testing.M) int {
 type cluster struct {
 	t     *testing.T
 	nodes []*node
+	env   []string // what a script is told besides
 	*client.Client
 }
 
@@ -162,7 +163,7 @@ var forms = []form{
 	}},
 	{"curl", func(c *cluster, example string, args ...string) *exec.Cmd {
 		cmd := exec.Command("sh", append([]string{example + ".sh"}, args...)...)
-		cmd.Env = append(os.Environ(), "ENDPOINTS="+strings.Join(c.urls(), " "))
+		cmd.Env = append(append(os.Environ(), "ENDPOINTS="+strings.Join(c.urls(), " ")), c.env...)
 		return cmd
 	}},
 }
