@@ -230,8 +230,8 @@ func TestBodiesAreGivenBack(t *testing.T) {
 				name, path, body string
 				held             int64
 			}{
-				{"a watch", "/v1/watch", "{" + watches + "}", 1000 * 201},
-				{"a long poll", "/v1/watch", `{"wait_seconds":60,` + watches + "}", 1000 * 201},
+				{"a watch", "/v1/watch", "{" + watches + "}", 1000 * (201 + watchedBytes)},
+				{"a long poll", "/v1/watch", `{"wait_seconds":60,` + watches + "}", 1000 * (201 + watchedBytes)},
 				{"a campaign", "/v1/elections/e", fmt.Sprintf(`{"ttl_seconds":60,"wait_seconds":60,"value":%q}`, value), int64(len(value))},
 				{"a hold", "/v1/leases/hold", fmt.Sprintf(`{"ids":[%s]}`, strings.Join(leaseIDs, ",")), 2000 * heldLeaseBytes},
 			} {
