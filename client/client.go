@@ -31,9 +31,10 @@ type Config struct {
 	HTTPClient *http.Client
 	// Timeout bounds a call with all its attempts, besides the deadline of its
 	// context; 10 s if it is 0, no bound if it is negative. What streams (Scan,
-	// Snapshot, a lock that is waited for) is bounded by its context alone;
+	// Snapshot, Bulk, a lock that is waited for) is bounded by its context alone;
 	// where there are other nodes, one that does not begin to answer within Timeout
-	// is left for the next.
+	// is left for the next. A bulk write, which may take long to begin, is not given to
+	// a node that does not answer another question within it.
 	Timeout time.Duration
 	// Attempts bounds how often a call is sent; 8 if it is 0. One is an attempt
 	// for each call and no repetition.

@@ -152,8 +152,14 @@ func (c *takenConn) write(b []byte) error {
 	return nil
 }
 
-// abort breaks the stream off, as if the client had.
-func (c *takenConn) abort() { _ = c.conn.Close() }
+// abort breaks the stream off, as if the client had. Under TLS, a word of parting could wait.
+func (c *takenConn) abort() {
+	conn := c.conn
+	if under, ok := conn.(interface{ NetConn() net.Conn }); ok {
+		conn = under.NetConn()
+	}
+	_ = conn.Close()
+}
 
 // finish says that the answer is complete, and waits for the client to close.
 func (c *takenConn) finish() {

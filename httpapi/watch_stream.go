@@ -310,7 +310,7 @@ func (s *watchStream) tick() error {
 	reached := s.position <= current
 	bookmark := s.w.bookmark > 0 && time.Since(s.told) >= s.w.bookmark || s.w.delivery == asLines
 	switch {
-	case reached && bookmark:
+	case s.placed && reached && bookmark:
 		s.out = s.enc.mark(s.out, api.EventBookmark, s.position)
 	case s.w.delivery == asLines:
 		s.out = append(s.out, '\n')
@@ -363,13 +363,14 @@ func (s *watchStream) end(name string, resumeFrom uint64, compacted *kv.Error) e
 // only for a moment: a client that reads slowly must not hold on to what
 // compaction would remove. If that overtakes it, the state is begun anew.
 func (s *watchStream) sendInitial() (revision uint64, err error) {
-	s.borrow()
 	defer s.repay()
 	for _, r := range watchers.Merge(s.w.ranges()) {
 		for !r.Empty() {
+			s.rest() // who waits holds nothing
 			if _, err := s.pace(s.ctx); err != nil {
 				return 0, err
 			}
+			s.borrow()
 			list, err := s.initialPage(r, revision)
 			if err != nil {
 				return 0, err

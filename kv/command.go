@@ -239,6 +239,8 @@ type Result struct {
 	Ops []OpResult
 	// Leases has a result for each lease of a renewal or a grant.
 	Leases []LeaseResult
+	// ClockIndex is the index in the log of a step of the clock that counted.
+	ClockIndex uint64
 	// Changed says that the command used up Revision.
 	Changed bool
 	// Replayed says that this is the remembered answer of an earlier command

@@ -163,14 +163,15 @@ func (k *Keeper) step(ctx context.Context) {
 	case k.stepped <- struct{}{}:
 	default: // it hasn't looked since the last step, and will see this one, too
 	}
+	if result.Succeeded {
+		// If another leader's step has counted after it, the next look finds that one.
+		k.seen, k.since = result.ClockIndex, now
+		return
+	}
 	if _, index := k.log.NeedsClock(); index != k.seen {
-		if !result.Succeeded || k.now().Sub(now) >= Interval-lookEvery {
-			// Another leader's step counted in its place, or, since this one's result took
-			// so long, may have counted after it: with time up to we don't know when, but
-			// before this.
-			now = k.now()
-		}
-		k.seen, k.since = index, now
+		// Another leader's step counted in its place, with time up to we don't know when, but
+		// before this.
+		k.seen, k.since = index, k.now()
 	}
 }
 

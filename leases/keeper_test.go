@@ -31,6 +31,8 @@ type clockState struct {
 	// failAfter makes expiries fail after so many; stubborn ones change nothing.
 	failAfter int
 	stubborn  bool
+	// applied, if set, is called when a step was applied, before its result is known.
+	applied func()
 }
 
 func (s *clockState) IsLeader() bool             { return s.leads }
@@ -74,6 +76,11 @@ func (s *clockState) Propose(_ context.Context, c *kv.Command) (*kv.Result, erro
 	if c.Clock.Prev == s.index {
 		s.millis += min(c.Clock.AdvanceMillis, kv.MaxClockAdvanceMillis)
 		s.index += 3
+		result := &kv.Result{Succeeded: true, ClockIndex: s.index}
+		if s.applied != nil {
+			s.applied()
+		}
+		return result, nil
 	}
 	return &kv.Result{}, nil
 }
@@ -166,6 +173,57 @@ func TestUnknownStepIsNotCountedTwice(t *testing.T) {
 	k.step(context.Background())
 	if got := time.Duration(state.millis) * time.Millisecond; got > elapsed {
 		t.Errorf("after %v the clock shows %v", elapsed, got)
+	}
+}
+
+// TestSlowStepsLoseNothing: where a commit takes almost as long as the guarantee allows, the
+// clock keeps the pace of time.
+func TestSlowStepsLoseNothing(t *testing.T) {
+	for _, commit := range []time.Duration{50 * time.Millisecond, 220 * time.Millisecond, 400 * time.Millisecond} {
+		start := time.Now()
+		var elapsed time.Duration
+		state := &clockState{leads: true, applied: func() { elapsed += commit }}
+		k := newKeeper(state, slog.New(slog.DiscardHandler), func() time.Time { return start.Add(elapsed) })
+		for elapsed < 20*time.Second {
+			elapsed += lookEvery
+			k.step(context.Background())
+		}
+		clock := time.Duration(state.millis) * time.Millisecond
+		if lost := elapsed - clock; lost < 0 || lost > Interval+commit+2*lookEvery {
+			t.Errorf("with commits of %v the clock shows %v after %v", commit, clock, elapsed)
+		}
+	}
+}
+
+// TestLateResultOfAStep: another leader's steps are applied before the result of a step is
+// known. Their time is not added again.
+func TestLateResultOfAStep(t *testing.T) {
+	start := time.Now()
+	var elapsed time.Duration
+	now := func() time.Time { return start.Add(elapsed) }
+	state := &clockState{leads: true}
+	a := newKeeper(state, slog.New(slog.DiscardHandler), now)
+	b := newKeeper(state, slog.New(slog.DiscardHandler), now)
+	a.step(context.Background())
+	b.step(context.Background())
+	elapsed += Interval
+	state.applied = func() {
+		state.applied = nil
+		for range 20 { // b has seen a's step, and leads
+			elapsed += lookEvery
+			b.step(context.Background())
+		}
+	}
+	a.step(context.Background())
+	if clock := time.Duration(state.millis) * time.Millisecond; clock < 3*Interval {
+		t.Fatalf("b has not stepped: the clock shows %v", clock)
+	}
+	for range 20 {
+		elapsed += lookEvery
+		a.step(context.Background())
+		if clock := time.Duration(state.millis) * time.Millisecond; clock > elapsed {
+			t.Fatalf("after %v the clock shows %v", elapsed, clock)
+		}
 	}
 }
 

@@ -117,7 +117,7 @@ func (l *leaderEvents) next() <-chan struct{} {
 // OpenHost starts Dragonboat in the data directory.
 func OpenHost(cfg HostConfig) (*Host, error) {
 	adoptLogger(cfg.Logger)
-	h := &Host{dir: cfg.Dir, timings: cfg.Timings, leader: leaderEvents{elected: make(chan struct{})}}
+	h := &Host{dir: cfg.Dir, timings: cfg.Timings, room: cfg.Room, leader: leaderEvents{elected: make(chan struct{})}}
 	h.timings.complete()
 	id := &cfg.Dir.Identity
 	nhc := config.NodeHostConfig{

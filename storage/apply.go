@@ -127,7 +127,7 @@ func (b *Batch) applyClock(c kv.Clock) (*kv.Result, error) {
 	b.st.clock += uint64(min(max(c.AdvanceMillis, 0), kv.MaxClockAdvanceMillis))
 	b.st.clockIndex = b.index
 	result := b.done()
-	result.Succeeded = true
+	result.Succeeded, result.ClockIndex = true, b.index
 	return result, b.forgetAnswers()
 }
 

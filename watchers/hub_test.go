@@ -230,7 +230,7 @@ func TestLargeRevision(t *testing.T) {
 						t.Fatalf("revision %d", got[i].Revision)
 					}
 				}
-				if !ended && s.Position() != c.from-1 || count > c.count {
+				if !ended && s.Position() >= 2 || count > c.count {
 					t.Fatalf("position %d inside the revision, after %d events of %d", s.Position(), count, c.count)
 				}
 			}

@@ -26,17 +26,18 @@ type piece struct {
 // and at most one piece, and moves the position behind it.
 func (s *Stream) read(ctx context.Context, until uint64) (got []Delivery, err error) {
 	h := s.hub
+	unused := func() {}
 	if s.pace != nil {
-		unused, err := s.pace(ctx)
-		if err != nil {
+		if unused, err = s.pace(ctx); err != nil {
 			return nil, err
 		}
-		defer func() {
-			if len(got) == 0 {
-				unused()
-			}
-		}()
 	}
+	defer func() {
+		if len(got) == 0 { // it may wait for long now
+			s.Release()
+			unused()
+		}
+	}()
 	select {
 	case h.scans <- struct{}{}:
 	case <-ctx.Done():

@@ -109,6 +109,7 @@ func TestRecentTwin(t *testing.T) {
 				limit := []uint64{1 << 10, 1 << 20, math.MaxUint64}[r.IntN(3)]
 				want, wantSize, err := plain.IterateEntries(nil, 0, shard, replica, low, high, limit)
 				must(t, err)
+				_, _, _ = ours.IterateEntries(nil, 0, shard, replica, 0, 1, 1) // so that it is no repetition
 				got, gotSize, err := ours.IterateEntries(nil, 0, shard, replica, low, high, limit)
 				must(t, err)
 				if gotSize > limit && wantSize > limit || gotSize == wantSize {
@@ -144,4 +145,29 @@ func BenchmarkRead(b *testing.B) {
 		}
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/piece, "ns/entry")
+}
+
+// TestReadAgain: a replica that does not take entries is sent the same ones after each of
+// its answers. All but the first read from a place gets one entry, for a moment.
+func TestReadAgain(t *testing.T) {
+	const end, limit = 600, 64 << 20
+	s := longLog(t, end-1)
+	read := func(low uint64) int {
+		t.Helper()
+		got, size, err := s.IterateEntries(nil, 0, shard, replica, low, end, limit)
+		if err != nil || len(got) == 0 || got[0].Index != low || uint64(len(got)) < end-low && size <= limit {
+			t.Fatal(len(got), size, err)
+		}
+		return len(got)
+	}
+	if n := read(100); n < 100 {
+		t.Errorf("the first read has %d entries", n)
+	}
+	for read(100) > 1 { // until two follow each other within that moment
+	}
+	for _, low := range []uint64{101, 100} {
+		if n := read(low); n < 100 {
+			t.Errorf("another read, from %d on, has %d entries", low, n)
+		}
+	}
 }

@@ -23,6 +23,7 @@ type store struct {
 	recorder *recorder
 	failure  *failure
 	recent   *recent
+	again    again
 	closed   func() // called first by Close
 
 	// saving is held for reading by SaveRaftState, which runs on one worker a
@@ -150,17 +151,58 @@ func (s *store) IterateEntries(entries []pb.Entry, size, shardID, replicaID, low
 	if maxSize == 0 {
 		maxSize = math.MaxUint64
 	}
-	if entries, size = s.recent.read(entries, size, shardID, replicaID, low, high, maxSize); len(entries) > before {
-		return entries, size, nil
+	most := high
+	bounded := maxSize != math.MaxUint64
+	if bounded && s.again.repeats(shardID, replicaID, low, time.Now()) {
+		most = min(high, low+1)
 	}
-	if high-low <= entriesPerRead || maxSize == math.MaxUint64 {
-		return s.ILogDB.IterateEntries(entries, size, shardID, replicaID, low, high, maxSize)
+	entries, size = s.recent.read(entries, size, shardID, replicaID, low, most, maxSize)
+	var err error
+	if len(entries) == before {
+		if bounded {
+			most = min(most, low+entriesPerRead)
+		}
+		entries, size, err = s.ILogDB.IterateEntries(entries, size, shardID, replicaID, low, most, maxSize)
 	}
-	entries, size, err := s.ILogDB.IterateEntries(entries, size, shardID, replicaID, low, low+entriesPerRead, maxSize)
-	if err == nil && len(entries)-before == entriesPerRead {
+	if err == nil && most < high && uint64(len(entries)-before) == most-low {
 		size = max(size, maxSize+1)
 	}
 	return entries, size, err
+}
+
+// againWithin is how soon after a read of the log another one from the same place is a
+// repetition.
+const againWithin = 200 * time.Millisecond
+
+// again knows repeated reads of a log. A replica that does not take entries, since it
+// applies more slowly than they come, is sent the same ones after each of its answers, of
+// which there can be hundreds a second; and each time the leader would read, and the network
+// carry, all that it may in one message. So a repetition gets one entry, which does as well
+// to find out whether it takes them again.
+type again struct {
+	mu   sync.Mutex
+	last map[raftio.NodeInfo]readAt
+}
+
+type readAt struct {
+	low uint64
+	at  time.Time
+}
+
+// repeats reports whether a read from low is one more of a moment ago.
+func (a *again) repeats(shardID, replicaID, low uint64, now time.Time) bool {
+	id := raftio.NodeInfo{ShardID: shardID, ReplicaID: replicaID}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.last == nil {
+		a.last = map[raftio.NodeInfo]readAt{}
+	}
+	last := a.last[id]
+	if last.low == low && now.Sub(last.at) < againWithin {
+		return true
+	}
+	a.last[id] = readAt{low, now}
+	return false
 }
 
 func nothingToSave(u *pb.Update) bool {

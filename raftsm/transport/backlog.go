@@ -16,8 +16,8 @@ const (
 )
 
 // A backlog is what a replica has received and not applied. Where that is too much, entries
-// are dropped as if the network had lost them, and sent again later: the replica falls
-// behind, and nobody waits for it but where a majority needs it.
+// are left out of what it is told, and sent again later: the replica falls behind, and
+// nobody waits for it but where a majority needs it.
 //
 // Dragonboat would have it tell the leader, which would refuse all writes for ten seconds
 // and more. So a member that applies slowly, or catches up, would stop a cluster that does
@@ -46,7 +46,12 @@ func (l *backlog) take(entries []pb.Entry, applied uint64) bool {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.forget(applied)
+	l.forget(func(a arrival) bool { return a.last <= applied })
+	if l.bytes > maxBacklogBytes {
+		// What comes once more, or replaces what came, was counted, and may never have been
+		// taken over: it may have come behind a gap, or been dropped further inside.
+		l.forget(func(a arrival) bool { return a.last >= entries[0].Index })
+	}
 	if l.bytes > maxBacklogBytes {
 		return false
 	}
@@ -55,31 +60,27 @@ func (l *backlog) take(entries []pb.Entry, applied uint64) bool {
 	return true
 }
 
-func (l *backlog) forget(applied uint64) {
-	done := 0
-	for done < len(l.come) && l.come[done].last <= applied {
-		l.bytes -= l.come[done].bytes
-		done++
-	}
-	l.come = slices.Delete(l.come, 0, done)
-	if l.bytes <= maxBacklogBytes {
-		return
-	}
-	// What another leader has replaced may lie before what came later.
+// forget counts some arrivals no more. They are some hundreds at the most, where much waits.
+func (l *backlog) forget(which func(arrival) bool) {
 	l.come = slices.DeleteFunc(l.come, func(a arrival) bool {
-		if a.last <= applied {
+		gone := which(a)
+		if gone {
 			l.bytes -= a.bytes
 		}
-		return a.last <= applied
+		return gone
 	})
 }
 
-// takeEntries leaves out the messages whose entries are too many for the replica. It
-// returns how many.
-func (t *Transport) takeEntries(batch *pb.MessageBatch) (left int) {
-	before := len(batch.Requests)
-	batch.Requests = slices.DeleteFunc(batch.Requests, func(m pb.Message) bool {
-		return m.Type == pb.Replicate && len(m.Entries) > 0 && !t.backlog.take(m.Entries, t.cluster.Applied(m.ShardID))
-	})
-	return before - len(batch.Requests)
+// takeEntries takes the entries out of messages that have too many for the replica, and
+// returns of how many. Without them they still tell what is committed, and the replica
+// answers how far it has come, from where its leader goes on.
+func (t *Transport) takeEntries(batch *pb.MessageBatch) (without int) {
+	for i := range batch.Requests {
+		m := &batch.Requests[i]
+		if m.Type == pb.Replicate && !t.backlog.take(m.Entries, t.cluster.Applied(m.ShardID)) {
+			m.Entries = nil
+			without++
+		}
+	}
+	return without
 }

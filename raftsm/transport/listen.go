@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"runtime"
 	"sync"
 	"time"
 
@@ -332,7 +333,7 @@ func (t *Transport) keepChunk(c pb.Chunk) (kept bool) {
 			return
 		}
 		err, ok := failure.(error)
-		if !ok || t.cfg.Fatal == nil {
+		if _, mistake := failure.(runtime.Error); mistake || !ok || t.cfg.Fatal == nil {
 			panic(failure)
 		}
 		t.cfg.Fatal(fmt.Errorf("receive a snapshot: %w", err))
@@ -379,6 +380,7 @@ func (t *Transport) receiveChunks(c *inbound, order *chunkOrder) (whole bool, er
 			if err := t.mayKeep(&chunk, received); err != nil {
 				t.log.warn("snapshot", hostOf(c.peer.Address), "A snapshot is not taken.", "err", err)
 				ok = false
+				order.next-- // its end comes in the place of this one
 			}
 		}
 		ok = ok && t.keepChunk(chunk)

@@ -129,13 +129,15 @@ func walkFields(b []byte, fn func(field uint64, value []byte) error) error {
 // filter keeps the messages of a batch that the other end may send to this one.
 // It returns how many it dropped.
 func filter(batch *pb.MessageBatch, from *Identity, to uint64, quarantined bool) (dropped int) {
-	kept := batch.Requests[:0]
+	kept, ignored := batch.Requests[:0], 0
 	for _, m := range batch.Requests {
-		if mayReceive(&m, from.Replica, to) && (!quarantined || m.Type != pb.TimeoutNow) {
+		if m.Type == pb.RateLimit { // of a member that still sends them; see backlog
+			ignored++
+		} else if mayReceive(&m, from.Replica, to) && (!quarantined || m.Type != pb.TimeoutNow) {
 			kept = append(kept, m)
 		}
 	}
-	dropped = len(batch.Requests) - len(kept)
+	dropped = len(batch.Requests) - len(kept) - ignored
 	batch.Requests = kept
 	// Dragonboat learns addresses from here. It panics where it knows another
 	// one, and the handshake has compared this one with what is known.
