@@ -6,6 +6,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/cairnkv/cairn/internal/durable"
 	"github.com/cairnkv/cairn/kv"
 	"github.com/cairnkv/cairn/storage"
 	sm "github.com/lni/dragonboat/v4/statemachine"
@@ -32,6 +33,7 @@ type Callbacks struct {
 // beside them.
 type machine struct {
 	store     *storage.Store
+	dir       string // of the node's data, on whose disk the store is; empty where that is in memory
 	callbacks Callbacks
 	// timed is told how long it took to apply what Update is called with.
 	timed func(time.Duration)
@@ -174,7 +176,11 @@ func (m *machine) Lookup(any) (any, error) {
 
 // Sync makes what was applied durable.
 func (m *machine) Sync() error {
-	if err := m.store.Sync(); err != nil && !errors.Is(err, storage.ErrClosed) {
+	err := m.store.Sync()
+	if err == nil && m.dir != "" {
+		err = durable.ConfirmDir(m.dir) // before the log gives up what the store has now
+	}
+	if err != nil && !errors.Is(err, storage.ErrClosed) {
 		return m.stop(err)
 	}
 	return nil

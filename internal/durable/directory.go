@@ -38,8 +38,21 @@ func SyncDir(path string) error {
 		return err
 	}
 	err = dir.Sync()
-	if errors.Is(err, unix.EINVAL) {
+	switch {
+	case err == nil:
+		err = Confirm(dir.Fd())
+	case errors.Is(err, unix.EINVAL):
 		err = nil
 	}
 	return errors.Join(err, dir.Close())
+}
+
+// ConfirmDir is [Confirm] for what was synced somewhere below a directory, on the same file
+// system.
+func ConfirmDir(path string) error {
+	dir, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(Confirm(dir.Fd()), dir.Close())
 }

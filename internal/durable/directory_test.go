@@ -53,3 +53,27 @@ func must(t *testing.T, err error) {
 		t.Fatal(err)
 	}
 }
+
+// TestConfirm confirms what there is no doubt of, and what can't be asked.
+func TestConfirm(t *testing.T) {
+	dir := t.TempDir()
+	f, err := os.Create(filepath.Join(dir, "f"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer w.Close()
+	for _, err := range []error{Confirm(f.Fd()), Confirm(w.Fd()), ConfirmDir(dir), SyncDir(dir)} {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	if err := ConfirmDir(filepath.Join(dir, "none")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("of a directory that is not there: %v", err)
+	}
+}

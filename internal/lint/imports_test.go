@@ -29,7 +29,7 @@ var ours = map[string]rule{
 	// Recipes are tested on a store that is real.
 	"coordination":   {may: []string{"kv"}, tests: []string{"internal/testkit", "storage"}},
 	"watchers":       {may: []string{"kv"}, tests: []string{"storage"}},
-	"raftsm/raftlog": {},
+	"raftsm/raftlog": {may: []string{"internal/durable"}},
 	// What is saved and restored in tests is a store that is real.
 	"backup": {may: []string{"kv", "internal/durable"}, tests: []string{"storage"}},
 	// What it removes of uploads has the name of a backup.

@@ -132,18 +132,19 @@ func (f *durableFile) write(p []byte) (int, error) {
 	return n, err
 }
 
-// grow writes zeros where the next writes will go.
-func (f *durableFile) grow() error {
+// grow writes zeros where the next writes will go, if that is due. It reports whether the
+// sync has more than content in its place to make durable.
+func (f *durableFile) grow() (larger bool, err error) {
 	end := f.written.Load()
 	few := end-f.synced < growth/2
 	f.synced = end
 	if !few || f.grown-end >= growth/2 {
-		return nil
+		return end > f.grown, nil
 	}
 	from := max(f.grown, end)
 	f.grown = end + growth
-	_, err := f.File.WriteAt(zeros[:f.grown-from], from)
-	return err
+	_, err = f.File.WriteAt(zeros[:f.grown-from], from)
+	return true, err
 }
 
 // WriteAt implements vfs.File. The log store has no use for it.
@@ -154,16 +155,21 @@ func (f *durableFile) Sync() error { return f.failure.of(f.sync()) }
 
 func (f *durableFile) sync() error {
 	f.dirty.Store(false)
+	larger := true
 	if f.ahead != nil {
-		if err := f.grow(); err != nil {
+		var err error
+		if larger, err = f.grow(); err != nil {
 			return err
 		}
 	}
-	if err := syncData(f.File); err != nil {
-		f.dirty.Store(true)
-		return err
+	err := syncData(f.File)
+	if err == nil && larger {
+		err = confirm(f.File)
 	}
-	return nil
+	if err != nil {
+		f.dirty.Store(true)
+	}
+	return err
 }
 
 // Close implements vfs.File.
@@ -180,7 +186,11 @@ func (f *durableFile) Close() error {
 	if !f.dirty.Load() {
 		return f.File.Close()
 	}
-	return errors.Join(syncData(f.File), f.File.Close())
+	err := syncData(f.File)
+	if err == nil {
+		err = confirm(f.File)
+	}
+	return errors.Join(err, f.File.Close())
 }
 
 // prefix is the beginning of a file, for reading.

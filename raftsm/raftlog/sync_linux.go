@@ -3,6 +3,8 @@ package raftlog
 import (
 	"github.com/lni/vfs"
 	"golang.org/x/sys/unix"
+
+	"github.com/cairnkv/cairn/internal/durable"
 )
 
 // syncData makes the content and the size of f durable, and leaves out its
@@ -18,6 +20,15 @@ func syncData(f vfs.File) error {
 			return err
 		}
 	}
+}
+
+// confirm says whether a file that was synced, and is larger than before or has other
+// blocks, is durable indeed.
+func confirm(f vfs.File) error {
+	if d, ok := f.(interface{ Fd() uintptr }); ok {
+		return durable.Confirm(d.Fd())
+	}
+	return nil
 }
 
 // allocate reserves blocks for f from offset on without changing its size. It
