@@ -146,12 +146,19 @@ const (
 	// keepsAfter is how long before the end of a lease it must have been renewed,
 	// beyond its time to live: no lease ends later.
 	keepsAfter = lateAtMost + commitWithin
+	// wireTells is how long what a node says may be on its way where wires are broken for
+	// long: TCP sends it again after a while that has doubled with each try.
+	wireTells = 15 * time.Second
 )
 
 // Unheld finds leases that ended though a node held them that was well, and streams
 // that went on to say that a lease is held when it had ended.
 func (t *LeaseTrace) Unheld(ends leaseEnds) (wrong []string) {
 	well := wellNodes(t.Probes)
+	tells := int64(renewsWithin)
+	if t.Lingers != 0 {
+		tells += int64(wireTells)
+	}
 	for _, l := range t.Lives {
 		end, over := ends.of[l.ID]
 		seen, known := t.Seen[end.Revision]
@@ -168,7 +175,7 @@ func (t *LeaseTrace) Unheld(ends leaseEnds) (wrong []string) {
 				wrong = append(wrong, fmt.Sprintf("UNKEPT: lease %s of %v expired at revision %d, though node %d held it for %v and was well",
 					l.ID, time.Duration(l.TTL), end.Revision, h.Node+1, time.Duration(seen-h.Held)))
 			}
-			if until := seen + l.TTL/3 + int64(renewsWithin); h.Held < seen && until < closed && h.Doubtful == 0 && covers(well[h.Node], seen, until) {
+			if until := seen + l.TTL/3 + tells; h.Held < seen && until < closed && h.Doubtful == 0 && covers(well[h.Node], seen, until) {
 				wrong = append(wrong, fmt.Sprintf("UNTRUE: lease %s of %v expired at revision %d, and node %d went on to hold it for %v",
 					l.ID, time.Duration(l.TTL), end.Revision, h.Node+1, time.Duration(closed-seen)))
 			}
@@ -185,7 +192,7 @@ func wellNodes(probes []Probe) map[int][]span {
 	}
 	well := map[int][]span{}
 	for node, own := range byNode {
-		well[node] = counted(own)
+		well[node] = counted(own, commitWithin)
 	}
 	return well
 }

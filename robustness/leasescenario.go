@@ -136,7 +136,7 @@ func (v *Verdict) CheckLeases(c *Cluster, trace *LeaseTrace) {
 			expired++
 		}
 	}
-	good := within(counted(trace.Probes), 0, trace.End)
+	good := within(counted(trace.Probes, commitWithin), 0, trace.End)
 	c.Note("leases: %d taken, %d times held by a connection, %d ended by themselves, %d of them held to the bound; readings of the long one: %d; commits were fast for %v of %v",
 		len(trace.Lives), holds, expired, strict, len(trace.Readings), time.Duration(good).Round(time.Millisecond), time.Duration(trace.End).Round(time.Millisecond))
 	// The run was worth something.

@@ -3,6 +3,7 @@ package robustness
 import (
 	"cmp"
 	"slices"
+	"time"
 )
 
 // A LeaseTrace is everything that is known of the leases of a scenario: what
@@ -81,9 +82,9 @@ type Reading struct {
 type span struct{ from, until int64 }
 
 // counted are the spans of time in which it is proven that commits took no longer
-// than commitWithin: between the probes of a node that were answered in time and
+// than commit: between the probes of a node that were answered in time and
 // followed each other closely. What is not proven is not held against anybody.
-func counted(probes []Probe) []span {
+func counted(probes []Probe, commit time.Duration) []span {
 	byNode := map[int][]Probe{}
 	for _, p := range probes {
 		byNode[p.Node] = append(byNode[p.Node], p)
@@ -94,7 +95,7 @@ func counted(probes []Probe) []span {
 		var last *Probe
 		for i := range own {
 			p := &own[i]
-			if !p.Done || p.Answered-p.Sent > int64(commitWithin) {
+			if !p.Done || p.Answered-p.Sent > int64(commit) {
 				last = nil
 				continue
 			}
