@@ -589,6 +589,23 @@ func TestWatchRareBookmark(t *testing.T) {
 	}
 }
 
+// A stream that has not said all of the present state says no position, however long it
+// has to wait for its turn.
+func TestWatchNoBookmarkBeforeTheStateIsWhole(t *testing.T) {
+	k := newKit(t)
+	for _, d := range []delivery{asEvents, asLines} {
+		var out written
+		w := &watch{delivery: d, bookmark: time.Second, initial: true}
+		s := &watchStream{s: k.server, w: w, enc: watchEncoder{w: w, store: k.server.cfg.Store}, to: &out}
+		if err := s.tick(); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Join(out, ""); len(out) != 1 || strings.Contains(got, api.EventBookmark) || strings.Contains(got, "id:") {
+			t.Errorf("it says %q", got)
+		}
+	}
+}
+
 // A quiet stream says when the node has been out of touch with its cluster for a
 // while, once, and when it is back; a moment is not worth a word.
 func TestWatchDoubtful(t *testing.T) {

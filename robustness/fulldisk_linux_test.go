@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -177,18 +178,27 @@ func toTheLastByte(disks []*Disk) Fault {
 			return err
 		}
 		c.Note("there is room")
+		return afterTheFullDisk(c, nodes)
+	}
+}
+
+// afterTheFullDisk starts those of some nodes that have ended, before it asks whether
+// anybody is ready, who may need them. One that has met the full disk may be about to end.
+func afterTheFullDisk(c *Cluster, nodes []*Node) error {
+	for {
+		var ended []*Node
 		for _, n := range nodes {
-			// One that has met the full disk may be about to end.
-			if _, err := n.AwaitReady(readyWithin); err == nil {
-				continue
-			} else if n.Running() {
-				return err
-			}
-			if err := restartEnded(c, n); err != nil {
-				return err
+			if !n.Running() {
+				ended = append(ended, n)
 			}
 		}
-		return nil
+		if err := c.each(ended, func(n *Node) error { return restartEnded(c, n) }); err != nil {
+			return err
+		}
+		err := c.AwaitReady(nodes)
+		if err == nil || !slices.ContainsFunc(nodes, func(n *Node) bool { return !n.Running() }) {
+			return err
+		}
 	}
 }
 

@@ -241,6 +241,34 @@ func TestLargeRevision(t *testing.T) {
 	}
 }
 
+// A stream that has caught up through changes of others holds none of them.
+func TestNothingIsHeldWithoutADelivery(t *testing.T) {
+	r := newReplica(t, small)
+	for i := range 4 * small.shortGap {
+		r.apply(put("other", fmt.Sprint(i)))
+	}
+	paced, unused := 0, 0
+	s := r.watch(Request{Ranges: []kv.Range{prefix("k")}, From: 1, Pace: func(context.Context) (func(), error) {
+		paced++
+		return func() { unused++ }, nil
+	}})
+	tick := make(chan time.Time)
+	close(tick)
+	for s.Position() < r.revision() {
+		if got, err := s.Next(context.Background(), tick); err != nil || len(got) > 0 {
+			t.Fatalf("got %s, %v", text(got), err)
+		}
+	}
+	if s.piece != nil || paced == 0 || unused != paced {
+		t.Errorf("it holds a piece: %v; it was paced %d times, and told %d times that it needs nothing", s.piece != nil, paced, unused)
+	}
+	failed := errors.New("not now")
+	s = r.watch(Request{Ranges: []kv.Range{{}}, From: 1, Pace: func(context.Context) (func(), error) { return nil, failed }})
+	if _, err := s.Next(context.Background(), nil); !errors.Is(err, failed) {
+		t.Errorf("got %v", err)
+	}
+}
+
 // A revision that history has given in part, before the hub heard of it, doesn't
 // come again whole.
 func TestPartBeforeTheHubKnows(t *testing.T) {
