@@ -1,7 +1,9 @@
 package raftsm
 
 import (
+	"errors"
 	"fmt"
+	"path/filepath"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -110,6 +112,50 @@ func TestLogIsHeld(t *testing.T) {
 	if jumps.Load() != 1 {
 		t.Errorf("%d snapshots took the place of the state, want 1", jumps.Load())
 	}
+}
+
+// TestNoRoomForASnapshot: a member whose disk has no room for the snapshot that it needs
+// stays behind, keeps nothing of it, and catches up when there is room. The others go on.
+func TestNoRoomForASnapshot(t *testing.T) {
+	const cut = 50
+	members := cluster(t, func(_ int, m *member) { m.cfg.SnapshotEntries = cut })
+	leader(t, members)
+	agree(t, members)
+	away, others := members[2], members[:2]
+	away.close(t)
+	leader(t, others)
+	for i := range 4 * cut {
+		others[i%2].mustPut(t, "k", fmt.Sprint(i))
+	}
+	for _, m := range others {
+		l := m.shard.machine.log
+		eventually(t, "the log is cut", func() bool { return l.applied() < cut })
+	}
+	var full atomic.Bool
+	var asked atomic.Int64
+	full.Store(true)
+	away.room = func(bytes uint64) error {
+		if asked.Add(1); bytes > 0 && full.Load() {
+			return errors.New("full")
+		}
+		return nil
+	}
+	away.open(t)
+	eventually(t, "two snapshots were refused", func() bool { return asked.Load() >= 2 })
+	if revision, _ := away.shard.Store().Revisions(); revision > cut {
+		t.Errorf("without room for a snapshot it is at revision %d", revision)
+	}
+	received, err := filepath.Glob(filepath.Join(away.path, "raft", "*", "*", "*", "*", "*.receiving"))
+	must(t, err)
+	if len(received) > 0 {
+		t.Errorf("there is %q of what was refused", received)
+	}
+	others[0].mustPut(t, "k", "end")
+	full.Store(false)
+	eventually(t, "it catches up", func() bool {
+		e, found, _, err := away.shard.Store().Get([]byte("k"))
+		return err == nil && found && string(e.Value) == "end"
+	})
 }
 
 // TestLogOfShortLives: a replica that ends before it has written as much as its log may

@@ -55,6 +55,7 @@ type member struct {
 	spec Spec
 	// listen is where it listens for peers, if that is not its peer address.
 	listen string
+	room   func(bytes uint64) error // for snapshots; may be nil
 	cfg    Config
 	dir    *Dir
 	host   *Host
@@ -82,7 +83,7 @@ func (m *member) tryOpen() (err error) {
 	if m.dir, err = OpenDir(m.path, m.spec); err != nil {
 		return err
 	}
-	if m.host, err = OpenHost(HostConfig{Dir: m.dir, ListenAddress: m.listen}); err != nil {
+	if m.host, err = OpenHost(HostConfig{Dir: m.dir, ListenAddress: m.listen, Room: m.room}); err != nil {
 		return err
 	}
 	cfg := m.cfg
