@@ -51,7 +51,7 @@ func Inject(c *Cluster, n *Node, how string) (end func() (string, error), err er
 	cmd := exec.CommandContext(ctx, "strace", "-f", "-q", "-p", strconv.FormatInt(n.pid.Load(), 10),
 		"-e", "trace="+calls, "-e", "inject="+how)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGINT) } // it lets go of the node
-	cmd.WaitDelay = stopWithin                                             // or has no node any more, and waits for it
+	cmd.WaitDelay = stopWithin                                              // or has no node any more, and waits for it
 	cmd.SysProcAttr = processAttributes()
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
