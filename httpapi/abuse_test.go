@@ -305,7 +305,6 @@ func TestAbuseByConnections(t *testing.T) {
 
 // A-78, and the limits of one transaction: very many keys.
 func TestAbuseByNumber(t *testing.T) {
-	slowUnderRace(t)
 	k := newKit(t)
 	const n = kv.BudgetKeysChanged + 1
 	if last := final(k.bulk(manyLines(n, 1))); !*last.Done || last.Applied != n {

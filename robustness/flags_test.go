@@ -116,7 +116,7 @@ func TestDifferentFlags(t *testing.T) {
 	h := NewHTTP()
 	defer h.Close()
 
-	enough := int64(12_000)
+	enough := int64(6_000)
 	if Long() {
 		enough = 1_000_000
 	}

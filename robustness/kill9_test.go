@@ -23,10 +23,10 @@ func beside(t *testing.T) {
 
 func TestKill9(t *testing.T) {
 	beside(t)
-	Judge(t, Scenario{Layout: Layout{Size: 3}, Rounds: rounds(20, 200), Fault: KillNine, Seed: Seed(t)}.Run(t))
+	Judge(t, Scenario{Layout: Layout{Size: 3}, Rounds: rounds(9, 200), Fault: KillNine, Seed: Seed(t)}.Run(t))
 }
 
 func TestKill9Lone(t *testing.T) {
 	beside(t)
-	Judge(t, Scenario{Layout: Layout{Size: 1}, Rounds: rounds(5, 50), Fault: KillNine, Seed: Seed(t)}.Run(t))
+	Judge(t, Scenario{Layout: Layout{Size: 1}, Rounds: rounds(3, 50), Fault: KillNine, Seed: Seed(t)}.Run(t))
 }

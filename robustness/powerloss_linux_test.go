@@ -89,7 +89,7 @@ func everyNode(c *Cluster, _ *rand.Rand, _ int) []*Node { return c.Nodes }
 func TestPowerLoss(t *testing.T) {
 	beside(t)
 	l, disks := withDisks(t, Layout{Size: 3, MayEnd: true}, diskBytes)
-	Judge(t, Scenario{Layout: l, Rounds: rounds(8, 100), Fault: powerLoss(disks, everyNode), Seed: Seed(t)}.Run(t))
+	Judge(t, Scenario{Layout: l, Rounds: rounds(4, 100), Fault: powerLoss(disks, everyNode), Seed: Seed(t)}.Run(t))
 }
 
 func TestPowerLossLone(t *testing.T) {
