@@ -43,7 +43,7 @@ var crashPoints = []crashPoint{
 	{name: "behind the commit of a batch", file: "storage/batch.go", at: "\tnumber, err := b.commitNumber()\n"},
 	{name: "before results are delivered", file: "raftsm/machine.go", at: "\tfor _, d := range deliveries {\n"},
 	{name: "before events are sent", file: "raftsm/machine.go", at: "\t\t\tm.callbacks.Applied(applied.From, applied.To, events)\n"},
-	{name: "before the store is synced", file: "raftsm/machine.go", at: "\tif err := m.store.Sync(); err != nil && !errors.Is(err, storage.ErrClosed) {\n", seldom: true},
+	{name: "before the store is synced", file: "raftsm/machine.go", at: "\terr := m.store.Sync()\n", seldom: true},
 	{name: "before a snapshot is recorded", file: "raftsm/raftlog/store.go", at: "\treturn s.failure.of(s.ILogDB.SaveSnapshots(updates))\n", seldom: true},
 	{name: "before the log is cut", file: "raftsm/raftlog/store.go", at: "\treturn s.failure.of(s.ILogDB.RemoveEntriesTo(shardID, replicaID, index))\n", seldom: true},
 	{name: "when a snapshot begins", file: "raftsm/machine.go", at: "\tv := pinned.(*storage.View)\n", who: giving},
