@@ -178,12 +178,3 @@ func contractText(t testing.TB) []byte {
 	}
 	return b
 }
-
-// slowUnderRace leaves a test of much out of -short, which is for the race detector: it
-// sees the same where there is little, and takes half a minute for this.
-func slowUnderRace(t *testing.T) {
-	t.Helper()
-	if testing.Short() {
-		t.Skip("SKIPPED: much of the same, for a run without -short")
-	}
-}

@@ -108,7 +108,6 @@ func TestStreamAcrossViews(t *testing.T) {
 // TestHistoryOfLargeValues: a page of a history ends soon after its size, and the pages
 // have all versions.
 func TestHistoryOfLargeValues(t *testing.T) {
-	slowUnderRace(t)
 	k := newKit(t)
 	value := strings.Repeat("\x01", 1<<20) // six times as long in JSON
 	for range 5 {
