@@ -2,7 +2,7 @@
 # Runs every check of this repository: formatting, vet, the race detector where
 # goroutines meet, the benchmark's module, and all tests.
 #
-#   scripts/test.sh          what is run before every commit, 19 to 25 minutes
+#   scripts/test.sh          what is run before every commit, some 25 minutes
 #                            from an empty build cache on 2 cores
 #   scripts/test.sh --long   the same, but with CAIRN_LONG=1: longer random
 #                            histories, the race detector everywhere, a minute
