@@ -130,13 +130,17 @@ func WriteFails(c *Cluster, random *rand.Rand, _ int) error {
 		return err
 	}
 	ended := awaitEnd(n, 5*time.Second)
-	if _, err := end(); err != nil && ended == nil {
+	_, err = end()
+	if ended != nil && err == nil {
+		ended = awaitEnd(n, 2*time.Second) // by what failed at the last moment
+	}
+	switch {
+	case ended != nil:
+		return nil
+	case err != nil:
 		return err
 	}
-	if ended == nil {
-		return restartEnded(c, n)
-	}
-	return nil
+	return restartEnded(c, n)
 }
 
 // snapshotCalls are what a node asks of its file system while a snapshot arrives,
