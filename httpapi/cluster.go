@@ -8,7 +8,6 @@ import (
 	"github.com/oklog/ulid/v2"
 
 	"github.com/cairnkv/cairn/api"
-	"github.com/cairnkv/cairn/kv"
 )
 
 // Cluster is what this package needs to show and to change who belongs to the
@@ -20,12 +19,12 @@ type Cluster interface {
 	ClusterMembers(ctx context.Context) ([]api.ClusterMember, error)
 	// AddMember reserves a place and makes the token for it.
 	AddMember(ctx context.Context, name string, learner bool, ttl time.Duration) (api.AddedMember, error)
-	Join(ctx context.Context, r api.JoinRequest, claim kv.LeaseID) (api.Joined, error)
-	PromoteMember(ctx context.Context, id kv.LeaseID) (api.ClusterMember, error)
-	RemoveMember(ctx context.Context, id kv.LeaseID) (api.ClusterMember, error)
+	Join(ctx context.Context, r api.JoinRequest, claim ulid.ULID) (api.Joined, error)
+	PromoteMember(ctx context.Context, id ulid.ULID) (api.ClusterMember, error)
+	RemoveMember(ctx context.Context, id ulid.ULID) (api.ClusterMember, error)
 	// TransferLeader hands the leadership over, to any other voter if id is zero,
 	// and returns who leads.
-	TransferLeader(ctx context.Context, id kv.LeaseID) (kv.LeaseID, error)
+	TransferLeader(ctx context.Context, id ulid.ULID) (ulid.ULID, error)
 }
 
 const (
@@ -154,15 +153,15 @@ func (x *exchange) bounded(p *jsonParser, field string, most int) string {
 }
 
 // memberInPath is the member that the path names before suffix.
-func (x *exchange) memberInPath(suffix string) kv.LeaseID {
+func (x *exchange) memberInPath(suffix string) ulid.ULID {
 	s, _ := pathKey(x.r.URL, membersPath)
 	s, _ = strings.CutSuffix(s, suffix)
 	return x.parseMember("the member", s)
 }
 
-func (x *exchange) parseMember(what, s string) kv.LeaseID {
+func (x *exchange) parseMember(what, s string) ulid.ULID {
 	id, err := ulid.ParseStrict(s)
-	if err != nil || id == (kv.LeaseID{}) {
+	if err != nil || id == (ulid.ULID{}) {
 		x.fail(api.CodeInvalidArgument, "%s is %.40q: want a ULID, 26 letters and digits", what, s)
 	}
 	return id
@@ -174,7 +173,7 @@ func (x *exchange) removeMember() { x.changeMember("", x.s.cfg.Cluster.RemoveMem
 // promoteMember answers POST /v1/cluster/members/{id}/promote.
 func (x *exchange) promoteMember() { x.changeMember("/promote", x.s.cfg.Cluster.PromoteMember) }
 
-func (x *exchange) changeMember(suffix string, change func(context.Context, kv.LeaseID) (api.ClusterMember, error)) {
+func (x *exchange) changeMember(suffix string, change func(context.Context, ulid.ULID) (api.ClusterMember, error)) {
 	id := x.memberInPath(suffix)
 	if x.refused() {
 		return
@@ -190,7 +189,7 @@ func (x *exchange) changeMember(suffix string, change func(context.Context, kv.L
 // transferLeader answers POST /v1/cluster/leader.
 func (x *exchange) transferLeader() {
 	body, _ := x.readBody(maxBodyBytes)
-	var to kv.LeaseID
+	var to ulid.ULID
 	if !x.bodyFailed {
 		x.parseJSON(body, func(p *jsonParser) {
 			p.object("a transfer", func(field string) bool {
@@ -217,7 +216,7 @@ func (x *exchange) transferLeader() {
 func (x *exchange) joinCluster() {
 	body, _ := x.readBody(maxBodyBytes)
 	var r api.JoinRequest
-	var claim kv.LeaseID
+	var claim ulid.ULID
 	if !x.bodyFailed {
 		x.parseJSON(body, func(p *jsonParser) {
 			p.object("a join", func(field string) bool {

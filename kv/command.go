@@ -1,5 +1,7 @@
 package kv
 
+import "github.com/oklog/ulid/v2"
+
 // Kind says what a command does. Numbers are part of the log's format.
 type Kind uint8
 
@@ -212,7 +214,7 @@ type Alarm struct {
 type Member struct {
 	Replica uint64
 	// ID is the member's ULID, Name what its operator calls it.
-	ID   LeaseID
+	ID   ulid.ULID
 	Name string
 	// Version is the newest version of the command set that it speaks.
 	Version uint32

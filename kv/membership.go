@@ -1,6 +1,10 @@
 package kv
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	"github.com/oklog/ulid/v2"
+)
 
 // MemberState is where a member stands. The replicated record says what is
 // wanted; the leader brings the Raft configuration to it and records that with
@@ -64,13 +68,13 @@ type Membership struct {
 	State MemberState
 	// Replica is the Raft replica id.
 	Replica uint64
-	ID      LeaseID
+	ID      ulid.ULID
 	Name    string
 	// PeerAddress is where its peers reach it; empty until it has joined.
 	PeerAddress string
 	// Token is the SHA-256 of the join token, Claim who used it.
 	Token [32]byte
-	Claim LeaseID
+	Claim ulid.ULID
 	// ExpiresMillis is when the token ends, by the wall clock of commands.
 	ExpiresMillis int64
 	// Learner says that it stays one until it is promoted by command.

@@ -1,12 +1,16 @@
 package kv
 
-import "time"
+import (
+	"time"
+
+	"github.com/oklog/ulid/v2"
+)
 
 // Status is what one node knows of itself and of its cluster at a moment. It
 // takes no round through the log.
 type Status struct {
 	// ClusterID and MemberID are ULIDs; Replica is the Raft replica id.
-	ClusterID, MemberID LeaseID
+	ClusterID, MemberID ulid.ULID
 	Name                string
 	Replica             uint64
 	// Leader is the replica id of the leader as this node believes, 0 if it

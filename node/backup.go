@@ -16,6 +16,7 @@ import (
 	"github.com/cairnkv/cairn/backup"
 	"github.com/cairnkv/cairn/backup/s3"
 	"github.com/cairnkv/cairn/kv"
+	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -186,7 +187,7 @@ func (n *Node) begunByAll() error {
 		return err
 	}
 	for i := range all {
-		if m := &all[i]; m.ID == (kv.LeaseID{}) {
+		if m := &all[i]; m.ID == (ulid.ULID{}) {
 			return fmt.Errorf("it waits for the member at %s, which has not started and may be about to choose the backup that the cluster was restored from", m.PeerAddress)
 		}
 	}

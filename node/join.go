@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/cairnkv/cairn/api"
-	"github.com/cairnkv/cairn/kv"
 	"github.com/cairnkv/cairn/raftsm"
 	"github.com/oklog/ulid/v2"
 )
@@ -25,8 +24,8 @@ const (
 )
 
 // joiner returns what asks a running cluster to take this node in.
-func (n *Node) joiner(ctx context.Context) func(kv.LeaseID) (*raftsm.Joined, error) {
-	return func(claim kv.LeaseID) (*raftsm.Joined, error) {
+func (n *Node) joiner(ctx context.Context) func(ulid.ULID) (*raftsm.Joined, error) {
+	return func(claim ulid.ULID) (*raftsm.Joined, error) {
 		if n.cfg.Join == "" {
 			return nil, errors.New("a node with a join token needs the address of a member of its cluster as well (--join)")
 		}

@@ -69,7 +69,7 @@ func (c membership) ClusterMembers(ctx context.Context) ([]api.ClusterMember, er
 }
 
 // shown returns a member as this node has applied it, without asking it.
-func (c membership) shown(id kv.LeaseID) (api.ClusterMember, error) {
+func (c membership) shown(id ulid.ULID) (api.ClusterMember, error) {
 	p, err := c.n.placeOf(id)
 	if err != nil {
 		return api.ClusterMember{}, err
@@ -113,7 +113,7 @@ func (c membership) AddMember(ctx context.Context, name string, learner bool, tt
 }
 
 // Join implements httpapi.Cluster.
-func (c membership) Join(ctx context.Context, r api.JoinRequest, claim kv.LeaseID) (joined api.Joined, err error) {
+func (c membership) Join(ctx context.Context, r api.JoinRequest, claim ulid.ULID) (joined api.Joined, err error) {
 	token := sha256.Sum256([]byte(r.Token))
 	if err := c.mayBeAt(ctx, r.PeerAddress, token); err != nil {
 		return joined, err
@@ -166,7 +166,7 @@ func (c membership) mayBeAt(ctx context.Context, address string, token [sha256.S
 }
 
 // PromoteMember implements httpapi.Cluster.
-func (c membership) PromoteMember(ctx context.Context, id kv.LeaseID) (m api.ClusterMember, err error) {
+func (c membership) PromoteMember(ctx context.Context, id ulid.ULID) (m api.ClusterMember, err error) {
 	all, err := c.places(ctx)
 	if err != nil {
 		return m, err
@@ -198,7 +198,7 @@ func (c membership) sound(p *place) bool {
 }
 
 // RemoveMember implements httpapi.Cluster.
-func (c membership) RemoveMember(ctx context.Context, id kv.LeaseID) (m api.ClusterMember, err error) {
+func (c membership) RemoveMember(ctx context.Context, id ulid.ULID) (m api.ClusterMember, err error) {
 	all, err := c.places(ctx)
 	if err != nil {
 		return m, err
@@ -224,7 +224,7 @@ func (c membership) RemoveMember(ctx context.Context, id kv.LeaseID) (m api.Clus
 
 // settled waits for the Raft configuration to follow, and returns the member in
 // the state that was reached.
-func (c membership) settled(ctx context.Context, id kv.LeaseID, state kv.MemberState) (api.ClusterMember, error) {
+func (c membership) settled(ctx context.Context, id ulid.ULID, state kv.MemberState) (api.ClusterMember, error) {
 	ctx, cancel := context.WithTimeout(ctx, changeLimit)
 	defer cancel()
 	for {
@@ -240,7 +240,7 @@ func (c membership) settled(ctx context.Context, id kv.LeaseID, state kv.MemberS
 }
 
 // TransferLeader implements httpapi.Cluster.
-func (c membership) TransferLeader(ctx context.Context, id kv.LeaseID) (leader kv.LeaseID, err error) {
+func (c membership) TransferLeader(ctx context.Context, id ulid.ULID) (leader ulid.ULID, err error) {
 	all, err := c.places(ctx)
 	if err != nil {
 		return leader, err
@@ -248,12 +248,12 @@ func (c membership) TransferLeader(ctx context.Context, id kv.LeaseID) (leader k
 	var to *place
 	for i := range all {
 		p := &all[i]
-		if p.ID == id && id != (kv.LeaseID{}) || id == (kv.LeaseID{}) && p.State == kv.MemberVoter && c.sound(p) && !p.leader {
+		if p.ID == id && id != (ulid.ULID{}) || id == (ulid.ULID{}) && p.State == kv.MemberVoter && c.sound(p) && !p.leader {
 			to = p
 		}
 	}
 	switch {
-	case to == nil && id == (kv.LeaseID{}):
+	case to == nil && id == (ulid.ULID{}):
 		return leader, kv.Errorf(kv.QuorumAtRisk, "there is no other voter that answers")
 	case to == nil:
 		return leader, kv.Errorf(kv.MemberNotFound, "there is no member %s", id)
@@ -280,7 +280,7 @@ func (c membership) TransferLeader(ctx context.Context, id kv.LeaseID) (leader k
 	}
 }
 
-func find(all []place, id kv.LeaseID) *place {
+func find(all []place, id ulid.ULID) *place {
 	for i := range all {
 		if all[i].ID == id {
 			return &all[i]

@@ -10,6 +10,7 @@ import (
 
 	"github.com/cairnkv/cairn/api"
 	"github.com/cairnkv/cairn/kv"
+	"github.com/oklog/ulid/v2"
 )
 
 const (
@@ -51,7 +52,7 @@ func (p *place) shown() api.ClusterMember {
 		ID: p.ID.String(), Name: p.Name, Replica: p.Replica, State: p.State.String(), KeepLearner: p.Learner,
 		PeerAddress: p.PeerAddress, ClientURL: p.clientURL, Version: p.version, Leader: p.leader, Healthy: p.healthy,
 	}
-	if p.ID == (kv.LeaseID{}) {
+	if p.ID == (ulid.ULID{}) {
 		m.ID = ""
 	}
 	if p.asked {
@@ -94,7 +95,7 @@ func (n *Node) appliedPlaces() ([]place, error) {
 	return all, nil
 }
 
-func (n *Node) placeOf(id kv.LeaseID) (*place, error) {
+func (n *Node) placeOf(id ulid.ULID) (*place, error) {
 	all, err := n.appliedPlaces()
 	if err != nil {
 		return nil, err

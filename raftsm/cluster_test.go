@@ -189,7 +189,11 @@ func TestUnknownOutcome(t *testing.T) {
 	for _, m := range follow {
 		m.open(t)
 	}
-	lead.mustPut(t, "k", "later")
+	// With such a short timeout this may be unknown, too, until they have a leader.
+	eventually(t, "a write is not acknowledged", func() bool {
+		_, err := lead.shard.Propose(context.Background(), put("k", "later"))
+		return err == nil
+	})
 	follow[0].wantValue(t, "k", "later")
 	agree(t, members)
 }

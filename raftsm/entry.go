@@ -6,6 +6,7 @@ import (
 
 	"github.com/cairnkv/cairn/kv"
 	"github.com/cairnkv/cairn/raftsm/raftlog"
+	"github.com/oklog/ulid/v2"
 )
 
 // A Raft entry is, behind the seal of package raftlog:
@@ -17,7 +18,7 @@ const entryFormat = 1
 const maxHeaderBytes = raftlog.SealSize + 1 + 16 + 2*binary.MaxVarintLen64
 
 // appendEntry appends a sealed entry to b, which must be empty.
-func appendEntry(b []byte, incarnation kv.LeaseID, seq uint64, commands []*pending) []byte {
+func appendEntry(b []byte, incarnation ulid.ULID, seq uint64, commands []*pending) []byte {
 	b = append(b, make([]byte, raftlog.SealSize)...)
 	b = append(b, entryFormat)
 	b = append(b, incarnation[:]...)
@@ -33,7 +34,7 @@ func appendEntry(b []byte, incarnation kv.LeaseID, seq uint64, commands []*pendi
 
 // entryReader walks the commands of an entry.
 type entryReader struct {
-	incarnation kv.LeaseID
+	incarnation ulid.ULID
 	seq         uint64
 	count       int
 	rest        []byte

@@ -8,10 +8,11 @@ import (
 
 	"github.com/cairnkv/cairn/kv"
 	"github.com/cairnkv/cairn/raftsm/raftlog"
+	"github.com/oklog/ulid/v2"
 )
 
 // sealed makes an entry.
-func sealed(by kv.LeaseID, seq uint64, commands ...*kv.Command) []byte {
+func sealed(by ulid.ULID, seq uint64, commands ...*kv.Command) []byte {
 	var list []*pending
 	for _, c := range commands {
 		list = append(list, &pending{encoded: kv.AppendCommand(nil, c)})
@@ -19,7 +20,7 @@ func sealed(by kv.LeaseID, seq uint64, commands ...*kv.Command) []byte {
 	return appendEntry(nil, by, seq, list)
 }
 
-func incarnation(name string) (id kv.LeaseID) {
+func incarnation(name string) (id ulid.ULID) {
 	copy(id[:], name)
 	return id
 }

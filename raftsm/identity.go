@@ -12,7 +12,6 @@ import (
 	"strings"
 
 	"github.com/cairnkv/cairn/internal/durable"
-	"github.com/cairnkv/cairn/kv"
 	"github.com/oklog/ulid/v2"
 	"golang.org/x/sys/unix"
 )
@@ -22,11 +21,11 @@ import (
 // replica of this cluster and to no other. A copy lies beside the store, so
 // that directories of two members can't be mixed.
 type Identity struct {
-	Format    int        `json:"format"`
-	ClusterID kv.LeaseID `json:"cluster_id"`
-	MemberID  kv.LeaseID `json:"member_id"`
-	Replica   uint64     `json:"replica"`
-	Name      string     `json:"name"`
+	Format    int       `json:"format"`
+	ClusterID ulid.ULID `json:"cluster_id"`
+	MemberID  ulid.ULID `json:"member_id"`
+	Replica   uint64    `json:"replica"`
+	Name      string    `json:"name"`
 	// PeerAddress is where the other members reach this one. It never changes
 	// under a replica id: a member that moves is replaced.
 	PeerAddress string `json:"peer_address"`
@@ -72,7 +71,7 @@ type Spec struct {
 	// Join, if set, is asked at the first start for what a running cluster makes of
 	// this node. The claim is the same until there is an identity, so that a
 	// repetition after a crash is the same join.
-	Join func(claim kv.LeaseID) (*Joined, error)
+	Join func(claim ulid.ULID) (*Joined, error)
 }
 
 const (
@@ -185,7 +184,7 @@ func (d *Dir) newIdentity(spec Spec) (Identity, error) {
 
 // readClaim returns under which claim this directory joins. It is durable before
 // it is used.
-func readClaim(file string) (claim kv.LeaseID, err error) {
+func readClaim(file string) (claim ulid.ULID, err error) {
 	b, err := os.ReadFile(file)
 	if err == nil {
 		if claim, err = ulid.ParseStrict(strings.TrimSpace(string(b))); err != nil {
@@ -330,7 +329,7 @@ func readIdentity(file string) (Identity, error) {
 	if err != nil {
 		return id, err
 	}
-	if sum != stored.Checksum || id.Replica == 0 || id.ClusterID == (kv.LeaseID{}) || id.Members[id.Replica] != id.PeerAddress {
+	if sum != stored.Checksum || id.Replica == 0 || id.ClusterID == (ulid.ULID{}) || id.Members[id.Replica] != id.PeerAddress {
 		return id, fmt.Errorf("%s is damaged: restore it, or replace this member", file)
 	}
 	return id, nil

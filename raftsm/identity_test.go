@@ -9,8 +9,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/cairnkv/cairn/kv"
 	"github.com/cairnkv/cairn/raftsm/raftlog"
+	"github.com/oklog/ulid/v2"
 )
 
 func TestParseInitialCluster(t *testing.T) {
@@ -64,7 +64,7 @@ func TestIdentityIsAgreed(t *testing.T) {
 	}
 	// A cluster that is restored on the same addresses is another one, and its
 	// members find together by the backup.
-	ids := map[kv.LeaseID]bool{all[0].ClusterID: true}
+	ids := map[ulid.ULID]bool{all[0].ClusterID: true}
 	deployments := map[uint64]bool{deploymentID(all[0].ClusterID): true}
 	for _, spec := range []Spec{
 		{Name: "n1", InitialCluster: "n1=a:1,n2=b:1,n3=c:2"},
@@ -193,7 +193,7 @@ func TestDirectoryRefusals(t *testing.T) {
 		}, "is damaged"},
 		{"identity of a version to come", edit(func(id *Identity) { id.Format++ }), "has format 2, this version of Cairn knows 1"},
 		{"identity without replica", edit(func(id *Identity) { id.Replica = 0 }), "is damaged"},
-		{"identity without cluster", edit(func(id *Identity) { id.ClusterID = kv.LeaseID{} }), "is damaged"},
+		{"identity without cluster", edit(func(id *Identity) { id.ClusterID = ulid.ULID{} }), "is damaged"},
 		{"identity that contradicts itself", edit(func(id *Identity) { id.PeerAddress = "b:1" }), "is damaged"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -401,7 +401,7 @@ func TestStartedMark(t *testing.T) {
 	d, err := OpenDir(m.path, m.spec)
 	must(t, err)
 	mark := d.startedFile(1)
-	must(t, os.WriteFile(mark, []byte(kv.LeaseID{1}.String()), 0o600))
+	must(t, os.WriteFile(mark, []byte(ulid.ULID{1}.String()), 0o600))
 	d.Close() // killed with nothing but an identity
 	d, err = OpenDir(m.path, m.spec)
 	must(t, err)

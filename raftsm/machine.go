@@ -10,6 +10,7 @@ import (
 	"github.com/cairnkv/cairn/kv"
 	"github.com/cairnkv/cairn/storage"
 	sm "github.com/lni/dragonboat/v4/statemachine"
+	"github.com/oklog/ulid/v2"
 )
 
 // Callbacks follow what is applied. They are called by the applying goroutine,
@@ -40,7 +41,7 @@ type machine struct {
 	// deliver hands the results of an entry to whoever proposed it here.
 	deliver func(seq uint64, results []*kv.Result)
 	// incarnation is this process's.
-	incarnation kv.LeaseID
+	incarnation ulid.ULID
 	revisions   *revisionWaiters
 	// alarms is called when an alarm was raised or cleared, scrub with this
 	// member's part in a step of a scrub, which it closes.

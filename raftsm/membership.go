@@ -10,6 +10,7 @@ import (
 	"github.com/cairnkv/cairn/kv"
 	"github.com/lni/dragonboat/v4"
 	"github.com/lni/dragonboat/v4/raftio"
+	"github.com/oklog/ulid/v2"
 )
 
 // A change of members is in two places: the replicated state says what is
@@ -48,7 +49,7 @@ const (
 
 // Joined is what a cluster answers to a node that shows a join token.
 type Joined struct {
-	ClusterID, MemberID kv.LeaseID
+	ClusterID, MemberID ulid.ULID
 	Replica             uint64
 	Name, PeerAddress   string
 	// Members are the peer addresses of the others by replica id.
@@ -63,7 +64,7 @@ func (j *Joined) identity() (Identity, error) {
 	for replica, address := range j.Members {
 		id.Members[replica] = address
 	}
-	if id.Replica == 0 || id.ClusterID == (kv.LeaseID{}) || len(id.Members) == 0 {
+	if id.Replica == 0 || id.ClusterID == (ulid.ULID{}) || len(id.Members) == 0 {
 		return id, errors.New("the cluster's answer to the join token is not complete")
 	}
 	id.Members[j.Replica] = j.PeerAddress

@@ -29,7 +29,7 @@ func (m *member) step(t testing.TB, step kv.Membership) {
 	})
 }
 
-func (m *member) place(t testing.TB, id kv.LeaseID) kv.Membership {
+func (m *member) place(t testing.TB, id ulid.ULID) kv.Membership {
 	t.Helper()
 	all, err := m.shard.Members()
 	must(t, err)
@@ -43,7 +43,7 @@ func (m *member) place(t testing.TB, id kv.LeaseID) kv.Membership {
 }
 
 // settle has the leader do what the record of a member wants.
-func settle(t testing.TB, members []*member, id kv.LeaseID, want kv.MemberState) {
+func settle(t testing.TB, members []*member, id ulid.ULID, want kv.MemberState) {
 	t.Helper()
 	eventually(t, "the member is "+want.String(), func() bool {
 		for _, m := range members {
@@ -64,7 +64,7 @@ func settle(t testing.TB, members []*member, id kv.LeaseID, want kv.MemberState)
 }
 
 // admit adds a member and returns the node that is to join as it.
-func admit(t testing.TB, by *member, name string) (*member, kv.LeaseID) {
+func admit(t testing.TB, by *member, name string) (*member, ulid.ULID) {
 	t.Helper()
 	id, token := ulid.Make(), [32]byte{}
 	copy(token[:], name+id.String())
@@ -74,7 +74,7 @@ func admit(t testing.TB, by *member, name string) (*member, kv.LeaseID) {
 	})
 	m := &member{path: filepath.Join(t.TempDir(), "data")}
 	address := freeAddress(t)
-	m.spec = Spec{Join: func(claim kv.LeaseID) (*Joined, error) {
+	m.spec = Spec{Join: func(claim ulid.ULID) (*Joined, error) {
 		by.step(t, kv.Membership{Step: kv.MembershipJoin, Token: token, Claim: claim, PeerAddress: address})
 		p := by.place(t, id)
 		j := &Joined{
@@ -113,7 +113,7 @@ func TestGrowAndShrink(t *testing.T) {
 	first.announce(t)
 	first.mustPut(t, "before", "1")
 	members := []*member{first}
-	ids := []kv.LeaseID{first.dir.Identity.MemberID}
+	ids := []ulid.ULID{first.dir.Identity.MemberID}
 	for i := range 2 {
 		m, id := admit(t, first, fmt.Sprint("m", i))
 		m.open(t)
@@ -233,7 +233,7 @@ func TestJoinAgain(t *testing.T) {
 	m, id := admit(t, first, "m")
 	join := m.spec.Join
 	// The token is used up, and the answer is lost.
-	m.spec.Join = func(claim kv.LeaseID) (*Joined, error) {
+	m.spec.Join = func(claim ulid.ULID) (*Joined, error) {
 		_, err := join(claim)
 		must(t, err)
 		return nil, errors.New("crash")

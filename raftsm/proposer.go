@@ -9,6 +9,7 @@ import (
 	"github.com/cairnkv/cairn/kv"
 	"github.com/cairnkv/cairn/storage"
 	"github.com/lni/dragonboat/v4"
+	"github.com/oklog/ulid/v2"
 )
 
 const (
@@ -62,7 +63,7 @@ type pending struct {
 
 // proposer queues commands and flies them through the log.
 type proposer struct {
-	incarnation kv.LeaseID
+	incarnation ulid.ULID
 	timeout     time.Duration
 	// longAfter is longQueueAfter, but for tests.
 	longAfter time.Duration
@@ -110,7 +111,7 @@ type flight struct {
 	landed bool
 }
 
-func newProposer(incarnation kv.LeaseID, timeout time.Duration) *proposer {
+func newProposer(incarnation ulid.ULID, timeout time.Duration) *proposer {
 	p := &proposer{incarnation: incarnation, timeout: timeout, longAfter: longQueueAfter, quit: make(chan struct{}), elected: never}
 	p.leads, p.led = func() bool { return false }, func() bool { return true }
 	p.replicated = func(int, time.Duration) {}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -25,6 +26,7 @@ import (
 	"github.com/lni/dragonboat/v4/raftio"
 	sm "github.com/lni/dragonboat/v4/statemachine"
 	"github.com/lni/vfs"
+	"github.com/oklog/ulid/v2"
 )
 
 const (
@@ -160,6 +162,8 @@ func newNodeHost(nhc config.NodeHostConfig) (nh *dragonboat.NodeHost, err error)
 	}()
 	nh, err = dragonboat.NewNodeHost(nhc)
 	switch {
+	case errors.As(err, new(*net.OpError)):
+		return nil, err // the peers' address
 	case err != nil:
 		return nil, fmt.Errorf("%w (the log in it must be this member's own, and the host's name what it was)", err)
 	case nh == nil:
@@ -172,7 +176,7 @@ func newNodeHost(nhc config.NodeHostConfig) (nh *dragonboat.NodeHost, err error)
 
 // deploymentID keeps the members of two clusters apart on the wire. Dragonboat
 // drops what carries another one.
-func deploymentID(cluster kv.LeaseID) uint64 {
+func deploymentID(cluster ulid.ULID) uint64 {
 	return max(binary.BigEndian.Uint64(cluster[8:]), 1)
 }
 
@@ -396,7 +400,7 @@ func (s *Shard) replicaConfig() config.Config {
 
 // newIncarnation names this process's proposals. It is never used while
 // applying.
-func newIncarnation() (id kv.LeaseID, err error) {
+func newIncarnation() (id ulid.ULID, err error) {
 	_, err = rand.Read(id[:])
 	return id, err
 }

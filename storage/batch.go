@@ -8,6 +8,7 @@ import (
 
 	"github.com/cairnkv/cairn/kv"
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/oklog/ulid/v2"
 )
 
 // Batch applies commands. They see each other's effects; readers see none of
@@ -44,7 +45,7 @@ type Batch struct {
 	index  uint64
 	skip   uint64 // commands of the entry that an earlier batch applied
 	window *window
-	incarn kv.LeaseID
+	incarn ulid.ULID
 
 	from   uint64 // revision before the first change
 	events []kv.Event
@@ -106,7 +107,7 @@ func (b *Batch) kinds() [4]*pebble.Batch {
 // BeginEntry starts a Raft entry. It returns false when the proposer's entry
 // seq was applied before, at another index; its commands are then not applied
 // again.
-func (b *Batch) BeginEntry(index uint64, incarnation kv.LeaseID, seq uint64) bool {
+func (b *Batch) BeginEntry(index uint64, incarnation ulid.ULID, seq uint64) bool {
 	b.index, b.skip, b.window, b.incarn = index, 0, nil, incarnation
 	if b.st.partialIndex == index {
 		// The rest of an entry that an earlier batch began. The entry is in the

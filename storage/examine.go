@@ -12,6 +12,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/oklog/ulid/v2"
 )
 
 // Examined is what a store was found to be.
@@ -84,7 +85,7 @@ func examine(ctx context.Context, on vfs.FS, dir string) (x Examined, err error)
 	if err := x.tables(ctx, db, fs, path, o.MakeReaderOptions()); err != nil {
 		return x, err
 	}
-	h := &handle{db: db, opts: &opts, dir: path, windows: map[kv.LeaseID]*window{}}
+	h := &handle{db: db, opts: &opts, dir: path, windows: map[ulid.ULID]*window{}}
 	h.refs.Store(2) // views come and go; the database is closed here
 	if err := h.load(false); err != nil {
 		return x, err

@@ -6,6 +6,7 @@ import (
 
 	"github.com/cairnkv/cairn/kv"
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/oklog/ulid/v2"
 )
 
 // Only this file knows how keys are laid out.
@@ -161,7 +162,7 @@ func expiryKey(expires uint64, scope []byte) []byte {
 	return append(binary.BigEndian.AppendUint64([]byte{spaceExpiry}, expires), scope...)
 }
 
-func entriesKey(incarnation kv.LeaseID) []byte {
+func entriesKey(incarnation ulid.ULID) []byte {
 	return append([]byte{spaceEntries}, incarnation[:]...)
 }
 

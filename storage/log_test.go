@@ -11,13 +11,14 @@ import (
 
 	"github.com/cairnkv/cairn/kv"
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/oklog/ulid/v2"
 )
 
 // logEntry is a Raft entry as the tests keep it. Its commands are encoded, as
 // they travel: applying decodes them again each time.
 type logEntry struct {
 	index       uint64
-	incarnation kv.LeaseID
+	incarnation ulid.ULID
 	seq         uint64
 	commands    [][]byte
 }

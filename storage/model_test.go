@@ -10,6 +10,7 @@ import (
 	"strconv"
 
 	"github.com/cairnkv/cairn/kv"
+	"github.com/oklog/ulid/v2"
 )
 
 // model is the store as simple as it can be said: every key has the list of its
@@ -66,7 +67,7 @@ func newModel() *model {
 }
 
 // admit decides whether an entry of a proposer is applied.
-func (m *model) admit(index uint64, incarnation kv.LeaseID, seq uint64) bool {
+func (m *model) admit(index uint64, incarnation ulid.ULID, seq uint64) bool {
 	p := m.proposers[incarnation]
 	if p == nil {
 		for id, other := range m.proposers {

@@ -16,6 +16,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/oklog/ulid/v2"
 )
 
 // ErrClosed is returned by every operation on a store that was closed.
@@ -106,7 +107,7 @@ type handle struct {
 	// published is the state as of the last committed batch.
 	published atomic.Pointer[state]
 	// windows is the content of space q. Only the applying goroutine uses it.
-	windows map[kv.LeaseID]*window
+	windows map[ulid.ULID]*window
 	// rows has what was read recently. Anybody uses it.
 	rows *rowCache
 	// recent is what the newest versions are, and recentLeases what leases are, as
@@ -184,7 +185,7 @@ func openHandle(fs vfs.FS, dir, name string, fresh bool, opts *Options) (*handle
 	if err != nil {
 		return nil, err
 	}
-	h := &handle{db: db, room: room, name: name, windows: map[kv.LeaseID]*window{}, opts: opts, dir: dir, closed: make(chan struct{})}
+	h := &handle{db: db, room: room, name: name, windows: map[ulid.ULID]*window{}, opts: opts, dir: dir, closed: make(chan struct{})}
 	h.refs.Store(1)
 	if err := h.load(fresh); err != nil {
 		return nil, errors.Join(fmt.Errorf("storage: open %s: %w", dir, err), db.Close())
@@ -346,7 +347,7 @@ func (h *handle) load(fresh bool) error {
 		if err != nil {
 			return errors.Join(err, it.Close())
 		}
-		h.windows[kv.LeaseID(it.Key()[1:])] = w
+		h.windows[ulid.ULID(it.Key()[1:])] = w
 	}
 	return errors.Join(it.Error(), it.Close())
 }
