@@ -77,8 +77,37 @@ func canMount() error {
 // for five minutes, so that the loss of power has something to lose.
 func (d *Disk) Mount() error {
 	err := command("mount", "-o", "loop,commit=300,errors=remount-ro", d.image, d.Dir)
-	d.up = err == nil
+	if d.up = err == nil; !d.up {
+		return err
+	}
+	if err = d.works(); err != nil {
+		return fmt.Errorf("%s is mounted and does not work: %w", d.Dir, err)
+	}
+	return nil
+}
+
+// Remount takes the disk away and gives it back, which takes several tries as long as
+// another mount namespace has it as well, made by somebody else on this machine.
+func (d *Disk) Remount() error {
+	_, err := retry(func() (struct{}, error) {
+		if d.up {
+			if err := d.Unmount(); err != nil {
+				return struct{}{}, err
+			}
+		}
+		return struct{}{}, d.Mount()
+	})
 	return err
+}
+
+// works tells whether something on the disk can be made durable: a mount of a file system
+// that somebody else has mounted is that one, with what was done to it.
+func (d *Disk) works() error {
+	root, err := d.Open()
+	if err != nil {
+		return err
+	}
+	return errors.Join(root.Sync(), root.Close())
 }
 
 // Unmount takes the disk away; the loop device goes with it.

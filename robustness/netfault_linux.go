@@ -234,12 +234,12 @@ func (s *Namespaces) theOthers(i int) (rest []int) {
 // repeated counts what a node has sent again since nobody confirmed it.
 func (s *Namespaces) repeated(i int) func() (int, error) {
 	return func() (int, error) {
-		out, err := exec.Command("ip", "netns", "exec", s.name(i), "cat", "/proc/net/snmp").Output()
+		out, err := s.read(i, "/proc/net/snmp")
 		if err != nil {
 			return 0, err
 		}
 		var names []string
-		for line := range strings.Lines(string(out)) {
+		for line := range strings.Lines(out) {
 			fields := strings.Fields(line)
 			switch {
 			case len(fields) == 0 || fields[0] != "Tcp:":

@@ -48,7 +48,7 @@ func powerLoss(disks []*Disk, pick func(c *Cluster, random *rand.Rand, round int
 			}
 		}
 		for _, n := range nodes {
-			if err := errors.Join(disks[n.Index].Unmount(), disks[n.Index].Mount()); err != nil {
+			if err := disks[n.Index].Remount(); err != nil {
 				return err
 			}
 		}
