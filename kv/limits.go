@@ -47,10 +47,14 @@ const (
 	BudgetKeysChanged = 100_000
 	// BudgetBytesWritten bounds the keys and values that a command writes.
 	BudgetBytesWritten = 64 << 20
-	// BudgetKeysVisited bounds the keys that a command looks at.
+	// BudgetKeysVisited bounds the keys that a command looks at. Where it reads values, each
+	// ReadBytesAKey of one count as another key.
 	BudgetKeysVisited = 1_000_000
-	// BudgetResultBytes bounds the answer of a command.
+	ReadBytesAKey     = 1 << 10
+	// BudgetResultBytes bounds the answer of a command, in which an entry or a common
+	// prefix takes ResultEntryBytes beside its own.
 	BudgetResultBytes = 4 << 20
+	ResultEntryBytes  = 128
 )
 
 // Leases and idempotency.

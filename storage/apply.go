@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
@@ -135,9 +136,15 @@ func (b *Batch) applyClock(c kv.Clock) (*kv.Result, error) {
 // that a step stays short; the next one goes on.
 const maxForgottenPerStep = 5_000
 
+// forgetAnswers begins where the last step ended: before that is nothing, for what is
+// remembered from now on is forgotten later than the clock, but what was forgotten lies
+// in the database for a while, and would be passed again by each step.
 func (b *Batch) forgetAnswers() error {
-	opts := &pebble.IterOptions{LowerBound: []byte{spaceExpiry}, UpperBound: expiryKey(b.st.clock+1, nil)}
-	it, err := b.h.db.NewIter(opts)
+	from, to := b.h.forgetFrom, expiryKey(b.st.clock+1, nil)
+	if from == nil {
+		from = []byte{spaceExpiry}
+	}
+	it, err := b.h.db.NewIter(&pebble.IterOptions{LowerBound: from, UpperBound: to})
 	if err != nil {
 		return err
 	}
@@ -150,6 +157,10 @@ func (b *Batch) forgetAnswers() error {
 		b.idempotency[string(scope)] = nil
 		b.st.idempotent--
 		n++
+	}
+	b.h.forgetFrom = to
+	if it.Valid() {
+		b.h.forgetFrom = bytes.Clone(it.Key())
 	}
 	return it.Error()
 }

@@ -38,6 +38,7 @@ type Batch struct {
 
 	// What the batch changed and has not committed, under its newest state.
 	keys        map[string]*version
+	pending     pendingKeys
 	leases      map[kv.LeaseID]*lease // nil: gone
 	numbers     map[int64]kv.LeaseID  // zero: gone
 	idempotency map[string][]byte     // by scope, encoded record; nil: forgotten
@@ -50,8 +51,10 @@ type Batch struct {
 	from   uint64 // revision before the first change
 	events []kv.Event
 	// WantEvents, when set before the first Apply, makes Commit return the
-	// events.
+	// events, unless they are more than maxEventBytes, of which each takes eventRoom
+	// beside its entry.
 	WantEvents bool
+	eventBytes int
 
 	scrub  *Scrub // the newest step that began, not handed out yet
 	alarms bool   // one was raised or cleared
@@ -59,10 +62,17 @@ type Batch struct {
 	run   txnRun   // reused by each transaction
 	ahead [][]byte // reused by Fetch
 	order []int    // reused by applyRenew
-	// fetchAtOnce is the constant, but for tests.
-	fetchAtOnce int
+	// These are the constants, but for tests.
+	fetchAtOnce, manyPending int
 	key, val    []byte // scratch of emit and lookup
 }
+
+// maxEventBytes bounds the events of a batch. What is more has to be read from history
+// anyway, since nobody keeps that much for those who follow it.
+const (
+	maxEventBytes = 16 << 20
+	eventRoom     = 128
+)
 
 // NewBatch begins a batch on the current state.
 func (s *Store) NewBatch() (*Batch, error) {
@@ -78,7 +88,7 @@ func (s *Store) NewBatch() (*Batch, error) {
 		leases:      map[kv.LeaseID]*lease{},
 		numbers:     map[int64]kv.LeaseID{},
 		idempotency: map[string][]byte{},
-		fetchAtOnce: fetchAtOnce,
+		fetchAtOnce: fetchAtOnce, manyPending: manyPending,
 	}
 	b.from = b.st.revision
 	return b, nil
@@ -163,7 +173,7 @@ func (b *Batch) Apply(c *kv.Command) (*kv.Result, error) {
 		b.skip--
 		return nil, nil
 	}
-	if b.size() > b.h.opts.BatchBytes || b.needsCommitted(c) {
+	if b.size() > b.h.opts.BatchBytes || len(b.keys) > b.manyPending && opensCursor(c) || b.needsCommitted(c) {
 		if err := b.flush(); err != nil {
 			return nil, err
 		}
@@ -174,6 +184,39 @@ func (b *Batch) Apply(c *kv.Command) (*kv.Result, error) {
 	}
 	b.st.partialDone++
 	return result, nil
+}
+
+// manyPending is beyond how many keys of a batch it is committed before a command that
+// looks at a range: such a command has to find its way through all of them.
+const manyPending = 4 << 10
+
+// opensCursor reports whether applying c looks at a range of keys.
+func opensCursor(c *kv.Command) bool { return c.Kind == kv.KindTxn && readsRange(c.Txn) }
+
+func readsRange(t *kv.Txn) bool {
+	for i := range t.If {
+		if _, single := t.If[i].Range.Single(); !single {
+			return true
+		}
+	}
+	for _, branch := range [2][]kv.Op{t.Then, t.Else} {
+		for i := range branch {
+			op := &branch[i]
+			switch op.Type {
+			case kv.OpGet:
+				return true
+			case kv.OpDelete:
+				if _, single := op.Range.Single(); !single {
+					return true
+				}
+			case kv.OpTxn:
+				if readsRange(op.Txn) {
+					return true
+				}
+			}
+		}
+	}
+	return false
 }
 
 // size is what the batch holds back, in bytes.
@@ -221,7 +264,8 @@ type Applied struct {
 	From, To uint64
 	// Index is the last Raft entry that is applied whole.
 	Index uint64
-	// Events are the changes of From+1 to To in order, when they were wanted.
+	// Events are the changes of From+1 to To in order, when they were wanted and are
+	// not too many.
 	// They share no memory with the commands.
 	Events []kv.Event
 	// Scrub is this member's part in the newest step of a scrub that began, or
@@ -283,6 +327,7 @@ func (b *Batch) flush() error {
 		}
 	}
 	clear(b.keys)
+	b.pending = pendingKeys{added: b.pending.added[:0]}
 	clear(b.leases)
 	clear(b.numbers)
 	clear(b.idempotency)
@@ -548,16 +593,55 @@ func (b *Batch) withPayload(key []byte, v version) (version, error) {
 	return v, err
 }
 
-// pendingIn returns the keys that the batch changed inside r, in byte order.
-func (b *Batch) pendingIn(r kv.Range) [][]byte {
-	var keys [][]byte
-	for k, v := range b.keys { // lint:unordered sorted below
-		if key := []byte(k); !v.fetched && r.Contains(key) {
-			keys = append(keys, key)
+// pendingKeys are the keys that a batch changed.
+type pendingKeys struct {
+	sorted []string
+	added  []string // since it was sorted
+	undone bool     // some of them were taken back
+}
+
+// pendingIn returns the keys that the batch changed inside r, in byte order, until the
+// next change.
+func (b *Batch) pendingIn(r kv.Range) []string {
+	p := &b.pending
+	if p.undone {
+		p.sorted, p.added, p.undone = nil, p.added[:0], false
+		for k, v := range b.keys { // lint:unordered sorted below
+			if !v.fetched {
+				p.added = append(p.added, k)
+			}
 		}
 	}
-	slices.SortFunc(keys, bytes.Compare)
-	return keys
+	if len(p.added) > 0 {
+		slices.Sort(p.added)
+		p.sorted = merge(p.sorted, p.added)
+		p.added = p.added[:0]
+	}
+	place := func(key []byte) int {
+		i, _ := slices.BinarySearch(p.sorted, string(key))
+		return i
+	}
+	first, end := place(r.Start), len(p.sorted)
+	if len(r.End) > 0 {
+		end = max(first, place(r.End))
+	}
+	return p.sorted[first:end]
+}
+
+// merge returns what is in a or b, which are sorted, as a list of its own.
+func merge(a, b []string) []string {
+	if len(a) == 0 {
+		return slices.Clone(b)
+	}
+	all := make([]string, 0, len(a)+len(b))
+	for len(a) > 0 && len(b) > 0 {
+		if a[0] < b[0] {
+			all, a = append(all, a[0]), a[1:]
+		} else {
+			all, b = append(all, b[0]), b[1:]
+		}
+	}
+	return append(append(all, a...), b...)
 }
 
 // leaseFinder returns what finds n leases in the order of their ids, as findLease

@@ -3,11 +3,13 @@ package storage
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/cairnkv/cairn/kv"
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/oklog/ulid/v2"
 )
 
 // The budgets of a command are the same on every member, and whoever passes one
@@ -162,7 +164,7 @@ func TestBudgetBytesWritten(t *testing.T) {
 func TestBudgetOfTheAnswer(t *testing.T) {
 	s := openStore(t, vfs.NewMem(), roomy)
 	defer closeStore(t, s)
-	value := strings.Repeat("x", kv.MaxValueBytes-len(plainKey(0)))
+	value := strings.Repeat("x", kv.MaxValueBytes-len(plainKey(0))-kv.ResultEntryBytes)
 	for i := range 5 {
 		applyTo(t, s, txn(put(plainKey(i), value)))
 	}
@@ -201,4 +203,113 @@ func TestBudgetKeysVisited(t *testing.T) {
 		If: []kv.Compare{{Target: kv.TargetVers, Operator: kv.Equal, Number: 1}}, Then: ops,
 	}}
 	refusedWhole(t, s, every, kv.TransactionTooLarge, "looks at more than 1000000 keys")
+}
+
+// Values that are read count by their size, whether they are in the database or not.
+func TestBudgetOfValuesRead(t *testing.T) {
+	s := openStore(t, vfs.NewMem(), roomy)
+	defer closeStore(t, s)
+	const n = 32
+	var puts []kv.Op
+	for i := range n {
+		puts = append(puts, put(plainKey(i), strings.Repeat("v", kv.MaxValueBytes)))
+	}
+	var all []*kv.Command
+	for _, op := range puts {
+		all = append(all, txn(op)) // in a batch with what looks at them
+	}
+	keys := n * (1 + kv.MaxValueBytes/kv.ReadBytesAKey)
+	looks := func(times int, past uint64) *kv.Command {
+		var ops []kv.Op
+		for range times {
+			ops = append(ops, kv.Op{Type: kv.OpGet, Query: &kv.Query{MinCreateRevision: 1 << 40, Revision: past}})
+		}
+		return txn(ops...)
+	}
+	most := kv.BudgetKeysVisited / keys
+	all = append(all, looks(most, 0), looks(most+1, 0))
+	results := applyTo(t, s, all...)
+	for _, past := range []uint64{0, results[n-1].Revision} {
+		results = append(results, applyTo(t, s, looks(most, past), looks(most+1, past))...)
+	}
+	for i := n; i < len(results); i += 2 {
+		if in, beyond := results[i], results[i+1]; in.Code != kv.OK || beyond.Code != kv.TransactionTooLarge {
+			t.Errorf("%d: %v, and one more: %v", i, in.Err(), beyond.Err())
+		}
+	}
+	differs := kv.Compare{Target: kv.TargetValue, Operator: kv.NotEqual, Bytes: []byte("x")}
+	refusedWhole(t, s, &kv.Command{Kind: kv.KindTxn, Txn: &kv.Txn{If: slices.Repeat([]kv.Compare{differs}, most+1), Then: puts[:1]}},
+		kv.TransactionTooLarge, "looks at more")
+}
+
+// What a transaction has deleted is looked at by all that it does afterwards.
+func TestBudgetBehindOwnDeletes(t *testing.T) {
+	s := openStore(t, vfs.NewMem(), roomy)
+	defer closeStore(t, s)
+	const n = 50_000
+	bulk(t, s, n, plainKey, "v", kv.LeaseID{})
+	deletes := kv.Op{Type: kv.OpDelete, Range: kv.Range{Start: []byte("key"), End: []byte("kez")}}
+	get := kv.Op{Type: kv.OpGet, Query: &kv.Query{Range: deletes.Range, KeysOnly: true}}
+	ops := append([]kv.Op{deletes}, slices.Repeat([]kv.Op{get}, kv.BudgetKeysVisited/n)...)
+	refusedWhole(t, s, txn(ops...), kv.TransactionTooLarge, "looks at more")
+	if r := applyTo(t, s, txn(ops[:len(ops)-1]...))[0]; r.Code != kv.OK || r.Ops[0].Deleted != n {
+		t.Fatal(r.Err())
+	}
+}
+
+// Entries and common prefixes of an answer take room beside their bytes.
+func TestBudgetOfSmallEntries(t *testing.T) {
+	s := openStore(t, vfs.NewMem(), roomy)
+	defer closeStore(t, s)
+	const n = kv.BudgetResultBytes / (kv.ResultEntryBytes + len("key-0000000"))
+	bulk(t, s, n+1, plainKey, "", kv.LeaseID{})
+	for name, q := range map[string]kv.Query{
+		"entries": {KeysOnly: true}, "sorted": {KeysOnly: true, Sort: kv.SortByMod},
+		"prefixes": {Delimiter: []byte("-0")},
+	} {
+		if name == "prefixes" {
+			bulk(t, s, n+1, func(i int) string { return fmt.Sprintf("%09d-0x", i) }, "", kv.LeaseID{})
+			q.Range = kv.Range{End: []byte("a")}
+		} else {
+			q.Range = kv.Range{Start: []byte("key")}
+		}
+		q.Limit = n
+		some := txn(kv.Op{Type: kv.OpGet, Query: &q})
+		if r := applyTo(t, s, some)[0]; r.Code != kv.OK {
+			t.Errorf("%s: %v", name, r.Err())
+		}
+		more := q
+		more.Limit = 0
+		refusedWhole(t, s, txn(kv.Op{Type: kv.OpGet, Query: &more}), kv.TransactionTooLarge, "answer")
+	}
+}
+
+// More events than anybody keeps are not collected, as if nobody had wanted them.
+func TestTooManyEvents(t *testing.T) {
+	s := openStore(t, vfs.NewMem(), roomy)
+	defer closeStore(t, s)
+	for _, size := range []int{maxEventBytes / 4, maxEventBytes / 2} {
+		b, err := s.NewBatch()
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.WantEvents = true
+		applied := b.st.applied + 1
+		b.BeginEntry(applied, ulid.ULID{1}, applied)
+		for i := range 3 {
+			for part := range size / kv.MaxValueBytes {
+				if r, err := b.Apply(txn(put(fmt.Sprint(i, part), strings.Repeat("v", kv.MaxValueBytes-1024)))); err != nil || r.Code != kv.OK {
+					t.Fatal(r, err)
+				}
+			}
+		}
+		b.EndEntry()
+		done, err := b.Commit()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if changes := int(done.To - done.From); 3*size < maxEventBytes && len(done.Events) != changes || 3*size > maxEventBytes && done.Events != nil {
+			t.Errorf("%d events of %d changes of %d bytes", len(done.Events), changes, 3*size)
+		}
+	}
 }

@@ -313,23 +313,28 @@ func (c *pastCursor) close() {
 // has.
 type overlayCursor struct {
 	base    cursor
-	pending [][]byte // sorted
+	pending []string // sorted
 	state   map[string]*version
+	// pass is told of each pending key that is gone. It may end the walk.
+	pass    func(*version) error
+	bad     error
 	baseOK  bool // base is at a key
 	i       int  // place in pending
 	back    bool // moving backwards
+	ours    bool // the current key is a pending one
 	current []byte
+	scratch []byte // a pending key
 	v       *version
 }
 
-func newOverlayCursor(base cursor, pending [][]byte, state map[string]*version) *overlayCursor {
-	return &overlayCursor{base: base, pending: pending, state: state}
+func newOverlayCursor(base cursor, pending []string, state map[string]*version, pass func(*version) error) *overlayCursor {
+	return &overlayCursor{base: base, pending: pending, state: state, pass: pass}
 }
 
 // settle takes the nearer of the base's and the pending key; a pending one
 // hides the base's and may say that the key is gone.
 func (c *overlayCursor) settle() bool {
-	for {
+	for c.bad == nil {
 		havePending := c.i >= 0 && c.i < len(c.pending)
 		if !c.baseOK && !havePending {
 			return false
@@ -339,25 +344,38 @@ func (c *overlayCursor) settle() bool {
 		case !c.baseOK:
 			order = 1
 		case havePending:
-			order = bytes.Compare(c.base.key(), c.pending[c.i])
+			order = compareKeys(c.base.key(), c.pending[c.i])
 			if c.back {
 				order = -order
 			}
 		}
 		if order < 0 {
-			c.current, c.v = c.base.key(), c.base.version()
+			c.current, c.v, c.ours = c.base.key(), c.base.version(), false
 			return true
 		}
-		c.current = c.pending[c.i]
-		c.v = c.state[string(c.current)]
 		if order == 0 {
 			c.moveBase()
 		}
-		if c.v.exists {
+		if c.v = c.state[c.pending[c.i]]; c.v.exists {
+			c.scratch = append(c.scratch[:0], c.pending[c.i]...)
+			c.current, c.ours = c.scratch, true
 			return true
 		}
+		c.bad = c.pass(c.v)
 		c.movePending()
 	}
+	return false
+}
+
+// compareKeys is bytes.Compare.
+func compareKeys(a []byte, b string) int {
+	switch { // none of which copies
+	case string(a) < b:
+		return -1
+	case string(a) > b:
+		return 1
+	}
+	return 0
 }
 
 func (c *overlayCursor) moveBase() {
@@ -378,7 +396,7 @@ func (c *overlayCursor) movePending() {
 
 // advance leaves the current key.
 func (c *overlayCursor) advance() {
-	if c.i >= 0 && c.i < len(c.pending) && len(c.pending[c.i]) > 0 && len(c.current) > 0 && &c.current[0] == &c.pending[c.i][0] {
+	if c.ours {
 		c.movePending()
 	} else {
 		c.moveBase()
@@ -402,17 +420,23 @@ func (c *overlayCursor) prev() bool { c.advance(); return c.settle() }
 
 func (c *overlayCursor) seekGE(key []byte) bool {
 	c.back, c.baseOK = false, c.base.seekGE(key)
-	c.i = sort.Search(len(c.pending), func(i int) bool { return bytes.Compare(c.pending[i], key) >= 0 })
+	c.i = sort.Search(len(c.pending), func(i int) bool { return compareKeys(key, c.pending[i]) <= 0 })
 	return c.settle()
 }
 
 func (c *overlayCursor) seekLT(key []byte) bool {
 	c.back, c.baseOK = true, c.base.seekLT(key)
-	c.i = sort.Search(len(c.pending), func(i int) bool { return bytes.Compare(c.pending[i], key) >= 0 }) - 1
+	c.i = sort.Search(len(c.pending), func(i int) bool { return compareKeys(key, c.pending[i]) <= 0 }) - 1
 	return c.settle()
 }
 
 func (c *overlayCursor) key() []byte       { return c.current }
 func (c *overlayCursor) version() *version { return c.v }
-func (c *overlayCursor) err() error        { return c.base.err() }
 func (c *overlayCursor) close()            { c.base.close() }
+
+func (c *overlayCursor) err() error {
+	if c.bad != nil {
+		return c.bad // as it is, since it may be a refusal
+	}
+	return c.base.err()
+}

@@ -106,7 +106,7 @@ func (a *applier) apply(log []logEntry) (err error) {
 				commands = append(commands, c)
 			}
 			if e.index%2 == 0 { // reading ahead changes nothing
-				b.fetchAtOnce = 1
+				b.fetchAtOnce, b.manyPending = 1, int(e.index%32)
 				// From nothing that is remembered to a few keys.
 				b.h.recentLeases.limit = 1 + int(e.index%4)
 				b.h.recent.limit = int(e.index%5) * 4

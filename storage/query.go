@@ -28,11 +28,16 @@ func runQuery(q *kv.Query, open func(values bool) (cursor, error), visit, spend 
 			return list, nil
 		}
 	}
-	cur, err := open(!q.KeysOnly || q.Sort == kv.SortByValue)
+	values := !q.KeysOnly || q.Sort == kv.SortByValue
+	cur, err := open(values)
 	if err != nil {
 		return nil, err
 	}
 	defer cur.close()
+	if values {
+		look := visit
+		visit = func(n int) error { return look(n - 1 + keysRead(cur.version())) }
+	}
 	if q.Sort != kv.SortByKey {
 		err = listSorted(q, cur, list, visit, spend)
 	} else {
@@ -42,6 +47,12 @@ func runQuery(q *kv.Query, open func(values bool) (cursor, error), visit, spend 
 		return nil, err
 	}
 	return list, nil
+}
+
+// keysRead is how many keys a key counts as whose value was read. It goes by what is
+// known of the value without it, which is the same on every member.
+func keysRead(v *version) int {
+	return 1 + (int(v.contentTypeLen)+int(v.valueLen))/kv.ReadBytesAKey
 }
 
 func countKeys(open func(values bool) (cursor, error), visit func(int) error) (uint64, error) {
@@ -131,7 +142,7 @@ func listInOrder(q *kv.Query, cur cursor, list *kv.List, visit, spend func(int) 
 				break
 			}
 			prefix = memory.copy(prefix)
-			if err := spend(len(prefix)); err != nil {
+			if err := spend(kv.ResultEntryBytes + len(prefix)); err != nil {
 				return err
 			}
 			list.CommonPrefixes = append(list.CommonPrefixes, prefix)
@@ -151,7 +162,7 @@ func listInOrder(q *kv.Query, cur cursor, list *kv.List, visit, spend func(int) 
 			if full(e.Size()) {
 				break
 			}
-			if err := spend(e.Size()); err != nil {
+			if err := spend(kv.ResultEntryBytes + e.Size()); err != nil {
 				return err
 			}
 			e.Key = memory.copy(e.Key)
@@ -255,7 +266,7 @@ func listSorted(q *kv.Query, cur cursor, list *kv.List, visit, spend func(int) e
 			list.More = true
 			break
 		}
-		if err := spend(size); err != nil {
+		if err := spend(kv.ResultEntryBytes + size); err != nil {
 			return err
 		}
 	}

@@ -116,6 +116,9 @@ type handle struct {
 	recent       *recent
 	changed      *changed
 	recentLeases *recentLeases
+	// forgetFrom is a key that no answer is to be forgotten before, or nil. Only the
+	// applying goroutine uses it.
+	forgetFrom []byte
 	// flushed is a revision up to which the database's tables have everything; there
 	// may be a later one. Only the applying goroutine uses it.
 	flushed uint64

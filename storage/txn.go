@@ -176,14 +176,19 @@ func (t *txnRun) compare(c *kv.Compare) (bool, error) {
 		}
 		return holds(c, &v), nil
 	}
-	cur, err := t.cursor(c.Range, c.Target == kv.TargetValue)
+	values := c.Target == kv.TargetValue
+	cur, err := t.cursor(c.Range, values)
 	if err != nil {
 		return false, err
 	}
 	defer cur.close()
 	seen := false
 	for ok := cur.first(); ok; ok = cur.next() {
-		if err := t.visit(1); err != nil {
+		n := 1
+		if values {
+			n = keysRead(cur.version())
+		}
+		if err := t.visit(n); err != nil {
 			return false, err
 		}
 		seen = true
@@ -470,13 +475,19 @@ func (t *txnRun) setLease(id kv.LeaseID, old, now *lease) {
 // record makes a change visible to what follows.
 func (t *txnRun) record(key []byte, old, now version, reason kv.Reason) {
 	keys := t.b.keys
-	t.undos = append(t.undos, undo{key: key, before: keys[string(key)]})
+	before := keys[string(key)]
+	t.undos = append(t.undos, undo{key: key, before: before})
 	v := now
-	keys[string(key)] = &v
+	k := string(key)
+	keys[k] = &v
+	if before == nil || before.fetched {
+		t.b.pending.added = append(t.b.pending.added, k)
+	}
 	t.changes = append(t.changes, pendingChange{key: key, old: old, now: now, reason: reason})
 }
 
 func (t *txnRun) undo() {
+	t.b.pending.undone = t.b.pending.undone || len(t.undos) > 0
 	for i := len(t.undos) - 1; i >= 0; i-- {
 		switch u := &t.undos[i]; {
 		case u.key == nil:
@@ -548,7 +559,7 @@ func (t *txnRun) deleteOne(key []byte, v version, prev bool, r *kv.OpResult) err
 // prev returns what a put or a delete replaces, in memory of its own.
 func (t *txnRun) prev(key []byte, v *version) ([]kv.Entry, error) {
 	e := v.entry(key)
-	if err := t.spend(e.Size()); err != nil {
+	if err := t.spend(kv.ResultEntryBytes + e.Size()); err != nil {
 		return nil, err
 	}
 	return []kv.Entry{e.Clone()}, nil
@@ -590,9 +601,18 @@ func (t *txnRun) cursor(r kv.Range, values bool) (cursor, error) {
 		return nil, err
 	}
 	if pending := t.b.pendingIn(r); len(pending) > 0 {
-		return newOverlayCursor(base, pending, t.b.keys), nil
+		return newOverlayCursor(base, pending, t.b.keys, t.passOwn), nil
 	}
 	return base, nil
+}
+
+// passOwn counts a key that a cursor passes because this transaction has deleted it.
+// Those that earlier ones have deleted may be in this batch, or committed.
+func (t *txnRun) passOwn(v *version) error {
+	if v.deletedAt != t.revision {
+		return nil
+	}
+	return t.visit(1)
 }
 
 // commit writes the changes to the batch, under the next revision.
@@ -671,6 +691,10 @@ func (b *Batch) event(t kv.EventType, c *pendingChange, prev uint64) {
 		e.Entry = entry.Clone()
 	} else {
 		e.Entry = kv.Entry{Key: bytes.Clone(c.key), ModRevision: b.st.revision, ModifiedAt: b.st.lastTime}
+	}
+	if b.eventBytes += eventRoom + e.Entry.Size(); b.eventBytes > maxEventBytes {
+		b.events, b.WantEvents = nil, false
+		return
 	}
 	b.events = append(b.events, e)
 }

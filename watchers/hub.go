@@ -208,6 +208,9 @@ func (h *Hub) spread(c *Change, alone bool) {
 		c.bytes += eventBytes(&c.Events[i])
 	}
 	first := len(h.touched)
+	// One that no queue takes sends its streams to history: which of its events are
+	// theirs nobody needs to know.
+	fits := c.bytes <= h.limits.pendingBytes
 	for i := range c.Events {
 		e := &c.Events[i]
 		h.index.visit(e.Entry.Key, func(n *node) {
@@ -220,7 +223,9 @@ func (h *Hub) spread(c *Change, alone bool) {
 					s.matching, s.matched = c, s.matched[:0]
 					h.touched = append(h.touched, s)
 				}
-				s.matched = append(s.matched, int32(i))
+				if fits {
+					s.matched = append(s.matched, int32(i))
+				}
 			}
 		})
 	}
@@ -245,21 +250,28 @@ func (h *Hub) spread(c *Change, alone bool) {
 	h.touched = h.touched[:kept]
 }
 
+// keptMatched is for how many events of a change a stream keeps the memory of what it
+// matched: there are very many streams.
+const keptMatched = 64
+
 // push appends a change to the queue of a stream, or detaches it when that is
 // full.
 func (h *Hub) push(s *Stream, c *Change) {
-	d := Delivery{Change: c, Shared: true}
-	if len(s.matched) < len(c.Events) {
-		d.Subset = append([]int32(nil), s.matched...)
-	}
 	s.matching = nil
 	s.mu.Lock()
 	full := len(s.pending) >= h.limits.pendingChanges || s.pendingBytes+c.bytes > h.limits.pendingBytes
 	if !full {
+		d := Delivery{Change: c, Shared: true}
+		if len(s.matched) < len(c.Events) {
+			d.Subset = slices.Clone(s.matched)
+		}
 		s.pending = append(s.pending, d)
 		s.pendingBytes += c.bytes
 	}
 	s.mu.Unlock()
+	if cap(s.matched) > keptMatched {
+		s.matched = nil
+	}
 	if full {
 		h.counted.overflowed.Add(1)
 		h.detach(s, c.Revision-1)

@@ -1,6 +1,7 @@
 package watchers
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -539,6 +540,35 @@ func TestReleased(t *testing.T) {
 	for i := range s.taken[:cap(s.taken)] {
 		if s.taken[:cap(s.taken)][i].Change != nil {
 			t.Error("the stream holds a change that was taken")
+		}
+	}
+}
+
+// What a change of very many keys matched is not kept by the streams that it concerned.
+func TestMatchedIsNotKept(t *testing.T) {
+	r := newReplica(t, defaultLimits)
+	s := r.watch(Request{Ranges: []kv.Range{prefix("k")}, From: 2})
+	for _, c := range []struct{ keys, bytes int }{{1000, 1}, {1000, 1000}} {
+		goLive(t, s)
+		var ops []kv.Op
+		for i := range c.keys {
+			ops = append(ops, kv.Op{Type: kv.OpPut, Key: fmt.Appendf(nil, "k%d", i), Value: bytes.Repeat([]byte("v"), c.bytes)})
+		}
+		r.apply(txn(ops...), put("l", "of nobody"))
+		for seen := 0; seen < c.keys; {
+			got, err := s.Next(context.Background(), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := range got {
+				seen += got[i].Len()
+			}
+		}
+		r.hub.mu.Lock()
+		kept := cap(s.matched)
+		r.hub.mu.Unlock()
+		if kept > keptMatched {
+			t.Errorf("%d keys of %d bytes: %d places are kept", c.keys, c.bytes, kept)
 		}
 	}
 }

@@ -26,8 +26,7 @@ type Request struct {
 	Pace func(ctx context.Context) (unused func(), err error)
 }
 
-// A Stream is one watcher. One goroutine reads it; Close may be called by
-// another.
+// A Stream is one watcher. One goroutine reads it and closes it.
 type Stream struct {
 	hub  *Hub
 	keys selection
@@ -56,7 +55,6 @@ type Stream struct {
 	live         bool       // the queue goes on
 	upTo         uint64     // else: up to where the queue is whole
 	waiting      bool
-	closed       bool
 }
 
 // Watch opens a stream. Whoever got it closes it.
