@@ -5,7 +5,10 @@ import (
 	"sync/atomic"
 
 	"github.com/cairnkv/cairn/api"
+	"github.com/cairnkv/cairn/kv"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/semaphore"
+	"golang.org/x/time/rate"
 )
 
 // An admission bounds what a server has taken on at one moment. What is beyond is
@@ -23,10 +26,14 @@ type admission struct {
 	// held is the bytes of answers, and of leases and watches that connections hold,
 	// that are in memory, bodies those of bodies, lines those of bulk writes.
 	held, bodies, lines atomic.Int64
+	// answers is for those of writes, which come into being where commands are applied,
+	// each in as much as it may take at the most: how much it is turns out too late.
+	answers *semaphore.Weighted
 	// scrapes are the metrics that are being read.
 	scrapes atomic.Int64
-	// hearing are the clients whose bodies are read although they are not wanted.
+	// hearing are the reads of bodies that are not wanted, heard is their pace.
 	hearing atomic.Int64
+	heard   *rate.Limiter
 	// pages has a token for each page that is being read, sorts one for each of those
 	// that are sorted, and hashes one for each hash.
 	pages, sorts, hashes chan struct{}
@@ -54,6 +61,8 @@ func newAdmission(maxConnections int, registerer prometheus.Registerer) *admissi
 		pages:       make(chan struct{}, maxPagesRead),
 		sorts:       make(chan struct{}, maxSortsRead),
 		hashes:      make(chan struct{}, maxHashes),
+		answers:     semaphore.NewWeighted(maxHeldBytes),
+		heard:       rate.NewLimiter(heardBytesPerSecond, 16*heardAtOnce),
 		shed:        map[shedReason]prometheus.Counter{},
 	}
 	shed := prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -112,7 +121,7 @@ func (x *exchange) admitStream() bool {
 type share struct {
 	admitted, streaming bool
 	// Bytes, as the admission counts them.
-	held, body, lines int64
+	held, body, lines, answer int64
 }
 
 // leave gives a share back.
@@ -132,7 +141,70 @@ func (a *admission) leave(s *share) {
 	if s.lines != 0 {
 		a.lines.Add(-s.lines)
 	}
+	if s.answer != 0 {
+		a.answers.Release(s.answer)
+	}
 	*s = share{}
+}
+
+// awaitAnswer reserves memory for what a transaction may answer, until it is written, or
+// answers that there is none.
+func (x *exchange) awaitAnswer(t *kv.Txn) bool {
+	n := mostAnswered(t)
+	if n == 0 {
+		return true
+	}
+	a := x.s.admission
+	if !a.answers.TryAcquire(n) {
+		ctx, cancel := context.WithTimeout(x.r.Context(), pageWait)
+		defer cancel()
+		if a.answers.Acquire(ctx, n) != nil {
+			x.failMemory("answers of writes", maxHeldBytes)
+			x.refused()
+			return false
+		}
+	}
+	x.share.answer = n
+	return true
+}
+
+// answered gives back what awaitAnswer reserved: what is left of the answer is its text,
+// which reserve counts.
+func (x *exchange) answered() {
+	if x.share.answer != 0 {
+		x.s.admission.leave(&share{answer: x.share.answer})
+		x.share.answer = 0
+	}
+}
+
+// mostAnswered is how much the entries of a transaction's answer may take.
+func mostAnswered(t *kv.Txn) (n int64) {
+	for _, branch := range [...][]kv.Op{t.Then, t.Else} {
+		for i := range branch {
+			op := &branch[i]
+			var r *kv.Range
+			switch {
+			case op.Type == kv.OpTxn:
+				n += mostAnswered(op.Txn)
+			case op.Type == kv.OpGet && !op.Query.CountOnly:
+				r = &op.Query.Range
+			case op.Type == kv.OpDelete && op.Prev:
+				r = &op.Range
+			case op.Prev:
+				n += kv.MaxValueBytes
+			}
+			if r == nil {
+				continue
+			}
+			switch _, single := r.Single(); {
+			case !single:
+				n += kv.BudgetResultBytes
+			case op.Type == kv.OpDelete || !op.Query.KeysOnly:
+				n += kv.MaxValueBytes
+			}
+		}
+	}
+	return min(n, kv.BudgetResultBytes)
 }
 
 // reserve counts n bytes that are kept until the request ends, and reports whether

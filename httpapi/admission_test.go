@@ -59,6 +59,10 @@ func (k *kit) idle(t *testing.T) {
 	t.Helper()
 	a := k.server.admission
 	testkit.Eventually(t, "all that was taken on is given back", func() bool {
+		if !a.answers.TryAcquire(maxHeldBytes) {
+			return false
+		}
+		a.answers.Release(maxHeldBytes)
 		return a.requests.Load() == 0 && a.streams.Load() == 0 && a.held.Load() == 0 && a.bodies.Load() == 0 && a.lines.Load() == 0 && len(a.pages) == 0
 	})
 }
@@ -256,6 +260,58 @@ func TestBodiesAreGivenBack(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A write whose answer may be large waits for memory for it before it is proposed, and
+// holds it until its answer is written, whatever becomes of that.
+func TestAnswersOfWritesAreBounded(t *testing.T) {
+	k := newKit(t)
+	k.put("a", "1")
+	a := k.server.admission
+	large := map[string]string{
+		"POST /v1/txn":                `{"then":[{"get":{"prefix":"a"}}]}`,
+		"POST /v1/txn ":               `{"if":[{"key":"a","exists":true}],"then":[{"txn":{"then":[{"get":{"key":"a"}}]}}]}`,
+		"PUT /v1/kv/a?prev=true":      "2",
+		"DELETE /v1/kv/a?prev=true":   "",
+		"DELETE /v1/kv?prefix=a&prev": "",
+	}
+	small := map[string]string{
+		"POST /v1/txn":    `{"then":[{"get":{"prefix":"a","count_only":true}},{"put":{"key":"b","value":"1"}},{"delete":{"prefix":"c"}}]}`,
+		"PUT /v1/kv/b":    "2",
+		"DELETE /v1/kv/c": "",
+	}
+	do := func(what, body string) (method, target string, b []byte, headers []string) {
+		method, target, _ = strings.Cut(strings.TrimSpace(what), " ")
+		if method == "POST" {
+			headers = []string{"Content-Type: application/json"}
+		}
+		return method, target, []byte(body), headers
+	}
+	must(t, a.answers.Acquire(t.Context(), maxHeldBytes))
+	before, _ := k.member.Revisions()
+	for what, body := range large {
+		method, target, b, headers := do(what, body)
+		k.wantShed(shedMemory, method, target, b, headers...)
+	}
+	if after, _ := k.member.Revisions(); after != before {
+		t.Errorf("%d revisions were made", after-before)
+	}
+	for what, body := range small {
+		method, target, b, headers := do(what, body)
+		if answer := k.do(method, target, b, headers...); answer.StatusCode >= 300 {
+			t.Errorf("%s: %d %s", what, answer.StatusCode, answer.body)
+		}
+	}
+	a.answers.Release(maxHeldBytes)
+	for what, body := range large {
+		k.put("a", "1")
+		method, target, b, headers := do(what, body)
+		if answer := k.do(method, target, b, headers...); answer.StatusCode >= 300 {
+			t.Errorf("%s: %d %s", what, answer.StatusCode, answer.body)
+		}
+	}
+	k.do("POST", "/v1/txn", []byte(`{"then":[{"get":{"prefix":"a","revision":99}}]}`), "Content-Type: application/json").want(t, 400, api.CodeFutureRevision)
+	k.idle(t)
 }
 
 // TestMetricsAreBounded takes all the places in which metrics are read.

@@ -271,6 +271,7 @@ func (x *exchange) putHeaders(revision uint64) {
 // send answers with a whole body. A content type that is not shared by many
 // answers is nil here and was set before.
 func (x *exchange) send(status int, contentType []string, body []byte, revision uint64) {
+	x.answered()
 	if !x.reserve(len(body)) && (x.r.Method == http.MethodGet || x.unchanged) && status == http.StatusOK {
 		// What has changed something must have its answer.
 		x.dropAnswer()

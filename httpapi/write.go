@@ -195,6 +195,9 @@ func (x *exchange) resultOf(body []byte) *kv.Result {
 	if x.command.IdempotencyKey = x.idempotency; x.idempotency != "" {
 		x.command.Fingerprint = x.fingerprint(body)
 	}
+	if x.command.Kind == kv.KindTxn && !x.awaitAnswer(x.command.Txn) {
+		return nil
+	}
 	r, err := x.s.cfg.Store.Propose(x.r.Context(), &x.command)
 	if err != nil {
 		x.refuseWrite(err)

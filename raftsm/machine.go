@@ -55,6 +55,9 @@ type machine struct {
 	log *logCut
 	// commands is reused by each entry.
 	commands []*kv.Command
+	// answers is what the entries take that the answers of an Update hold so far,
+	// answerRoom is maxAnswerBytes, but for tests.
+	answers, answerRoom int
 	closed   chan struct{} // closed by Close
 }
 
@@ -80,6 +83,7 @@ func (m *machine) Update(entries []sm.Entry) ([]sm.Entry, error) {
 	defer b.Close()
 	b.WantEvents = m.callbacks.Applied != nil && (m.callbacks.Wanted == nil || m.callbacks.Wanted())
 	var deliveries []delivery
+	m.answers = 0
 	size := int64(0)
 	for i := range entries {
 		d, err := m.applyEntry(b, &entries[i])
@@ -156,12 +160,48 @@ func (m *machine) applyEntry(b *storage.Batch, e *sm.Entry) (delivery, error) {
 				return d, fmt.Errorf("raftsm: entry %d: %w", e.Index, err)
 			}
 			if own {
-				d.results = append(d.results, result)
+				d.results = append(d.results, m.kept(result))
 			}
 		}
 	}
 	b.EndEntry()
 	return d, nil
+}
+
+// maxAnswerBytes bounds the entries that the answers of one Update hold until it is
+// committed. Who waits for such an answer has reserved memory for it; this is for those
+// who have gone since they asked, whose commands are applied all the same.
+const maxAnswerBytes = 512 << 20
+
+// kept returns a result, or nil if there is no room for it any more.
+func (m *machine) kept(r *kv.Result) *kv.Result {
+	if n := entryBytes(r); n > 0 {
+		if m.answers += n; m.answers > m.answerRoom {
+			return nil
+		}
+	}
+	return r
+}
+
+// entryBytes is what the entries of a result take.
+func entryBytes(r *kv.Result) (n int) {
+	if r == nil {
+		return 0
+	}
+	of := func(entries []kv.Entry) {
+		for i := range entries {
+			n += kv.ResultEntryBytes + entries[i].Size()
+		}
+	}
+	for i := range r.Ops {
+		op := &r.Ops[i]
+		of(op.Prev)
+		if op.List != nil {
+			of(op.List.Entries)
+		}
+		n += entryBytes(op.Txn)
+	}
+	return n
 }
 
 // stop ends the process over an error after which applying can't go on.

@@ -139,7 +139,7 @@ func (b *machines) open(name, dir string) *driven {
 		timed: func(time.Duration) {},
 		store: store, incarnation: incarnation(name), revisions: newRevisionWaiters(), log: newLogCut(defaultSnapshotEntries, raftlog.Length{}),
 		fatal:  func(err error) { fmt.Fprintf(&m.said, "fatal: %v\n", err) },
-		closed: make(chan struct{}),
+		closed: make(chan struct{}), answerRoom: maxAnswerBytes,
 		alarms: func() {}, scrub: func(part *storage.Scrub) { part.Close() },
 		trusted: func() bool { return true },
 		deliver: func(seq uint64, results []*kv.Result) {
@@ -293,4 +293,24 @@ func (b *machines) hash(d *datadriven.TestData) string {
 		}
 	}
 	return "equal"
+}
+
+// Answers of those who have gone take no more memory than there is for them; who is still
+// there is told that nobody knows.
+func TestAnswersAreBounded(t *testing.T) {
+	m := lone(t)
+	m.open(t)
+	m.mustPut(t, "k", strings.Repeat("v", 1000))
+	get := &kv.Command{Kind: kv.KindTxn, Txn: &kv.Txn{Then: []kv.Op{{Type: kv.OpTxn, Txn: &kv.Txn{
+		Then: []kv.Op{{Type: kv.OpGet, Query: &kv.Query{Range: kv.SingleKey([]byte("k"))}}}}}}}}
+	result, err := m.shard.Propose(context.Background(), get)
+	must(t, err)
+	if n := entryBytes(result); n < 1000 {
+		t.Fatalf("the answer takes %d bytes", n)
+	}
+	m.shard.machine.answerRoom = 500
+	if _, err := m.shard.Propose(context.Background(), get); !errIs(err, kv.OutcomeUnknown) {
+		t.Errorf("got %v", err)
+	}
+	m.mustPut(t, "k", "w")
 }

@@ -447,7 +447,9 @@ func (p *proposer) deliver(seq uint64, results []*kv.Result) {
 	p.replicated(len(commands), time.Since(f.deadline.Add(-p.timeout)))
 	for i, w := range commands {
 		if w != nil {
-			w.result = results[i]
+			if w.result = results[i]; w.result == nil {
+				w.err = kv.Errorf(kv.OutcomeUnknown, "the command was applied, or refused, and this node had no memory for its answer")
+			}
 			w.done <- struct{}{}
 		}
 	}
