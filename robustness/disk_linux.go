@@ -86,12 +86,18 @@ func (d *Disk) Mount() error {
 	return nil
 }
 
-// Remount takes the disk away and gives it back, which takes several tries as long as
-// another mount namespace has it as well, made by somebody else on this machine.
-func (d *Disk) Remount() error {
+// Remount takes the disk away and gives it back, mended in between if mend is set. It takes
+// several tries as long as another mount namespace, of somebody else on this machine, has
+// the disk as well.
+func (d *Disk) Remount(mend bool) error {
 	_, err := retry(func() (struct{}, error) {
 		if d.up {
 			if err := d.Unmount(); err != nil {
+				return struct{}{}, err
+			}
+		}
+		if mend {
+			if err := d.check(); err != nil {
 				return struct{}{}, err
 			}
 		}

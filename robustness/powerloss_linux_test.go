@@ -48,7 +48,7 @@ func powerLoss(disks []*Disk, pick func(c *Cluster, random *rand.Rand, round int
 			}
 		}
 		for _, n := range nodes {
-			if err := disks[n.Index].Remount(); err != nil {
+			if err := disks[n.Index].Remount(false); err != nil {
 				return err
 			}
 		}

@@ -208,7 +208,7 @@ func ReadOnly(disks []*Disk) Fault {
 		if err := awaitEnd(n, 2*stopWithin); err != nil {
 			return err
 		}
-		if err := errors.Join(disk.Unmount(), disk.check(), disk.Mount()); err != nil {
+		if err := disk.Remount(true); err != nil {
 			return err
 		}
 		return restartEnded(c, n)
