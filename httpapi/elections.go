@@ -161,7 +161,7 @@ func (x *exchange) observe() {
 // twice, are held while the observer takes it; where there is no room for that the stream
 // breaks off, and the observer comes again.
 func (x *exchange) tellLeader(s *recipeStream, leader *coordination.Holder) error {
-	size := 4 * len(leader.Value)
+	size := len(leader.Value) + eventBytes(leader.Value)
 	if !x.reserve(size) {
 		x.s.admission.shed[shedMemory].Inc()
 		return errNoRoom

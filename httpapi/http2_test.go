@@ -105,3 +105,31 @@ func TestNoWindow(t *testing.T) {
 	}
 	k.stillServes()
 }
+
+// What comes of the body of a request that takes none is not kept, as little as the
+// request may be done: the connection has room for it at once.
+func TestUnreadBodyIsNotKept(t *testing.T) {
+	k := newKit(t)
+	for _, target := range []string{"/v1/watch", "/v1/elections/e/observe", "/v1/watch?wait=60"} {
+		w := k.dial2()
+		w.send("GET", target, "", "x", false)
+		const piece = 16 << 10 // the largest frame
+		sent := 1
+		for range maxUnread/piece - 1 {
+			must(t, w.frames.WriteData(w.next-2, false, make([]byte, piece)))
+			sent += piece
+		}
+		for given := 0; given < sent-piece; { // what is little more is given later
+			f, err := w.frames.ReadFrame()
+			must(t, err)
+			switch f := f.(type) {
+			case *http2.WindowUpdateFrame:
+				if f.StreamID == 0 {
+					given += int(f.Increment)
+				}
+			case *http2.RSTStreamFrame, *http2.GoAwayFrame:
+				t.Fatalf("%s: got %v", target, f)
+			}
+		}
+	}
+}

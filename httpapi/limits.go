@@ -64,6 +64,10 @@ const (
 	// which a watch fills before it is seen to be slow.
 	unsentBytes = 128 << 10
 
+	// maxUnread bounds what a request of HTTP/2 sends of a body that nobody reads at the
+	// moment. net/http keeps it, where that of HTTP/1.1 waits in the kernel.
+	maxUnread = 256 << 10
+
 	// maxStreams bounds the concurrent requests of an HTTP/2 connection.
 	maxStreams = 250
 

@@ -15,9 +15,9 @@ import (
 // to one watch, with their text twice to three times as much, and a single write of a large
 // value can send every watch to history.
 //
-// A watch that has none to get waits, and holds nothing. One that has not had its piece
-// taken for long is broken off while others wait, which its client can go on from: else
-// a few that take nothing would keep all others from what they have missed.
+// A watch that has none to get waits, and holds nothing. One whose client has not taken
+// for long what is written to it is broken off while others wait, which the client can go
+// on from: else a few that take nothing would keep all others from what they have missed.
 type loans struct {
 	// patience is loanPatience, but for tests.
 	patience time.Duration
@@ -25,12 +25,14 @@ type loans struct {
 
 	free chan struct{} // has an item for each loan; those that wait get one in their order
 	mu   sync.Mutex
-	lent []*loan // the oldest first
+	lent []*loan
 }
 
 // A loan is one of them, of a watch or a long poll.
 type loan struct {
-	from  *loans
+	from *loans
+	// since is when the write began that is under way, or zero: what its holder waits for
+	// at other times is not its client.
 	since time.Time
 	// end breaks the stream off. It is called once at the most, and not after the loan was
 	// given back.
@@ -69,28 +71,44 @@ func (l *loans) take(ctx context.Context, draining <-chan struct{}, pulse <-chan
 }
 
 func (l *loans) lend(end func()) *loan {
-	n := &loan{from: l, since: time.Now(), end: end}
+	n := &loan{from: l, end: end}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.lent = append(l.lent, n)
 	return n
 }
 
-// call breaks the oldest stream off, if it is old enough.
+// call breaks the stream off that has written the longest, if that is long enough.
 func (l *loans) call(now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	var oldest *loan
 	for _, n := range l.lent {
-		switch {
-		case now.Sub(n.since) < l.patience:
-			return
-		case !n.ended:
-			n.ended = true
-			l.broken.Inc()
-			n.end()
-			return
+		if !n.ended && !n.since.IsZero() && (oldest == nil || n.since.Before(oldest.since)) {
+			oldest = n
 		}
 	}
+	if oldest != nil && now.Sub(oldest.since) >= l.patience {
+		oldest.ended = true
+		l.broken.Inc()
+		oldest.end()
+	}
+}
+
+// during writes something. Of no loan, it writes.
+func (n *loan) during(write func([]byte) error, b []byte) error {
+	if n == nil {
+		return write(b)
+	}
+	n.writes(time.Now())
+	defer n.writes(time.Time{})
+	return write(b)
+}
+
+func (n *loan) writes(since time.Time) {
+	n.from.mu.Lock()
+	n.since = since
+	n.from.mu.Unlock()
 }
 
 // giveBack ends a loan. Of none it does nothing.

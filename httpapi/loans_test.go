@@ -25,6 +25,10 @@ func TestLoans(t *testing.T) {
 		must(t, err)
 		lent = append(lent, n)
 	}
+	began := time.Now()
+	for i, n := range lent {
+		n.writes(began.Add(time.Duration((i+40)%maxLoans) * time.Millisecond)) // the 24th has written for the longest time
+	}
 	draining, none := make(chan struct{}), make(chan time.Time)
 	take := func(ctx context.Context, pulse <-chan time.Time) (*loan, error) {
 		return l.take(ctx, draining, pulse, func() { t.Error("a young loan is ended") })
@@ -50,6 +54,17 @@ func TestLoans(t *testing.T) {
 	if len(ended) > 0 {
 		t.Error("a stream was broken off, although none was old")
 	}
+	// Who has got a loan for however long, and writes nothing, is not waited for.
+	lent[24].writes(time.Time{})
+	l.call(began.Add(l.patience))
+	if len(ended) > 0 {
+		t.Error("a stream was broken off that writes nothing")
+	}
+	must(t, lent[24].during(func([]byte) error {
+		l.call(time.Now().Add(l.patience - time.Minute))
+		return nil
+	}, nil))
+	lent[24].writes(began)
 	// The oldest gives way, once, and what it had is free when it says so.
 	l.patience = 10 * time.Millisecond
 	done := make(chan error, 1)
@@ -58,10 +73,10 @@ func TestLoans(t *testing.T) {
 		n.giveBack()
 		done <- err
 	}()
-	if i := <-ended; i != 0 {
+	if i := <-ended; i != 24 {
 		t.Errorf("%d gives way, want the oldest", i)
 	}
-	lent[0].giveBack()
+	lent[24].giveBack()
 	must(t, <-done)
 	close(draining)
 	n, err = take(t.Context(), none)

@@ -3,6 +3,7 @@ package httpapi
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/cairnkv/cairn/api"
 	"github.com/cairnkv/cairn/coordination"
@@ -199,9 +201,32 @@ func (x *exchange) claimInEvents(ctx context.Context, ask coordination.Claim, se
 		info, _ := x.fault.code.Info()
 		s.tell("", api.EventError, json.RawMessage(appendProblem(nil, &x.fault, info, x.id())))
 	default:
+		// There is a holder now, who must be told of it: this is counted, so that others
+		// find no room.
+		size := eventBytes(holder.Value)
+		x.reserve(size)
 		s.tell(strconv.FormatUint(holder.Token, 10), granted, wire(&holder))
+		x.giveBack(size)
 	}
 	s.end()
+}
+
+// eventBytes is what it takes to tell of a value: its text in JSON, and once more in the
+// event.
+func eventBytes(value []byte) int {
+	if !utf8.Valid(value) {
+		return 2 * base64.StdEncoding.EncodedLen(len(value))
+	}
+	n := len(value)
+	for _, c := range value {
+		switch {
+		case c == '"', c == '\\', c == '\n', c == '\r', c == '\t':
+			n++
+		case c < 0x20, c == '<', c == '>', c == '&':
+			n += 5
+		}
+	}
+	return 2 * n
 }
 
 // endHolder ends the holder of a lock or an election by its token.

@@ -280,7 +280,7 @@ func TestStreamKeepsLittle(t *testing.T) {
 // no room for it the stream breaks off.
 func TestObserversAreCounted(t *testing.T) {
 	k := newKit(t)
-	value := strings.Repeat("v", 1<<20)
+	value := strings.Repeat("v<", 1<<19)
 	var leader api.Leader
 	k.do("POST", "/v1/elections/e", fmt.Appendf(nil, `{"ttl_seconds":60,"value":%q}`, value), sendsJSON).read(t, &leader)
 	r, err := http.NewRequest("GET", "http://"+k.addr+"/v1/elections/e/observe", nil)
@@ -289,7 +289,7 @@ func TestObserversAreCounted(t *testing.T) {
 	must(t, err)
 	defer func() { _ = resp.Body.Close() }()
 	held := &k.server.admission.held
-	k.await("what is being written is counted", func() bool { return held.Load() == 4<<20 })
+	k.await("what is being written is counted", func() bool { return held.Load() == 1<<20+2*(1<<20+5<<19) })
 	events := sse.NewReader(resp.Body, 4<<20)
 	if e, err := events.Next(); err != nil || e.Type != api.EventLeader || len(e.Data) < len(value) {
 		t.Fatalf("told %s of %d bytes, %v", e.Type, len(e.Data), err)

@@ -328,5 +328,10 @@ func (x *exchange) run(rt *route) {
 		// net/http reads it before the answer goes out.
 		x.readDeadline(x.s.cfg.BodyTimeout)
 	}
+	if rt.body == noBody && x.r.ProtoMajor > 1 {
+		// What comes of one is dropped, and does not wait in memory for as long as the
+		// request is under way.
+		_ = x.r.Body.Close()
+	}
 	rt.handle(x)
 }

@@ -75,11 +75,14 @@ func New(cfg Config) *Server {
 	s.mux = s.tree()
 	s.openAPI = sync.OnceValues(func() ([]byte, error) { return yamlToJSON(s.cfg.OpenAPI) })
 	s.http = &http.Server{
-		Handler:                      s,
-		ReadHeaderTimeout:            s.cfg.HeaderTimeout,
-		IdleTimeout:                  s.cfg.IdleTimeout,
-		MaxHeaderBytes:               maxHeaderBytes,
-		HTTP2:                        &http.HTTP2Config{MaxConcurrentStreams: maxStreams, WriteByteTimeout: s.cfg.WriteTimeout},
+		Handler:           s,
+		ReadHeaderTimeout: s.cfg.HeaderTimeout,
+		IdleTimeout:       s.cfg.IdleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams: maxStreams, WriteByteTimeout: s.cfg.WriteTimeout,
+			MaxReceiveBufferPerStream: maxUnread,
+		},
 		Protocols:                    new(http.Protocols),
 		DisableGeneralOptionsHandler: true,
 		ErrorLog:                     netHTTPLog(s.cfg.Logger),

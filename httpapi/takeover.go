@@ -46,6 +46,10 @@ type takenConn struct {
 // lastChunk ends a body of chunks.
 const lastChunk = "0\r\n\r\n"
 
+// maxTalk is how many bytes may come behind the request of a stream, which nobody reads:
+// to throw away what somebody sends without end would be a load.
+const maxTalk = 64 << 10
+
 // linger is how long an ended connection may take to be closed by the client, who
 // would miss the end if it were closed before that by this side.
 const linger = 500 * time.Millisecond
@@ -120,10 +124,12 @@ func (c *takenConn) attempt(run func() error) (ended bool) {
 func (c *takenConn) listen() {
 	defer c.cancel()
 	b := make([]byte, 16) // a client that goes on to talk is not heard
-	for {
-		if _, err := c.conn.Read(b); err != nil {
+	for heard := 0; heard <= maxTalk; {
+		n, err := c.conn.Read(b)
+		if err != nil {
 			return
 		}
+		heard += n
 	}
 }
 

@@ -151,6 +151,22 @@ func TestStalledWatchIsClosed(t *testing.T) {
 	k.stillServes()
 }
 
+// Who goes on to talk behind the request of a stream is not listened to for ever.
+func TestTalkativeStream(t *testing.T) {
+	k := newKit(t)
+	conn := k.dial()
+	conn.send("GET /v1/watch HTTP/1.1\r\n" + host + "\r\n")
+	k.streams(1)
+	// It is closed while the client goes on to talk, who may see that as a reset.
+	for {
+		if _, err := conn.conn.Write(make([]byte, 4<<10)); err != nil {
+			break
+		}
+	}
+	k.streams(0)
+	k.stillServes()
+}
+
 // A panic breaks off its own stream, and the client does not take that for an end.
 func TestPanicInStream(t *testing.T) {
 	k := newKit(t)

@@ -92,5 +92,8 @@ func (c *tlsConn) SetReadDeadline(t time.Time) error {
 	return c.tls.SetReadDeadline(t)
 }
 
+// NetConn is the connection under TLS.
+func (c *tlsConn) NetConn() net.Conn { return c.tls.NetConn() }
+
 // CloseWrite lets net/http say why it ends a connection.
 func (c *tlsConn) CloseWrite() error { return c.tls.CloseWrite() }

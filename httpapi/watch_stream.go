@@ -232,7 +232,7 @@ func (s *watchStream) repay() {
 // pass writes a message that is not the stream's.
 func (s *watchStream) pass(message []byte) error {
 	s.spoke = time.Now()
-	if s.to.write(message) != nil {
+	if s.loan.during(s.to.write, message) != nil {
 		s.lent = nil // as in flush
 		return errPeerGone
 	}
@@ -249,7 +249,7 @@ func (s *watchStream) spill(b []byte) ([]byte, error) {
 // flush writes what was collected, if anything was.
 func (s *watchStream) flush() error {
 	s.spoke = time.Now()
-	if err := s.to.write(s.out); err != nil {
+	if err := s.loan.during(s.to.write, s.out); err != nil {
 		s.lent = nil // HTTP/2 may still read from what it did not take
 		return errPeerGone
 	}
@@ -538,7 +538,7 @@ func (p *poll) spill(b []byte) ([]byte, error) {
 		return b, errPeerGone
 	}
 	p.start()
-	err := p.x.writeBody(b)
+	err := p.loan.during(p.x.writeBody, b)
 	return b[:0], err
 }
 
@@ -559,7 +559,7 @@ func (p *poll) start() {
 // finish sends what is left: all of it, as a rule.
 func (p *poll) finish() {
 	if p.started {
-		_ = p.x.writeBody(append(p.out, '\n')) // who is gone needs no answer
+		_ = p.loan.during(p.x.writeBody, append(p.out, '\n')) // who is gone needs no answer
 		return
 	}
 	p.x.out = p.out
