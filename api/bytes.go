@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -22,6 +23,31 @@ func split(b []byte) pair {
 	}
 	s := base64.StdEncoding.EncodeToString(b)
 	return pair{Base64: &s}
+}
+
+// splitShort is split for a value of a request, whose length is bounded: it is base64
+// also where the escapes of its text would be longer.
+func splitShort(b []byte) pair {
+	p := split(b)
+	if p.Text == nil || escapedLen(b) <= base64.StdEncoding.EncodedLen(len(b))+len("_base64") {
+		return p
+	}
+	s := base64.StdEncoding.EncodeToString(b)
+	return pair{Base64: &s}
+}
+
+// escapedLen is how long a text is at most as marshal writes it, without its quotes.
+func escapedLen(text []byte) int {
+	n := len(text) + 3*(bytes.Count(text, []byte("\u2028"))+bytes.Count(text, []byte("\u2029")))
+	for _, c := range text {
+		switch {
+		case c == '"', c == '\\', c == '\n', c == '\r', c == '\t':
+			n++
+		case c < ' ':
+			n += len(`\u0000`) - 1
+		}
+	}
+	return n
 }
 
 // join is the reverse of split.
@@ -71,6 +97,18 @@ func joinList(name string, text, b64 []string) ([][]byte, error) {
 		list = append(list, b)
 	}
 	return list, nil
+}
+
+// marshal is json.Marshal without its escapes of HTML, which would make some texts six
+// times as long.
+func marshal(v any) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		return nil, err
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte{'\n'}), nil
 }
 
 // decode is json.Unmarshal with an error that says what was being read.

@@ -83,10 +83,10 @@ type campaignJSON struct {
 	ValueBase64 *string `json:"value_base64,omitempty"`
 }
 
-// MarshalJSON writes the value in the form that it has.
+// MarshalJSON writes the value in the shorter of its forms.
 func (c Campaign) MarshalJSON() ([]byte, error) {
-	v := split(c.Value)
-	return json.Marshal(campaignJSON{c.TTLSeconds, c.Lease, c.WaitSeconds, v.Text, v.Base64})
+	v := splitShort(c.Value)
+	return marshal(campaignJSON{c.TTLSeconds, c.Lease, c.WaitSeconds, v.Text, v.Base64})
 }
 
 // Proclaim is the body of PUT /v1/elections/{name}.
@@ -101,10 +101,10 @@ type proclaimJSON struct {
 	ValueBase64 *string `json:"value_base64,omitempty"`
 }
 
-// MarshalJSON writes the value in the form that it has.
+// MarshalJSON writes the value in the shorter of its forms.
 func (p Proclaim) MarshalJSON() ([]byte, error) {
-	v := split(p.Value)
-	return json.Marshal(proclaimJSON{p.Token, v.Text, v.Base64})
+	v := splitShort(p.Value)
+	return marshal(proclaimJSON{p.Token, v.Text, v.Base64})
 }
 
 // Proclaimed is the answer to it.

@@ -1,9 +1,6 @@
 package api
 
-import (
-	"encoding/json"
-	"fmt"
-)
+import "fmt"
 
 // Txn is the body of POST /v1/txn: if every compare holds then do Then, else do
 // Else.
@@ -93,7 +90,7 @@ func (c Compare) MarshalJSON() ([]byte, error) {
 		if v == nil {
 			v = []byte{}
 		}
-		if p := split(v); p.Text != nil {
+		if p := splitShort(v); p.Text != nil {
 			w.Value = map[Operator]string{c.Operator: *p.Text}
 		} else {
 			w.ValueBase64 = map[Operator]string{c.Operator: *p.Base64}
@@ -111,7 +108,7 @@ func (c Compare) MarshalJSON() ([]byte, error) {
 	default:
 		return nil, fmt.Errorf("compare of unknown target %q", c.Target)
 	}
-	return json.Marshal(w)
+	return marshal(w)
 }
 
 // Op is one operation of a transaction; exactly one field is set. A line of a
@@ -146,8 +143,8 @@ func (p Put) MarshalJSON() ([]byte, error) {
 	if value == nil && !p.IgnoreValue {
 		value = []byte{}
 	}
-	k, v := split(p.Key), split(value)
-	return json.Marshal(struct {
+	k, v := split(p.Key), splitShort(value)
+	return marshal(struct {
 		Key         *string `json:"key,omitempty"`
 		KeyBase64   *string `json:"key_base64,omitempty"`
 		Value       *string `json:"value,omitempty"`
@@ -172,7 +169,7 @@ type Increment struct {
 // MarshalJSON writes the increment as the server reads it.
 func (i Increment) MarshalJSON() ([]byte, error) {
 	k := split(i.Key)
-	return json.Marshal(struct {
+	return marshal(struct {
 		Key       *string `json:"key,omitempty"`
 		KeyBase64 *string `json:"key_base64,omitempty"`
 		By        int64   `json:"by"`
@@ -188,7 +185,7 @@ type Delete struct {
 
 // MarshalJSON writes the delete as the server reads it.
 func (d Delete) MarshalJSON() ([]byte, error) {
-	return json.Marshal(struct {
+	return marshal(struct {
 		rangeJSON
 		Prev bool `json:"prev,omitempty"`
 	}{d.Range.wire(), d.Prev})
@@ -211,7 +208,7 @@ type Get struct {
 
 // MarshalJSON writes the get as the server reads it.
 func (g Get) MarshalJSON() ([]byte, error) {
-	return json.Marshal(struct {
+	return marshal(struct {
 		rangeJSON
 		Revision          uint64 `json:"revision,omitempty"`
 		Limit             int    `json:"limit,omitempty"`

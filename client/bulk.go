@@ -53,7 +53,7 @@ func encodeLines(w *bufio.Writer, ops iter.Seq2[api.Op, error], answered *atomic
 		if err != nil {
 			return err
 		}
-		line, err := json.Marshal(op)
+		line, err := asJSON(op)
 		if err != nil {
 			return err
 		}

@@ -1,6 +1,7 @@
 package client_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -74,6 +75,45 @@ func TestAnyBytes(t *testing.T) {
 	wantError(t, err, client.ErrReserved)
 	_, err = c.Put(ctx, "a", make([]byte, 1<<20+1))
 	wantError(t, err, client.ErrInvalid)
+}
+
+// The largest values fit into a line and into a body, whatever JSON makes of their
+// bytes.
+func TestLargestValues(t *testing.T) {
+	c := newClient(t, newNode(t))
+	ctx := patient(t)
+	leader, err := c.Campaign(ctx, "e", nil, client.CampaignOptions{})
+	noError(t, err)
+	defer leader.Resign(ctx)
+	for _, text := range []string{"<", "\x01", `"`, "\u2028", "\xff"} {
+		value := []byte(strings.Repeat(text, 1<<20/len(text)))
+		stored := func(what, key string) {
+			t.Helper()
+			if e, err := c.Get(ctx, key); err != nil || !bytes.Equal(e.Value, value) {
+				t.Errorf("%s of %q: %v", what, text, err)
+			}
+		}
+		_, err := c.Bulk(ctx, func(yield func(api.Op, error) bool) { yield(client.OpPut("bulk", value), nil) }, nil)
+		noError(t, err)
+		stored("bulk", "bulk")
+		_, err = c.Txn(ctx, client.If().Then(client.OpTxn(client.If().Then(client.OpPut("txn", value)))).Txn)
+		noError(t, err)
+		stored("txn", "txn")
+		if r, err := c.Txn(ctx, client.If(client.Key("txn").Value().Eq(value)).Txn); err != nil || !r.Succeeded {
+			t.Errorf("compare of %q: %+v, %v", text, r, err)
+		}
+		noError(t, leader.Proclaim(ctx, value))
+		if s, err := c.Election(ctx, "e"); err != nil || !bytes.Equal(s.Leader.Value, value) {
+			t.Errorf("proclaim of %q: %v", text, err)
+		}
+	}
+	value := bytes.Repeat([]byte{1}, 1<<20)
+	other, err := c.Campaign(ctx, "other", value, client.CampaignOptions{})
+	noError(t, err)
+	if !bytes.Equal(other.Value, value) {
+		t.Errorf("elected with %d bytes", len(other.Value))
+	}
+	noError(t, other.Resign(ctx))
 }
 
 func TestConditions(t *testing.T) {

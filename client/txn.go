@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"encoding/json"
 	"net/http"
 
 	"github.com/cairnkv/cairn/api"
@@ -16,7 +15,7 @@ import (
 //		Else(client.Key("a").Get())
 //	result, err := c.Txn(ctx, t.Txn)
 func (c *Client) Txn(ctx context.Context, txn api.Txn, opts ...WriteOption) (*api.TxnResult, error) {
-	body, err := json.Marshal(txn)
+	body, err := asJSON(txn)
 	if err != nil {
 		return nil, invalid("", "The transaction can't be written as JSON", err)
 	}
