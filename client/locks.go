@@ -175,7 +175,8 @@ func (s *session) claim(ctx context.Context, target string, ask any, wait bool, 
 }
 
 // giveUpWithin is how long the end of a session that got nothing may hold up its
-// caller, whose own time is over perhaps.
+// caller, whose own time is over perhaps. An attempt at it takes a third of that at most:
+// the node that was asked first may be why it got nothing.
 const giveUpWithin = time.Second
 
 // giveUp ends a session that got nothing. Whatever was granted without our knowledge
@@ -183,16 +184,16 @@ const giveUpWithin = time.Second
 func (s *session) giveUp(ctx context.Context) {
 	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), giveUpWithin)
 	defer cancel()
-	_ = s.end(limited)
+	_ = s.end(limited, writeOption(func(r *request) { r.attempt = giveUpWithin / 3 }))
 }
 
 // end revokes the lease, which deletes what it holds.
-func (s *session) end(ctx context.Context) error {
+func (s *session) end(ctx context.Context, opts ...WriteOption) error {
 	s.stop()
 	if s.alive != nil {
 		<-s.alive.Done()
 	}
-	_, err := s.c.Leases().Revoke(ctx, s.lease, harmless)
+	_, err := s.c.Leases().Revoke(ctx, s.lease, append(opts, harmless)...)
 	var refused *Error
 	if errors.As(err, &refused) && refused.doubted && errors.Is(err, ErrLeaseNotFound) {
 		return nil // an attempt before has done it

@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/cairnkv/cairn/api"
 )
@@ -35,6 +36,9 @@ type request struct {
 	// stream says that the answer is read after the call that opened it, under
 	// the context of the caller alone.
 	stream bool
+	// attempt, if it is not 0, is how long an attempt may take at most where there are
+	// other nodes to try.
+	attempt time.Duration
 }
 
 func newRequest(method, path string) *request {

@@ -84,6 +84,9 @@ func (c *Client) do(ctx context.Context, r *request, consume func(*http.Response
 // comes then takes the time that it takes.
 func (c *Client) limited(ctx context.Context, endpoint string, r *request, consume func(*http.Response) error) (verdict, *Error) {
 	limit, limits := c.share(ctx, !r.stream)
+	if limits && r.attempt > 0 {
+		limit = min(limit, r.attempt)
+	}
 	switch {
 	case !limits || !r.repeatable():
 		return c.attempt(ctx, endpoint, r, consume)

@@ -44,7 +44,9 @@ func (t *turn) ask(ctx context.Context, r *request, granted any) error {
 	})
 	var e *Error
 	if errors.As(err, &e) {
-		t.c.passOver(first, e.Endpoint)
+		if !lostInterest(ctx) {
+			t.c.passOver(first, e.Endpoint)
+		}
 		return causeOf(ctx, e)
 	}
 	return err

@@ -184,6 +184,39 @@ func TestLockWaitOverAStoppedNode(t *testing.T) {
 	noError(t, l.Release(patient(t)))
 }
 
+// That a caller has lost interest in a wait says nothing of the node that serves it: it
+// is asked for all that comes.
+func TestLockWaitThatIsCanceled(t *testing.T) {
+	ctx, cancel := context.WithCancel(patient(t))
+	a := newTurnNode(t, func(_ http.ResponseWriter, r *http.Request) { cancel(); <-r.Context().Done() })
+	b := newScript(t) // has no answers
+	c := newClient(t, a.url, b.url)
+	if _, err := c.Lock(ctx, "l", client.LockOptions{}); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	_, err := c.Leases().Renew(patient(t), "1")
+	noError(t, err)
+}
+
+// A lease under which nothing was granted is revoked by another node where the one that
+// was asked first is stopped. There is little time for that, more than once if the
+// machine of the test needs it.
+func TestLeaseIsGivenUpOverAStoppedNode(t *testing.T) {
+	awaitTrue(patient(t), t, "it is revoked", func() bool {
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		lease := answers(`{"id":"01KB0000000000000000000000","number":"1","ttl_seconds":60}`)
+		a := newScript(t, lease, lease, func(_ http.ResponseWriter, r *http.Request) { cancel(); <-r.Context().Done() }, mute, mute)
+		b := newScript(t, answers(`{"revision":2,"deleted":0}`))
+		c := newClient(t, a.url, b.url)
+		if _, err := c.Lock(ctx, "l", client.LockOptions{TTL: time.Minute}); !errors.Is(err, context.Canceled) {
+			t.Errorf("got %v", err)
+		}
+		got := b.requests()
+		return len(got) == 1 && got[0].method == http.MethodDelete
+	})
+}
+
 // A node that has no events for claims answers once; a refusal ends the wait.
 func TestLockWaitWithoutEvents(t *testing.T) {
 	n := newTurnNode(t, answers(granted), refuses(api.CodeInvalidArgument),
