@@ -4,11 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -298,6 +303,43 @@ func TestQueueBytes(t *testing.T) {
 		}
 		if got := len(worker.printed()); got != len(jobs) {
 			t.Errorf("printed %q", worker.printed())
+		}
+	})
+}
+
+// TestQueueOverACompaction gives up history between the list of a worker, which finds no
+// job, and its wait for one: it lists again.
+func TestQueueOverACompaction(t *testing.T) {
+	inBothForms(t, func(t *testing.T, c *cluster, _ func(string, ...string) *program) {
+		target, err := url.Parse(c.nodes[0].url)
+		must(t, err)
+		pass := httputil.NewSingleHostReverseProxy(target)
+		var overtaken sync.Once
+		proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/v1/watch" {
+				overtaken.Do(func() {
+					_, err := c.PutNext(context.Background(), "jobs/", []byte("job"))
+					for range 2 {
+						if err == nil {
+							_, err = c.Put(context.Background(), "other", nil)
+						}
+					}
+					if err == nil {
+						_, err = c.Compact(context.Background(), client.KeepRevisions(1))
+					}
+					if err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			pass.ServeHTTP(w, r)
+		}))
+		t.Cleanup(proxy.Close)
+		behind := &cluster{t: t, nodes: []*node{{url: proxy.URL}}}
+		for _, f := range forms {
+			if f.name == filepath.Base(t.Name()) {
+				launch(t, f.command(behind, "queue", "work", "w")).awaitLine("w does job")
+			}
 		}
 	})
 }
