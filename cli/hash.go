@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -14,7 +16,9 @@ import (
 const hashHelp = `Print the hash of everything that can be read at a revision.
 
 With several endpoints each is asked for the same revision. Nodes that have the
-same history and another hash differ in content: that is exit status 1.`
+same history and another hash differ in content: that is exit status 1. Those whose
+histories begin at different revisions, since one was asked before a compaction and
+the other after it, can't be compared, which is said.`
 
 const hashExample = `  cairn hash
   cairn hash --revision 42
@@ -54,15 +58,56 @@ func (a *app) hash() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		for _, h := range hashes[1:] {
-			first := hashes[0]
-			if h.CompactRevision == first.CompactRevision && h.Hash.Hash != first.Hash.Hash {
-				return errors.New(first.Endpoint + " and " + h.Endpoint + " differ in content")
-			}
+		groups := alike(hashes)
+		if line := uncompared(groups); line != "" {
+			fmt.Fprintf(a.stderr, "cairn: %s\n", line)
 		}
-		return nil
+		return differing(groups)
 	}
 	return cmd
+}
+
+// alike parts the hashes into those that can be compared: of the same revision, and of
+// history that begins at the same one. Nodes compact one after the other.
+func alike(hashes []nodeHash) (groups [][]nodeHash) {
+	for _, h := range hashes {
+		i := slices.IndexFunc(groups, func(g []nodeHash) bool {
+			return g[0].Revision == h.Revision && g[0].CompactRevision == h.CompactRevision
+		})
+		if i < 0 {
+			i, groups = len(groups), append(groups, nil)
+		}
+		groups[i] = append(groups[i], h)
+	}
+	return groups
+}
+
+// differing is an error if two of the hashes that can be compared differ.
+func differing(groups [][]nodeHash) error {
+	for _, g := range groups {
+		for _, h := range g[1:] {
+			if h.Hash.Hash != g[0].Hash.Hash {
+				return errors.New(g[0].Endpoint + " and " + h.Endpoint + " differ in content")
+			}
+		}
+	}
+	return nil
+}
+
+// uncompared says which nodes could not be compared with which; nothing if all could.
+func uncompared(groups [][]nodeHash) string {
+	if len(groups) < 2 {
+		return ""
+	}
+	var parts []string
+	for _, g := range groups {
+		var endpoints []string
+		for _, h := range g {
+			endpoints = append(endpoints, h.Endpoint)
+		}
+		parts = append(parts, fmt.Sprintf("%s at %d", strings.Join(endpoints, ", "), g[0].CompactRevision))
+	}
+	return "not all could be compared, since their histories begin at different revisions: " + strings.Join(parts, "; ") + "; ask again"
 }
 
 func (a *app) hashes(cmd *cobra.Command, revision uint64) ([]nodeHash, error) {
