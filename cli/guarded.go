@@ -112,12 +112,30 @@ func (a *app) runGuarded(f *holdFlags, g guard) func(*cobra.Command, []string) e
 	}
 }
 
+// passedOn are the signals that a command gets through this process, besides SIGHUP: what
+// people, terminals and supervisors send to it. SIGCHLD, SIGPIPE and SIGURG are about this
+// process, and one that stops it can't be caught in all cases.
+var passedOn = []os.Signal{
+	os.Interrupt, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGABRT,
+	syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGALRM, syscall.SIGCONT, syscall.SIGWINCH,
+}
+
+// ends reports whether a signal tells a process to end. Of the others the command makes
+// what it likes: SIGHUP has many read their configuration again.
+func ends(s os.Signal) bool {
+	return s == os.Interrupt || s == syscall.SIGTERM || s == syscall.SIGQUIT || s == syscall.SIGABRT
+}
+
+// fromKeyboard reports whether a terminal sends a signal to the whole group that it is used
+// by.
+func fromKeyboard(s os.Signal) bool { return s == os.Interrupt || s == syscall.SIGQUIT }
+
 // guarded takes something, runs a command under it, and releases it. It passes the
 // exit status of the command on, and ends the command when what it runs under is
 // lost: by SIGTERM, and by SIGKILL if it goes on for longer than grace.
 func (a *app) guarded(ctx context.Context, take func(ctx context.Context, before func(int)) (*held, error), waits func(context.Context) string, command []string, grace time.Duration) error {
 	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	signal.Notify(signals, passedOn...)
 	if !signal.Ignored(syscall.SIGHUP) { // as under nohup
 		signal.Notify(signals, syscall.SIGHUP)
 	}
@@ -152,7 +170,7 @@ func (a *app) guarded(ctx context.Context, take func(ctx context.Context, before
 // tellAfter is how long a command waits before it says for what.
 const tellAfter = 2 * time.Second
 
-// await takes something, unless a signal comes first. If it takes a while, it says
+// await takes something, unless a signal comes first that tells to end. If it takes a while, it says
 // for what it waits, and then each change of its place.
 func (a *app) await(ctx context.Context, take func(ctx context.Context, before func(int)) (*held, error), waits func(context.Context) string, signals <-chan os.Signal, tell *teller) (*held, error) {
 	ctx, cancel := context.WithCancel(ctx)
@@ -199,6 +217,9 @@ func (a *app) await(ctx context.Context, take func(ctx context.Context, before f
 				unsaid = before
 			}
 		case s := <-signals:
+			if !ends(s) && s != syscall.SIGHUP {
+				continue // it is for the command, which is not there yet
+			}
 			cancel()
 			if number, ok := s.(syscall.Signal); ok {
 				interrupted.status = 128 + int(number)
@@ -258,7 +279,7 @@ func (a *app) runUnder(h *held, command []string, signals <-chan os.Signal, grac
 	for {
 		select {
 		case s := <-signals:
-			if group || s != os.Interrupt { // the terminal has told the command already
+			if group || !fromKeyboard(s) { // the terminal has told the command already
 				send(s)
 			}
 			until = time.Now().Add(grace)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"syscall"
 	"testing"
 	"testing/synctest"
 )
@@ -38,4 +39,36 @@ func TestPlaceIsSaid(t *testing.T) {
 			t.Errorf("got %v, and said %q", err, said.String())
 		}
 	})
+}
+
+// TestSignalsOfTheWait: what says nothing of the end of a process does not end its wait.
+func TestSignalsOfTheWait(t *testing.T) {
+	for _, s := range append([]os.Signal{syscall.SIGHUP}, passedOn...) {
+		synctest.Test(t, func(t *testing.T) {
+			begun := make(chan struct{})
+			take := func(ctx context.Context, _ func(int)) (*held, error) {
+				close(begun)
+				<-ctx.Done()
+				return nil, ctx.Err()
+			}
+			signals := make(chan os.Signal)
+			go func() {
+				<-begun
+				signals <- s
+				if !ends(s) && s != syscall.SIGHUP {
+					signals <- syscall.SIGTERM
+				}
+			}()
+			_, err := new(app).await(t.Context(), take, nil, signals, nil)
+			want := 128 + int(syscall.SIGTERM)
+			switch s {
+			case os.Interrupt, syscall.SIGQUIT, syscall.SIGABRT, syscall.SIGHUP:
+				want = 128 + int(s.(syscall.Signal))
+			}
+			var exited *exitedError
+			if !errors.As(err, &exited) || exited.status != want {
+				t.Errorf("%v: got %v, want status %d", s, err, want)
+			}
+		})
+	}
 }
