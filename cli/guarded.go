@@ -245,7 +245,8 @@ func placeText(before int) string {
 }
 
 // runUnder runs the command until it ends. Where it was told to end, by a signal or
-// since what it runs under is lost, all that it has started has the same time to end.
+// since what it runs under is lost, all that it has started ends, too: what is left is told
+// by SIGTERM and has grace for it.
 //
 // On a terminal that is the command alone: it has to stay in our group, which is the one
 // that may read from there, and so signals from the keyboard are all that reaches what it
@@ -275,17 +276,21 @@ func (a *app) runUnder(h *held, command []string, signals <-chan os.Signal, grac
 	lost := h.lost
 	var why error
 	var kill <-chan time.Time
-	var until time.Time // what was told to end may go on; zero, nobody was
+	var told os.Signal  // to end, by what; nil, nobody was
+	var until time.Time // what was told to end may go on
 	for {
 		select {
 		case s := <-signals:
 			if group || !fromKeyboard(s) { // the terminal has told the command already
 				send(s)
 			}
-			until = time.Now().Add(grace)
+			if ends(s) {
+				told, until = s, time.Now().Add(grace)
+			}
 		case <-lost:
 			lost, why = nil, h.err()
-			send(syscall.SIGTERM)
+			told = syscall.SIGTERM
+			send(told)
 			tell.say("%s was lost; ending the command", h.what)
 			until = time.Now().Add(grace)
 			timer := time.NewTimer(grace)
@@ -294,7 +299,13 @@ func (a *app) runUnder(h *held, command []string, signals <-chan os.Signal, grac
 		case <-kill:
 			send(syscall.SIGKILL)
 		case err := <-ended:
-			if group && !until.IsZero() {
+			if group && told != nil {
+				// What is left may have been told long ago, or by what a shell has it
+				// ignore. Where the lock is lost there is no more time.
+				if why == nil && (told != syscall.SIGTERM || time.Now().After(until)) {
+					send(syscall.SIGTERM)
+					until = time.Now().Add(grace)
+				}
 				awaitGroup(cmd.Process.Pid, until)
 				send(syscall.SIGKILL) // what is left
 			}
