@@ -14,7 +14,8 @@ import (
 // it returns they survive a loss of power, with what will be synced in them.
 func MakeDir(path string) error {
 	parent := filepath.Dir(path)
-	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) && parent != path {
+	_, missing := os.Stat(path)
+	if errors.Is(missing, os.ErrNotExist) && parent != path {
 		if err := MakeDir(parent); err != nil {
 			return err
 		}
@@ -23,10 +24,16 @@ func MakeDir(path string) error {
 		return err
 	}
 	// Also of one that is there: who made it may have been killed right after that.
-	if err := SyncDir(parent); !errors.Is(err, os.ErrPermission) {
+	switch err := SyncDir(parent); {
+	case errors.Is(err, os.ErrPermission):
+		return nil // it can't be this process that made it there
+	case missing == nil && errors.Is(err, unix.EROFS):
+		// One that was there may be a file system of its own, or the only part of one that
+		// this process may write. Where all of it can't be written any more, neither can it.
+		return ConfirmDir(path)
+	default:
 		return err
 	}
-	return nil // it can't be this process that made it there
 }
 
 // SyncDir makes the names in a directory survive a loss of power, where its file system
