@@ -97,6 +97,9 @@ func (m *member) close(t testing.TB) {
 	if m.shard != nil {
 		must(t, m.shard.Close())
 		m.shard = nil
+		if n := m.host.PeerStats().DroppedMessages; n != 0 {
+			t.Errorf("%s has dropped %d messages that members sent", m.spec.Name, n)
+		}
 	}
 	m.release()
 }

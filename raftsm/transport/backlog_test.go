@@ -51,7 +51,10 @@ func TestBacklogIsPostponed(t *testing.T) {
 	c := connect(t, a, b)
 	const full = maxBacklogBytes >> 20 // and what entries take besides
 	replicate := func(index uint64) pb.Message {
-		return pb.Message{Type: pb.Replicate, From: 1, To: 2, ShardID: 1, Term: 1, Entries: largeEntries(index, 1)}
+		return pb.Message{
+			Type: pb.Replicate, From: 1, To: 2, ShardID: 1, Term: 1,
+			LogIndex: index - 1, LogTerm: min(index-1, 1), Entries: largeEntries(index, 1),
+		}
 	}
 	for i := range uint64(full + 1) {
 		must(t, c.SendMessageBatch(batch(replicate(i+1))))

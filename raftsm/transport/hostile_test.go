@@ -200,13 +200,21 @@ func TestHostileMessages(t *testing.T) {
 	a, b := pair(t, nil)
 	c := connect(t, b, a)
 	bad := []pb.Message{
-		{}, {Type: pb.Heartbeat, From: 2, ShardID: 1}, {Type: pb.Heartbeat, From: 2, To: 3, ShardID: 1},
-		{Type: pb.Heartbeat, From: 3, To: 1, ShardID: 1}, {Type: pb.Heartbeat, From: 2, To: 1},
+		{}, {Type: pb.Heartbeat, From: 2, ShardID: 1, Term: 5}, {Type: pb.Heartbeat, From: 2, To: 3, ShardID: 1, Term: 5},
+		{Type: pb.Heartbeat, From: 3, To: 1, ShardID: 1, Term: 5}, {Type: pb.Heartbeat, From: 2, To: 1, Term: 5},
 		{Type: pb.Heartbeat, From: 2, To: 1, ShardID: 1, Term: math.MaxUint64},
-		{Type: pb.Heartbeat, From: 2, To: 1, ShardID: 1, Commit: math.MaxUint64},
-		{Type: pb.Replicate, From: 2, To: 1, ShardID: 1, LogIndex: math.MaxUint64},
-		{Type: pb.Replicate, From: 2, To: 1, ShardID: 1, Entries: []pb.Entry{{Index: math.MaxUint64}}},
-		{Type: 77, From: 2, To: 1, ShardID: 1}, {Type: -1, From: 2, To: 1, ShardID: 1},
+		{Type: pb.Heartbeat, From: 2, To: 1, ShardID: 1, Term: 5, Commit: math.MaxUint64},
+		{Type: pb.Replicate, From: 2, To: 1, ShardID: 1, Term: 1, LogIndex: math.MaxUint64, LogTerm: 1},
+		{Type: pb.Replicate, From: 2, To: 1, ShardID: 1, Term: 1, Entries: []pb.Entry{{Index: math.MaxUint64, Term: 1}}},
+		{Type: 77, From: 2, To: 1, ShardID: 1, Term: 1}, {Type: -1, From: 2, To: 1, ShardID: 1, Term: 1},
+		{Type: pb.LeaderTransfer, From: 2, To: 1, ShardID: 1},
+	}
+	for of := range wireTypes {
+		// Without the term of its sender, or with one where a member has none.
+		if m := (pb.Message{Type: pb.MessageType(of), From: 2, To: 1, ShardID: 1, Hint: 1}); wireTypes[of] {
+			m.Term = map[bool]uint64{true: 5}[isOfNoTerm(m.Type)]
+			bad = append(bad, m)
+		}
 	}
 	for _, local := range []pb.MessageType{
 		pb.LocalTick, pb.Election, pb.LeaderHeartbeat, pb.ConfigChangeEvent, pb.SnapshotStatus, pb.Unreachable,
@@ -237,24 +245,25 @@ func TestHostileEntries(t *testing.T) {
 	a, b := pair(t, nil)
 	c := connect(t, b, a)
 	change := func(c pb.ConfigChange) pb.Entry {
-		return pb.Entry{Type: pb.ConfigChangeEntry, Index: 1, Term: 1, Key: 1, Cmd: pb.MustMarshal(&c)}
+		return pb.Entry{Type: pb.ConfigChangeEntry, Index: 2, Term: 1, Key: 1, Cmd: pb.MustMarshal(&c)}
 	}
 	proposal := func(do func(*pb.Entry)) pb.Entry {
-		e := proposed(1, 1, []byte("x"))
+		e := proposed(2, 1, []byte("x"))
 		do(&e)
 		return e
 	}
 	send := func(entries ...pb.Entry) {
 		var all []pb.Message
 		for _, e := range entries {
-			for _, of := range []pb.MessageType{pb.Propose, pb.Replicate} {
-				all = append(all, pb.Message{Type: of, From: 2, To: 1, ShardID: 1, Entries: []pb.Entry{{}, e}})
-			}
+			first := pb.Entry{Index: e.Index - 1, Term: 1}
+			all = append(all,
+				pb.Message{Type: pb.Propose, From: 2, To: 1, ShardID: 1, Entries: []pb.Entry{first, e}},
+				pb.Message{Type: pb.Replicate, From: 2, To: 1, ShardID: 1, Term: 1, Entries: []pb.Entry{first, e}})
 		}
 		must(t, c.SendMessageBatch(batch(all...)))
 	}
 	good := []pb.Entry{
-		{}, {Index: 1, Term: 1}, proposed(1, 1, nil), proposed(1, 1, []byte("x")),
+		{Index: 2, Term: 1}, proposed(2, 1, nil), proposed(2, 1, []byte("x")),
 		change(pb.ConfigChange{Type: pb.AddNode, ReplicaID: 3, Address: "a:1", Initialize: true}),
 		change(pb.ConfigChange{Type: pb.AddNonVoting, ReplicaID: 3, Address: "a:1", ConfigChangeId: 7}),
 		change(pb.ConfigChange{Type: pb.RemoveNode, ReplicaID: 3, ConfigChangeId: 7}),
@@ -272,8 +281,8 @@ func TestHostileEntries(t *testing.T) {
 		proposal(func(e *pb.Entry) { e.Type = pb.MetadataEntry }),
 		proposal(func(e *pb.Entry) { e.Type = 4 }),
 		proposal(func(e *pb.Entry) { e.Type = -1 }),
-		{ClientID: 1}, {Cmd: []byte("x")},
-		{Type: pb.ConfigChangeEntry, Cmd: []byte{0xff}}, {Type: pb.ConfigChangeEntry},
+		{Index: 2, Term: 1, ClientID: 1}, {Index: 2, Term: 1, Cmd: []byte("x")},
+		{Type: pb.ConfigChangeEntry, Index: 2, Term: 1, Cmd: []byte{0xff}}, {Type: pb.ConfigChangeEntry, Index: 2, Term: 1},
 		change(pb.ConfigChange{Type: pb.AddWitness, ReplicaID: 3, Address: "a:1"}),
 		change(pb.ConfigChange{Type: 4, ReplicaID: 3, Address: "a:1"}),
 		change(pb.ConfigChange{Type: pb.AddNode, ReplicaID: 3, Address: "a"}),
@@ -290,6 +299,36 @@ func TestHostileEntries(t *testing.T) {
 	}
 	if n := a.Stats().DroppedMessages; n != uint64(2*len(bad)) {
 		t.Errorf("%d were dropped, want %d", n, 2*len(bad))
+	}
+}
+
+// TestHostilePieces sends, as a member, entries that are no piece of a log. Dragonboat would
+// take those that it finds no fault with, and panic at the hole that they make, or at terms
+// that go down.
+func TestHostilePieces(t *testing.T) {
+	a, b := pair(t, nil)
+	c := connect(t, b, a)
+	piece := func(index, term uint64, entries ...pb.Entry) pb.Message {
+		return pb.Message{Type: pb.Replicate, From: 2, To: 1, ShardID: 1, Term: 5, LogIndex: index, LogTerm: term, Entries: entries}
+	}
+	entry := func(index, term uint64) pb.Entry { return pb.Entry{Index: index, Term: term} }
+	good := []pb.Message{
+		piece(0, 0), piece(7, 3), piece(7, 5), piece(0, 0, entry(1, 1)), piece(7, 3, entry(8, 3), entry(9, 5), entry(10, 5)),
+	}
+	bad := []pb.Message{
+		piece(7, 0), piece(0, 3), piece(7, 6), piece(7, 0, entry(8, 3)),
+		piece(7, 3, entry(9, 3)), piece(7, 3, entry(7, 3)), piece(7, 3, entry(8, 3), entry(10, 3)), piece(7, 3, entry(8, 3), entry(8, 3)),
+		piece(7, 3, entry(8, 2)), piece(7, 3, entry(8, 4), entry(9, 3)), piece(7, 3, entry(8, 6)), piece(0, 0, entry(1, 0)), piece(0, 0, entry(0, 1)),
+	}
+	must(t, c.SendMessageBatch(batch(append(bad, good...)...)))
+	eventually(t, "they came", func() bool { return a.received()+int(a.Stats().DroppedMessages) == len(bad)+len(good) })
+	for i, m := range a.messages[:min(len(a.messages), len(good))] {
+		if want := good[i]; m.LogIndex != want.LogIndex || m.LogTerm != want.LogTerm || !reflect.DeepEqual(m.Entries, want.Entries) {
+			t.Errorf("this came: %+v, want %+v", m, want)
+		}
+	}
+	if n := a.Stats().DroppedMessages; n != uint64(len(bad)) {
+		t.Errorf("%d were dropped, want %d", n, len(bad))
 	}
 }
 
@@ -311,7 +350,16 @@ func TestHostileChunks(t *testing.T) {
 		"no header":      func(c *pb.Chunk) { c.Data = c.Data[:leastFirstChunk-1] },
 		"no index":       func(c *pb.Chunk) { c.Index = 0 },
 		"index":          func(c *pb.Chunk) { c.Index = math.MaxUint64 },
+		"no term":        func(c *pb.Chunk) { c.Term = 0 },
 		"term":           func(c *pb.Chunk) { c.Term = math.MaxUint64 },
+		"no change":      func(c *pb.Chunk) { c.Membership.ConfigChangeId = 0 },
+		"later change":   func(c *pb.Chunk) { c.Membership.ConfigChangeId = c.Index + 1 },
+		"no voters":      func(c *pb.Chunk) { c.Membership.Addresses = nil },
+		"no address":     func(c *pb.Chunk) { c.Membership.Addresses[3] = "" },
+		"no replica":     func(c *pb.Chunk) { c.Membership.Addresses[0] = "c:1" },
+		"learner":        func(c *pb.Chunk) { c.Membership.NonVotings = map[uint64]string{3: "c"} },
+		"both":           func(c *pb.Chunk) { c.Membership.NonVotings = map[uint64]string{2: "b:1"} },
+		"witnesses":      func(c *pb.Chunk) { c.Membership.Witnesses = map[uint64]string{3: "c:1"} },
 		"no name":        func(c *pb.Chunk) { c.Filepath = "" },
 		"directory":      func(c *pb.Chunk) { c.Filepath = "a/.." },
 		"directory only": func(c *pb.Chunk) { c.Filepath = "a/" },
@@ -365,7 +413,7 @@ func FuzzHello(f *testing.F) {
 }
 
 func FuzzFrame(f *testing.F) {
-	m := batch(heartbeat(2, 1), pb.Message{Type: pb.Replicate, From: 2, To: 1, ShardID: 1, Entries: []pb.Entry{proposed(1, 1, []byte("x"))}})
+	m := batch(heartbeat(2, 1), pb.Message{Type: pb.Replicate, From: 2, To: 1, ShardID: 1, Term: 1, Entries: []pb.Entry{proposed(1, 1, []byte("x"))}})
 	b, err := m.Marshal()
 	if err != nil {
 		f.Fatal(err)

@@ -41,6 +41,14 @@ var wireTypes = func() (ok [32]bool) {
 	return ok
 }()
 
+// isOfNoTerm reports whether messages of a type carry no term: what a member asks its
+// leader for, which it passes on if it leads no longer, and that a snapshot has come. All
+// others have that of their sender, which Dragonboat takes for granted: it obeys one
+// without a term in any, or panics, as at one with a term that it is to pass on.
+func isOfNoTerm(t pb.MessageType) bool {
+	return t == pb.Propose || t == pb.ReadIndex || t == pb.LeaderTransfer || t == pb.SnapshotReceived
+}
+
 // decodeBatch decodes a frame of messages.
 func decodeBatch(b []byte) (batch pb.MessageBatch, err error) {
 	if err := countBatch(b); err != nil {
@@ -155,12 +163,33 @@ func mayReceive(m *pb.Message, from, to uint64) bool {
 	if m.Term > maxNumber || m.LogTerm > maxNumber || m.LogIndex > maxNumber || m.Commit > maxNumber {
 		return false
 	}
+	if (m.Term == 0) != isOfNoTerm(m.Type) || m.Type == pb.LeaderTransfer && m.Hint == 0 {
+		return false
+	}
 	for i := range m.Entries {
 		if e := &m.Entries[i]; e.Term > maxNumber || e.Index > maxNumber || !isMade(e) {
 			return false
 		}
 	}
-	return true
+	return m.Type != pb.Replicate || isPiece(m)
+}
+
+// isPiece reports whether a message with entries is a piece of a log: they follow the place
+// that it names, where nothing lies but before the first one, and terms only go up.
+// Dragonboat looks at one place for each of them and puts them where they say.
+func isPiece(m *pb.Message) bool {
+	if (m.LogIndex == 0) != (m.LogTerm == 0) {
+		return false
+	}
+	index, term := m.LogIndex, max(m.LogTerm, 1)
+	for i := range m.Entries {
+		e := &m.Entries[i]
+		if index++; e.Index != index || e.Term < term {
+			return false
+		}
+		term = e.Term
+	}
+	return term <= m.Term
 }
 
 // plainHeader is what the command of a proposal begins with: it is not compressed, and of
@@ -224,10 +253,12 @@ func (o *chunkOrder) check(c *pb.Chunk, from *Identity, to uint64) error {
 		return bad("number %d, %d of its file; the next one is %d", c.ChunkId, c.FileChunkId, o.next)
 	case len(c.Data) > maxChunkBytes || c.ChunkId == 0 && len(c.Data) < leastFirstChunk:
 		return bad("of %d bytes", len(c.Data))
-	case c.Index == 0 || c.Index > maxNumber || c.Term > maxNumber || c.OnDiskIndex > maxNumber:
+	case c.Index == 0 || c.Index > maxNumber || c.Term == 0 || c.Term > maxNumber || c.OnDiskIndex > maxNumber:
 		return bad("at index %d of term %d", c.Index, c.Term)
 	case !plainName(c.Filepath):
 		return bad("for the file %.100q", c.Filepath)
+	case o.next == 0 && !isConfiguration(&c.Membership, c.Index): // that of the first one counts
+		return bad("with members that can't be")
 	}
 	if o.next == 0 {
 		o.first = *c
@@ -237,6 +268,27 @@ func (o *chunkOrder) check(c *pb.Chunk, from *Identity, to uint64) error {
 	}
 	o.next++
 	return nil
+}
+
+// isConfiguration reports whether members can be those of a snapshot at an index: there are
+// voters since the first entry, of which each change has its number. There are no witnesses.
+func isConfiguration(m *pb.Membership, index uint64) bool {
+	if m.ConfigChangeId == 0 || m.ConfigChangeId > index || len(m.Addresses) == 0 || len(m.Witnesses) > 0 {
+		return false
+	}
+	for _, of := range []map[uint64]string{m.Addresses, m.NonVotings} {
+		for replica, address := range of {
+			if replica == 0 || !ValidAddress(address) {
+				return false
+			}
+		}
+	}
+	for replica := range m.NonVotings {
+		if _, votes := m.Addresses[replica]; votes {
+			return false
+		}
+	}
+	return true
 }
 
 // brokenTail is what a file of a snapshot can't end in, which has a magic number there. It

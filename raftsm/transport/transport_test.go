@@ -29,9 +29,9 @@ func TestMessages(t *testing.T) {
 		c := connect(t, a, b)
 		var want []pb.Message
 		for _, size := range []int{0, 1, 100, pieceBytes, keepBytes, 5 << 20} {
-			m := pb.Message{Type: pb.Replicate, From: 1, To: 2, ShardID: 1, Term: 3, LogIndex: uint64(size), LogTerm: 2, Commit: 1}
+			m := pb.Message{Type: pb.Replicate, From: 1, To: 2, ShardID: 1, Term: 3, LogIndex: uint64(size), LogTerm: min(uint64(size), 2), Commit: 1}
 			for i := range 3 {
-				m.Entries = append(m.Entries, proposed(uint64(i+1), 3, bytes.Repeat([]byte{byte(i + 1)}, size)))
+				m.Entries = append(m.Entries, proposed(uint64(size+i+1), 3, bytes.Repeat([]byte{byte(i + 1)}, size)))
 			}
 			want = append(want, m)
 			must(t, c.SendMessageBatch(batch(m)))
@@ -62,6 +62,7 @@ func chunk(id uint64, last bool) pb.Chunk {
 	c := pb.Chunk{
 		ShardID: 1, ReplicaID: 2, From: 1, ChunkId: id, FileChunkId: id, Index: 9, Term: 3, DeploymentId: 7,
 		BinVer: raftio.TransportBinVersion, Filepath: "snapshot-0000000000000009.gbsnap", Data: bytes.Repeat([]byte{byte(id)}, 1<<20),
+		Membership: pb.Membership{ConfigChangeId: 2, Addresses: map[uint64]string{1: "a:1", 2: "b:1"}},
 	}
 	c.ChunkSize = uint64(len(c.Data))
 	if last {
