@@ -2,6 +2,7 @@ package raftlog
 
 import (
 	"errors"
+	"maps"
 	"math"
 	"sync"
 	"time"
@@ -170,39 +171,52 @@ func (s *store) IterateEntries(entries []pb.Entry, size, shardID, replicaID, low
 	return entries, size, err
 }
 
-// againWithin is how soon after a read of the log another one from the same place is a
-// repetition.
-const againWithin = 200 * time.Millisecond
+const (
+	// againWithin is how soon after a read of the log another one from the same place is a
+	// repetition, and the next one after that. A heartbeat is answered each 100 ms; where
+	// the disk of the leader is slow, the answers wait for it.
+	againWithin = time.Second
+	// maxPlaces bounds the places that are remembered. One replica that catches up reads
+	// from hundreds of them in that time, and must not make a leader forget another one's.
+	maxPlaces = 1024
+)
 
 // again knows repeated reads of a log. A replica that does not take entries, since it
 // applies more slowly than they come, is sent the same ones after each of its answers, of
 // which there can be hundreds a second; and each time the leader would read, and the network
 // carry, all that it may in one message. So a repetition gets one entry, which does as well
-// to find out whether it takes them again.
+// to find out whether it takes them again. That goes on for as long as it is repeated: who
+// takes the entry, also one to whom the first piece did not get, goes on behind it, which
+// is another place, and gets all that it may from there.
 type again struct {
 	mu   sync.Mutex
-	last map[raftio.NodeInfo]readAt
+	read map[place]time.Time // when, the last time
 }
 
-type readAt struct {
-	low uint64
-	at  time.Time
-}
+// place is one in the log of a replica.
+type place struct{ shardID, replicaID, index uint64 }
 
 // repeats reports whether a read from low is one more of a moment ago.
 func (a *again) repeats(shardID, replicaID, low uint64, now time.Time) bool {
-	id := raftio.NodeInfo{ShardID: shardID, ReplicaID: replicaID}
+	p := place{shardID, replicaID, low}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.last == nil {
-		a.last = map[raftio.NodeInfo]readAt{}
+	last, known := a.read[p]
+	if !known {
+		a.makeRoom(now)
 	}
-	last := a.last[id]
-	if last.low == low && now.Sub(last.at) < againWithin {
-		return true
+	a.read[p] = now
+	return known && now.Sub(last) < againWithin
+}
+
+// makeRoom sees to it that there is room for one more place. The mutex is held.
+func (a *again) makeRoom(now time.Time) {
+	if len(a.read) >= maxPlaces {
+		maps.DeleteFunc(a.read, func(_ place, at time.Time) bool { return now.Sub(at) >= againWithin })
 	}
-	a.last[id] = readAt{low, now}
-	return false
+	if a.read == nil || len(a.read) >= maxPlaces {
+		a.read = map[place]time.Time{}
+	}
 }
 
 func nothingToSave(u *pb.Update) bool {
