@@ -221,11 +221,30 @@ func (n *Node) Ready() error {
 // Shutdown hands the leadership over, lets requests finish and closes the node.
 // When ctx is done it closes it at once.
 func (n *Node) Shutdown(ctx context.Context) error {
-	if err := n.shard.HandOver(ctx); err != nil {
-		n.cfg.Logger.Warn("the leadership was not handed over", "err", err)
+	kept, err := leave(ctx, n.shard.HandOver, n.server.Shutdown)
+	if kept != nil {
+		n.cfg.Logger.Warn("the leadership was not handed over", "err", kept)
 	}
-	err := n.server.Shutdown(ctx)
 	return errors.Join(err, n.Close())
+}
+
+// leave hands over and then drains, and returns the errors of both. Handing over has half
+// of the time of ctx: where nobody takes the leadership it would have all of it, and streams
+// would be cut off without a word. Another member leads soon after in any case.
+func leave(ctx context.Context, handOver, drain func(context.Context) error) (kept, cutOff error) {
+	half, cancel := halfOf(ctx)
+	kept = handOver(half)
+	cancel()
+	return kept, drain(ctx)
+}
+
+// halfOf has half of the time that is left to ctx, if that ends.
+func halfOf(ctx context.Context) (context.Context, context.CancelFunc) {
+	deadline, ends := ctx.Deadline()
+	if !ends {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, time.Until(deadline)/2)
 }
 
 // Close ends the node and waits for all of it. Requests under way are cut off.
