@@ -13,6 +13,9 @@ const (
 	maxBacklogBytes = 128 << 20
 	// entryOverhead is what an entry takes besides its command.
 	entryOverhead = 80
+	// arrivalBytes is up to where entries that come one after the other are counted as one
+	// arrival.
+	arrivalBytes = 1 << 20
 )
 
 // A backlog is what a replica has received and not applied. Where that is too much, entries
@@ -28,7 +31,8 @@ type backlog struct {
 	come  []arrival
 }
 
-// An arrival is entries that came together.
+// An arrival is entries that came together, or one after the other if they are small. It
+// counts as long as the last one does: what is counted may be wrong by one of them.
 type arrival struct {
 	last  uint64 // the index of the last one
 	bytes int
@@ -55,12 +59,26 @@ func (l *backlog) take(entries []pb.Entry, applied uint64) bool {
 	if l.bytes > maxBacklogBytes {
 		return false
 	}
-	l.come = append(l.come, n)
-	l.bytes += n.bytes
+	l.add(n)
 	return true
 }
 
-// forget counts some arrivals no more. They are some hundreds at the most, where much waits.
+// add counts an arrival, as a part of the one before where both are small and it does not
+// lie before that: a log of small entries comes in messages of a few.
+func (l *backlog) add(n arrival) {
+	l.bytes += n.bytes
+	if len(l.come) > 0 {
+		if before := &l.come[len(l.come)-1]; n.last >= before.last && n.bytes+before.bytes < arrivalBytes {
+			before.last = n.last
+			before.bytes += n.bytes
+			return
+		}
+	}
+	l.come = append(l.come, n)
+}
+
+// forget counts some arrivals no more. They are some hundreds at the most, where much
+// waits, since two that follow each other have arrivalBytes together.
 func (l *backlog) forget(which func(arrival) bool) {
 	l.come = slices.DeleteFunc(l.come, func(a arrival) bool {
 		gone := which(a)

@@ -44,6 +44,33 @@ func TestBacklog(t *testing.T) {
 	}
 }
 
+// TestBacklogOfSmallEntries: messages of one small entry each are few arrivals, and are
+// counted as long as they are not applied.
+func TestBacklogOfSmallEntries(t *testing.T) {
+	var l backlog
+	const count, size = 20_000, 1000
+	each := entryOverhead + len(proposed(1, 1, make([]byte, size)).Cmd)
+	for i := range uint64(count) {
+		// Now and then one comes once more.
+		for range 1 + i%2 {
+			if !l.take([]pb.Entry{proposed(i+1, 1, make([]byte, size))}, 0) {
+				t.Fatalf("entry %d is refused", i+1)
+			}
+		}
+	}
+	if most := 2*l.bytes/arrivalBytes + 1; l.bytes != count*each*3/2 || len(l.come) > most {
+		t.Errorf("%d bytes in %d arrivals, want %d in %d at most", l.bytes, len(l.come), count*each*3/2, most)
+	}
+	l.take([]pb.Entry{proposed(count+1, 1, nil)}, count/2)
+	if left := count * each * 3 / 4; l.bytes < left || l.bytes > left+arrivalBytes {
+		t.Errorf("%d bytes wait, want %d and one arrival at most", l.bytes, left)
+	}
+	l.take([]pb.Entry{proposed(count+2, 1, nil)}, count+1)
+	if len(l.come) != 1 {
+		t.Errorf("all but one is applied, and %d arrivals are counted", len(l.come))
+	}
+}
+
 // TestBacklogIsPostponed has a member that applies nothing receive more than it may hold:
 // entries are left out, and all else that its leader says arrives.
 func TestBacklogIsPostponed(t *testing.T) {
