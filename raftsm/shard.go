@@ -140,7 +140,7 @@ func OpenHost(cfg HostConfig) (*Host, error) {
 	}
 	nhc.Expert.TransportFactory = h.transport.Factory()
 	nhc.Expert.FS = arrivingFS{vfs.Default}
-	h.log = raftlog.Apply(&nhc, cfg.Fatal, h.timings.LogSaved)
+	h.log = raftlog.Apply(&nhc, cfg.Fatal, h.timings.LogSaved, h.transport.Logged)
 	nh, err := newNodeHost(nhc)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("start Raft in %s: %w", nhc.NodeHostDir, err), h.transport.Close())

@@ -27,14 +27,14 @@ type storeChoice struct {
 
 // plainTan is the store underneath ours, as it comes.
 func plainTan(nhc *config.NodeHostConfig) *raftlog.Log {
-	raftlog.Apply(nhc, nil, nil)
+	raftlog.Apply(nhc, nil, nil, nil)
 	nhc.Expert.LogDBFactory = tan.Factory
 	return nil
 }
 
 // plainPebble is Dragonboat's default store.
 func plainPebble(nhc *config.NodeHostConfig) *raftlog.Log {
-	raftlog.Apply(nhc, nil, nil)
+	raftlog.Apply(nhc, nil, nil, nil)
 	nhc.Expert.LogDBFactory = nil
 	nhc.Expert.LogDB.KVWriteBufferSize = 16 << 20
 	nhc.Expert.LogDB.KVMaxWriteBufferNumber = 4

@@ -12,7 +12,7 @@ import (
 // says whether there is a log of the replica. The error is that of [Log.Verify].
 func Examine(copied string, shardID, replicaID, applied uint64) (has bool, err error) {
 	var nhc config.NodeHostConfig
-	log := Apply(&nhc, nil, nil)
+	log := Apply(&nhc, nil, nil, nil)
 	nhc.Expert.FS = vfs.Default
 	db, err := nhc.Expert.LogDBFactory.Create(nhc, nil, []string{copied}, []string{copied})
 	if err != nil {

@@ -28,7 +28,7 @@ type logStore struct {
 func openOurs(fsys vfs.FS, dir string) (*logStore, error) {
 	nhc := config.NodeHostConfig{}
 	nhc.Expert.FS = fsys
-	log := raftlog.Apply(&nhc, nil, nil)
+	log := raftlog.Apply(&nhc, nil, nil, nil)
 	db, err := nhc.Expert.LogDBFactory.Create(nhc, nil, []string{dir}, []string{dir})
 	if err != nil {
 		return nil, err
@@ -39,7 +39,7 @@ func openOurs(fsys vfs.FS, dir string) (*logStore, error) {
 func openPlain(fsys vfs.FS, dir string) (*logStore, error) {
 	nhc := config.NodeHostConfig{}
 	nhc.Expert.FS = fsys
-	raftlog.Apply(&nhc, nil, nil)
+	raftlog.Apply(&nhc, nil, nil, nil)
 	db, err := tan.Factory.Create(nhc, nil, []string{dir}, []string{dir})
 	if err != nil {
 		return nil, err

@@ -9,6 +9,7 @@ import (
 	"github.com/lni/dragonboat/v4/config"
 	"github.com/lni/dragonboat/v4/plugin/tan"
 	"github.com/lni/dragonboat/v4/raftio"
+	pb "github.com/lni/dragonboat/v4/raftpb"
 )
 
 // Log is the Raft log of one NodeHost. Its methods may be called from several
@@ -18,17 +19,22 @@ type Log struct {
 	created bool
 
 	failure *failure
-	// saved is told how long each save took that was made durable.
-	saved func(time.Duration)
+	// saved is told how long each save took that was made durable, logged which entries
+	// a replica's log has since.
+	saved  func(time.Duration)
+	logged func(shardID uint64, entries []pb.Entry)
 
 	open atomic.Pointer[store] // nil before the NodeHost opened it and after it closed it
 }
 
-func newLog(fatal func(error), saved func(time.Duration)) *Log {
+func newLog(fatal func(error), saved func(time.Duration), logged func(uint64, []pb.Entry)) *Log {
 	if saved == nil {
 		saved = func(time.Duration) {}
 	}
-	return &Log{failure: &failure{tell: fatal}, saved: saved}
+	if logged == nil {
+		logged = func(uint64, []pb.Entry) {}
+	}
+	return &Log{failure: &failure{tell: fatal}, saved: saved, logged: logged}
 }
 
 // Has reports whether there is a log of a replica, as far as its bootstrap

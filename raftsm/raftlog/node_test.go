@@ -84,7 +84,7 @@ type options struct {
 	rtt             uint64
 }
 
-func ours(nhc *config.NodeHostConfig) *raftlog.Log { return raftlog.Apply(nhc, nil, nil) }
+func ours(nhc *config.NodeHostConfig) *raftlog.Log { return raftlog.Apply(nhc, nil, nil, nil) }
 
 // startNode opens a node in dir and verifies its log before it starts the
 // replica.

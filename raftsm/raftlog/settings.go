@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/lni/dragonboat/v4/config"
+	pb "github.com/lni/dragonboat/v4/raftpb"
 )
 
 // RecordInterval is the shortest time between two writes of the record of how
@@ -49,10 +50,11 @@ const entriesPerRead = 256
 // fails, from any goroutine, and should end the process: nobody knows what the
 // disk holds then, and Dragonboat, if fatal returns, panics.
 //
-// saved, if not nil, is told how long it took to make something durable, from any
-// goroutine, and must not block.
-func Apply(nhc *config.NodeHostConfig, fatal func(error), saved func(time.Duration)) *Log {
-	l := newLog(fatal, saved)
+// saved, if not nil, is told how long it took to make something durable, and logged, if not
+// nil, of the entries of a shard that were, in the place of those that its log had from
+// the first of them on. Both are told from any goroutine, and must not block.
+func Apply(nhc *config.NodeHostConfig, fatal func(error), saved func(time.Duration), logged func(shardID uint64, entries []pb.Entry)) *Log {
+	l := newLog(fatal, saved, logged)
 	nhc.Expert.LogDB = logDBConfig()
 	nhc.Expert.Engine = engineConfig()
 	nhc.Expert.LogDBFactory = factory{l}

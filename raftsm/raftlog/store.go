@@ -33,7 +33,8 @@ type store struct {
 	// and each of the others may begin a new file in between.
 	saving sync.RWMutex
 
-	saved func(time.Duration) // see Log
+	saved  func(time.Duration) // see Log, as logged
+	logged func(shardID uint64, entries []pb.Entry)
 	// scratch has one slice a worker: the updates of its SaveRaftState.
 	scratch [][]pb.Update
 }
@@ -79,6 +80,7 @@ func openStore(nhc config.NodeHostConfig, busy config.LogDBCallback, dirs, wals 
 		ILogDB:   under,
 		failure:  log.failure,
 		saved:    log.saved,
+		logged:   log.logged,
 		recent:   newRecent(),
 		fsys:     fsys,
 		dir:      dir,
@@ -134,6 +136,7 @@ func (s *store) saveRaftState(updates []pb.Update, worker uint64) error {
 	s.saved(time.Since(began))
 	for i := range save {
 		s.recent.save(&save[i])
+		s.logged(save[i].ShardID, save[i].EntriesToSave)
 		if err := s.after(&save[i]); err != nil {
 			return err
 		}

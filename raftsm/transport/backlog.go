@@ -18,9 +18,11 @@ const (
 	arrivalBytes = 1 << 20
 )
 
-// A backlog is what a replica has received and not applied. Where that is too much, entries
-// are left out of what it is told, and sent again later: the replica falls behind, and
-// nobody waits for it but where a majority needs it.
+// A backlog is what a replica has received, or has in its log, and has not applied. Where
+// that is too much, entries are left out of what it is told, and sent again later: the
+// replica falls behind, and nobody waits for it but where a majority needs it. What others
+// have it propose, since it leads, comes again as well: under the same number, until its
+// time is over. What it proposes itself Dragonboat refuses at the same bound.
 //
 // Dragonboat would have it tell the leader, which would refuse all writes for ten seconds
 // and more. So a member that applies slowly, or catches up, would stop a cluster that does
@@ -44,10 +46,7 @@ func (l *backlog) take(entries []pb.Entry, applied uint64) bool {
 	if len(entries) == 0 {
 		return true
 	}
-	n := arrival{last: entries[len(entries)-1].Index}
-	for i := range entries {
-		n.bytes += entryOverhead + len(entries[i].Cmd)
-	}
+	n := arrivalOf(entries)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.forget(func(a arrival) bool { return a.last <= applied })
@@ -61,6 +60,33 @@ func (l *backlog) take(entries []pb.Entry, applied uint64) bool {
 	}
 	l.add(n)
 	return true
+}
+
+// put counts entries in any case, in the place of those from the first of them on.
+func (l *backlog) put(entries []pb.Entry, applied uint64) {
+	if len(entries) == 0 {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.forget(func(a arrival) bool { return a.last <= applied || a.last >= entries[0].Index })
+	l.add(arrivalOf(entries))
+}
+
+// waiting is how many bytes are counted that are not applied.
+func (l *backlog) waiting(applied uint64) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.forget(func(a arrival) bool { return a.last <= applied })
+	return l.bytes
+}
+
+func arrivalOf(entries []pb.Entry) arrival {
+	n := arrival{last: entries[len(entries)-1].Index}
+	for i := range entries {
+		n.bytes += entryOverhead + len(entries[i].Cmd)
+	}
+	return n
 }
 
 // add counts an arrival, as a part of the one before where both are small and it does not
@@ -89,16 +115,30 @@ func (l *backlog) forget(which func(arrival) bool) {
 	})
 }
 
+// Logged is told what this node's replica of a shard has in its log, in the place of what
+// it had from the first of these entries on. It is called behind Join.
+func (t *Transport) Logged(shard uint64, entries []pb.Entry) {
+	t.logged.put(entries, t.cluster.Applied(shard))
+}
+
 // takeEntries takes the entries out of messages that have too many for the replica, and
 // returns of how many. Without them they still tell what is committed, and the replica
-// answers how far it has come, from where its leader goes on.
+// answers how far it has come, from where its leader goes on. Messages that are to be
+// proposed are left out where too much of the log is not applied.
 func (t *Transport) takeEntries(batch *pb.MessageBatch) (without int) {
+	kept := batch.Requests[:0]
 	for i := range batch.Requests {
 		m := &batch.Requests[i]
-		if m.Type == pb.Replicate && !t.backlog.take(m.Entries, t.cluster.Applied(m.ShardID)) {
+		switch applied := t.cluster.Applied; {
+		case m.Type == pb.Replicate && !t.backlog.take(m.Entries, applied(m.ShardID)):
 			m.Entries = nil
 			without++
+		case m.Type == pb.Propose && t.logged.waiting(applied(m.ShardID)) > maxBacklogBytes:
+			without++
+			continue
 		}
+		kept = append(kept, *m)
 	}
+	batch.Requests = kept
 	return without
 }

@@ -111,6 +111,35 @@ func TestBacklogIsPostponed(t *testing.T) {
 	eventually(t, "entries are taken again", func() bool { return entries() == full+2 })
 }
 
+// TestProposalsArePostponed has a leader whose log has more than it has applied, which takes
+// no more of what others have it propose, and all else.
+func TestProposalsArePostponed(t *testing.T) {
+	a, b := pair(t, nil)
+	c := connect(t, a, b)
+	propose := pb.Message{Type: pb.Propose, From: 1, To: 2, ShardID: 1, Entries: []pb.Entry{proposed(0, 0, []byte("x"))}}
+	came := 0
+	want := func(proposals int, postponed uint64) {
+		t.Helper()
+		must(t, c.SendMessageBatch(batch(propose, heartbeat(1, 2))))
+		came += proposals + 1
+		eventually(t, "the heartbeat has come", func() bool { return b.received() >= came })
+		if s := b.Stats(); b.received() != came || s.PostponedMessages != postponed || s.DroppedMessages != 0 {
+			t.Errorf("%d messages came, %d were postponed, %d dropped; want %d, and %d postponed", b.received(), s.PostponedMessages, s.DroppedMessages, came, postponed)
+		}
+	}
+	const full = maxBacklogBytes >> 20 // and what entries take besides
+	b.Logged(1, largeEntries(1, full-1))
+	want(1, 0)
+	b.Logged(1, largeEntries(full, 1))
+	want(0, 1)
+	b.Logged(1, largeEntries(full, 1)) // in the place of the last one
+	want(0, 2)
+	b.applied.Store(full - 1)
+	want(1, 2)
+	b.Logged(1, nil)
+	want(1, 2)
+}
+
 // TestSnapshotWithoutRoom: one for which there is no room is refused, and so is the last
 // chunk where there is none for the state that is made of it, or where the replica has
 // come beyond it meanwhile. Of what was taken nothing is kept.

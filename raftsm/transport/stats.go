@@ -44,8 +44,8 @@ type Stats struct {
 	SentBytes, ReceivedBytes uint64
 	// DroppedMessages counts messages that this member must not receive.
 	DroppedMessages uint64
-	// PostponedMessages counts messages with entries that were not taken, since too much
-	// that came before them is not applied.
+	// PostponedMessages counts messages with entries, or with proposals, that were not
+	// taken, since too much that came before them is not applied.
 	PostponedMessages uint64
 	// CertificateExpires and AuthorityExpires are zero without TLS.
 	CertificateExpires, AuthorityExpires time.Time

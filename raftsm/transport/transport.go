@@ -105,7 +105,8 @@ type Transport struct {
 	closing chan struct{}
 	once    sync.Once
 
-	backlog backlog
+	backlog backlog // what came from the leader
+	logged  backlog // what is in the log
 	waiting *waitingRoom
 	mu      sync.Mutex
 	seen    map[uint64]Member        // by replica, as they said themselves

@@ -1,0 +1,48 @@
+package raftsm
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/cairnkv/cairn/kv"
+)
+
+// TestLeaderThatAppliesNothing: a leader whose store stands still takes so much from the
+// others as it may hold, and no more; when it goes on, so do they.
+func TestLeaderThatAppliesNothing(t *testing.T) {
+	if testing.Short() {
+		t.Skip("writes 128 MiB to each of three members")
+	}
+	var stuck atomic.Pointer[member]
+	release := make(chan struct{})
+	members := cluster(t, func(_ int, m *member) {
+		m.cfg.Timeout = 2 * time.Second
+		m.cfg.Callbacks.Applied = func(uint64, uint64, []kv.Event) {
+			if stuck.Load() == m {
+				<-release
+			}
+		}
+	})
+	lead, follow := leader(t, members)
+	stuck.Store(lead)
+	value := strings.Repeat("v", 1<<20)
+	postponed := func() bool { return lead.host.PeerStats().PostponedMessages > 0 }
+	for i := 0; !postponed(); i++ {
+		if i > 2*maxInMemoryLogBytes/len(value) {
+			t.Error("the leader takes whatever comes")
+			break
+		}
+		// Some may not be confirmed in time; they are in its log for all that.
+		_, _ = follow[0].shard.Propose(context.Background(), put(fmt.Sprint(i%8), value))
+	}
+	close(release)
+	eventually(t, "writes go on", func() bool {
+		_, err := follow[0].shard.Propose(context.Background(), put("k", "v"))
+		return err == nil
+	})
+	agree(t, members)
+}
