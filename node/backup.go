@@ -89,7 +89,7 @@ type schedule struct {
 	size             atomic.Int64 // of the last one that this member took
 	taken, failures  atomic.Uint64
 	lastTry, lastOwn time.Time
-	written          *written // what this member wrote last, until it was checked
+	unchecked        []*written // what this member wrote, until it was checked; the oldest first
 }
 
 // written is a backup that is there and was not read again yet.
@@ -143,9 +143,9 @@ func (s *schedule) look(ctx context.Context) error {
 		taken = newest.Taken.UnixMilli()
 	}
 	s.newest.Store(taken)
-	if s.written != nil && !slices.ContainsFunc(all, func(b backup.Scheduled) bool { return b.Name == s.written.name }) {
-		s.written = nil // somebody else has removed it
-	}
+	s.unchecked = slices.DeleteFunc(s.unchecked, func(w *written) bool { // what somebody else has removed
+		return !slices.ContainsFunc(all, func(b backup.Scheduled) bool { return b.Name == w.name })
+	})
 	now := time.Now()
 	leads := s.n.shard.IsLeader() && s.n.serving() == nil
 	switch {
@@ -155,7 +155,7 @@ func (s *schedule) look(ctx context.Context) error {
 		}
 		s.lastTry = now
 		err = s.take(ctx, newest)
-	case s.written != nil && s.rested(now):
+	case len(s.unchecked) > 0 && s.rested(now):
 		s.lastTry = now
 		err = s.conclude(ctx)
 	default:
@@ -163,8 +163,10 @@ func (s *schedule) look(ctx context.Context) error {
 	}
 	if err != nil {
 		s.failures.Add(1)
-		if leads && s.written == nil && backup.NoRoom(err) {
-			err = errors.Join(err, s.retain(ctx)) // with fewer, the next one may find room
+		// With fewer, the next one may find room; and one that can't be read for ever must
+		// not keep all the others.
+		if leads && (backup.NoRoom(err) || errors.Is(err, errNotRead)) {
+			err = errors.Join(err, s.retain(ctx))
 		}
 		return err
 	}
@@ -255,38 +257,54 @@ func (s *schedule) take(ctx context.Context, newest backup.Scheduled) error {
 		return err
 	}
 	v.Close() // what was overwritten since need not wait for what follows
-	s.written = &written{name, info, began}
+	s.unchecked = append(s.unchecked, &written{name, info, began})
 	return s.conclude(ctx)
 }
 
-// errOtherBackup says that a backup was read whole, and is not the one that was written.
-var errOtherBackup = errors.New("it is another one")
+var (
+	// errOtherBackup says that a backup was read whole, and is not the one that was written.
+	errOtherBackup = errors.New("it is another one")
+	// errNotRead says that it is not known whether it is.
+	errNotRead = errors.New("was written and could not be read again to check it")
+)
 
-// conclude checks what was written last. If that is not right, it is removed. If it
-// could not be read, it may well be right: it stays, and a later look checks it again,
-// before any older one is removed.
-func (s *schedule) conclude(ctx context.Context) error {
-	w := s.written
-	err := s.verify(ctx, w.name, w.info.SHA256)
+// conclude checks what was not checked yet, the newest first. Once one could not be read,
+// those before it wait for a later look: each may take the time of a service that does not
+// answer.
+func (s *schedule) conclude(ctx context.Context) (wrong error) {
+	for i := len(s.unchecked) - 1; i >= 0; i-- {
+		known, err := s.check(ctx, s.unchecked[i])
+		wrong = errors.Join(wrong, err)
+		if !known {
+			break
+		}
+		s.unchecked = slices.Delete(s.unchecked, i, i+1)
+	}
+	return wrong
+}
+
+// check reads a backup that was written. If it is not right, it is removed. If it could not
+// be read, it may well be right: it stays, and is not known.
+func (s *schedule) check(ctx context.Context, w *written) (known bool, err error) {
+	err = s.verify(ctx, w.name, w.info.SHA256)
 	distrust := s.n.quarantined()
 	var damaged *backup.DamagedError
 	switch {
 	case distrust != nil, errors.As(err, &damaged), errors.Is(err, errOtherBackup):
 		err = fmt.Errorf("%s was written and is not right: %w", w.name, cmp.Or(distrust, err))
-		if removed := s.place.Remove(ctx, w.name); removed != nil {
-			return errors.Join(err, removed) // the next look finds it again
-		}
-		s.written = nil
-		return err
+		removed := s.place.Remove(ctx, w.name)
+		return removed == nil, errors.Join(err, removed) // the next look finds it again
 	case err != nil:
-		return fmt.Errorf("%s was written and could not be read again to check it: %w", w.name, err)
+		return false, fmt.Errorf("%s %w: %w", w.name, errNotRead, err)
 	}
-	s.written, s.lastOwn = nil, w.began
-	s.newest.Store(w.info.TakenAt.UnixMilli())
-	s.size.Store(w.info.Size)
 	s.taken.Add(1)
+	if w.began.After(s.lastOwn) {
+		s.lastOwn = w.began
+		s.newest.Store(w.info.TakenAt.UnixMilli())
+		s.size.Store(w.info.Size)
+	}
 	s.n.cfg.Logger.Info("backup taken", "to", s.place.String(), "name", w.name, "revision", w.info.Revision, "keys", w.info.Keys, "bytes", w.info.Size, "took", time.Since(w.began))
-	return nil
+	return true, nil
 }
 
 // verify reads a backup again.
@@ -321,25 +339,38 @@ func (t trusted) Write(p []byte) (int, error) {
 	return t.Writer.Write(p)
 }
 
-// retain removes the oldest backups, beyond as many as are kept.
+// retain removes the oldest backups, behind as many as are kept. Those that this member
+// wrote and has not checked are not among these.
 func (s *schedule) retain(ctx context.Context) error {
 	all, err := backup.Newest(ctx, s.place)
 	if err != nil {
 		return err
 	}
-	for len(all) > s.cfg.Keep {
+	for _, old := range slices.Backward(all[s.kept(all):]) {
 		if err := s.n.quarantined(); err != nil {
 			return err // the newest ones may have what is wrong
 		}
-		oldest := all[len(all)-1].Name
 		// Another member may have been there first.
-		if err := s.place.Remove(ctx, oldest); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := s.place.Remove(ctx, old.Name); err != nil && !errors.Is(err, os.ErrNotExist) {
 			s.failures.Add(1)
 			return fmt.Errorf("remove an old backup: %w", err)
 		}
-		all = all[:len(all)-1]
 	}
 	return nil
+}
+
+// kept is how many of the newest backups are not removed.
+func (s *schedule) kept(all []backup.Scheduled) int {
+	checked := 0
+	for i := range all {
+		if !slices.ContainsFunc(s.unchecked, func(w *written) bool { return w.name == all[i].Name }) {
+			checked++
+		}
+		if checked == s.cfg.Keep {
+			return i + 1
+		}
+	}
+	return len(all)
 }
 
 // registerMetrics makes the figures of the backups visible, if there are any.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -418,7 +419,7 @@ func TestBackupThatIsNotRead(t *testing.T) {
 	}
 	reading = func(r io.ReadCloser) io.ReadCloser { return r }
 	must(t, look())
-	if _, err := os.Stat(older); s.taken.Load() != 1 || s.written != nil || err == nil {
+	if _, err := os.Stat(older); s.taken.Load() != 1 || len(s.unchecked) > 0 || err == nil {
 		t.Errorf("%d were taken; the older one: %v", s.taken.Load(), err)
 	}
 	right, _ := newestIn(t, dir)
@@ -429,7 +430,59 @@ func TestBackupThatIsNotRead(t *testing.T) {
 	if err := s.take(context.Background(), backup.Scheduled{}); !errors.As(err, &damaged) {
 		t.Errorf("cut: %v", err)
 	}
-	if path, n := newestIn(t, dir); n != 1 || path != right || s.written != nil {
+	if path, n := newestIn(t, dir); n != 1 || path != right || len(s.unchecked) > 0 {
 		t.Errorf("%d are there, %s is the newest", n, path)
 	}
+}
+
+// TestUncheckedBackupsDoNotCount: as many are kept as there are to be, beside those that
+// could not be read again, whatever was written since. These are checked later all the same.
+func TestUncheckedBackupsDoNotCount(t *testing.T) {
+	t.Parallel()
+	n := ready(t, config(t))
+	fillNode(t, n, 10)
+	u := newUser(t, n)
+	dir := t.TempDir()
+	var older []string
+	for i := range 3 {
+		older = append(older, backup.Name(time.Now().Add(time.Duration(i-9)*time.Hour), uint64(i+1)))
+		must(t, os.WriteFile(filepath.Join(dir, older[i]), nil, 0o600))
+	}
+	reading := func(r io.ReadCloser) io.ReadCloser { return r }
+	place := meddling{Directory: backup.Directory{Path: dir, Owner: "me"}, opened: func(r io.ReadCloser) io.ReadCloser { return reading(r) }}
+	s := &schedule{n: n, cfg: Backup{Keep: 2}, place: place}
+	// look finds that the next one is due, or that it is not.
+	look := func(every time.Duration) error {
+		u.want(http.StatusOK, "", "PUT", "/v1/kv/k/0000000", "v") // so that the next one is of a later revision
+		s.cfg.Every, s.lastOwn, s.lastTry = every, time.Time{}, time.Time{}
+		return s.look(context.Background())
+	}
+	want := func(taken uint64, unchecked, there int, kept ...string) {
+		t.Helper()
+		if _, n := newestIn(t, dir); n != there || s.taken.Load() != taken || len(s.unchecked) != unchecked {
+			t.Errorf("%d are there, %d were taken, %d not checked; want %d, %d, %d", n, s.taken.Load(), len(s.unchecked), there, taken, unchecked)
+		}
+		for _, name := range kept {
+			if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
+				t.Errorf("one that is to be kept: %v", err)
+			}
+		}
+	}
+	unreadable := func(r io.ReadCloser) io.ReadCloser { return failing{r, io.LimitReader(r, 100), unix.EIO} }
+	reading = unreadable
+	for unchecked := 1; unchecked <= 2; unchecked++ {
+		if err := look(1); !errors.Is(err, unix.EIO) {
+			t.Errorf("got %v", err)
+		}
+		want(0, unchecked, 2+unchecked, older[1:]...)
+	}
+	// The next one can be read, and those before it can't.
+	reading = func(r io.ReadCloser) io.ReadCloser { reading = unreadable; return r }
+	if err := look(1); !errors.Is(err, unix.EIO) {
+		t.Errorf("got %v", err)
+	}
+	want(1, 2, 4, older[2])
+	reading = func(r io.ReadCloser) io.ReadCloser { return r }
+	must(t, look(time.Hour))
+	want(3, 0, 2)
 }
