@@ -204,9 +204,8 @@ func TestDamagedFiles(t *testing.T) {
 							whole.Add(1)
 						case strings.HasPrefix(got, "refused: ") && d.named(got):
 							refused.Add(1)
-							// The doctor finds what keeps a node from starting, but for two
-							// files of Dragonboat's, which are made again.
-							if Sound(findings) && !strings.Contains(got, "dragonboat.ds or NODEHOST.ID") {
+							// The doctor finds what keeps a node from starting.
+							if Sound(findings) {
 								t.Errorf("%s, %s: the doctor finds nothing, but %s\n%s", d.file, d.what, got, verdicts(findings))
 							}
 						default:

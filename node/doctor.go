@@ -107,6 +107,9 @@ func (e *examination) run() {
 	}
 	id := &dir.Identity
 	e.add("identity", Healthy, "", "member %s (%s), replica %d of cluster %s, at %s", id.MemberID, id.Name, id.Replica, id.ClusterID, id.PeerAddress)
+	if err := dir.ExamineHostFiles(); err != nil {
+		e.failed("host files", "remove dragonboat.ds and NODEHOST.ID in its raft directory, both of them; they are made again", err)
+	}
 	store, err := dir.ExamineStore(e.ctx, shardID)
 	if err != nil {
 		e.failed("store", nextReplace, err)

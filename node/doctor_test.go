@@ -171,6 +171,8 @@ func TestDoctorFinds(t *testing.T) {
 		{"table", func(dir string) { flip(one(dir, "store/shard-1/db-*/*.sst"), 30) }, "store", ".sst"},
 		{"no table", func(dir string) { must(t, os.Remove(one(dir, "store/shard-1/db-*/*.sst"))) }, "store", "sstable"},
 		{"no log", func(dir string) { must(t, os.RemoveAll(filepath.Join(dir, "raft"))) }, "log", "has applied entries of one"},
+		{"host of the log", func(dir string) { flip(filepath.Join(dir, "raft/dragonboat.ds"), 50) }, "host files", "raft/dragonboat.ds is damaged"},
+		{"name of the host", func(dir string) { must(t, os.Truncate(filepath.Join(dir, "raft/NODEHOST.ID"), 7)) }, "host files", "raft/NODEHOST.ID is damaged"},
 		{"the log's end", func(dir string) {
 			file := one(dir, "raft/*/*/tandb/node-*/*.log")
 			must(t, os.Truncate(file, 100))

@@ -1,7 +1,9 @@
 package raftsm
 
 import (
+	"bytes"
 	"context"
+	"crypto/md5"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -113,6 +115,37 @@ func (d *Dir) ExamineLog(ctx context.Context, shard, applied uint64) (has bool, 
 		return false, d.mayBegin(shard)
 	}
 	return has, ofThisHost(dir)
+}
+
+// hostFiles are those that Dragonboat keeps of its host: for whom it made the directory,
+// and a name that nothing here uses. It makes them where they are missing, and does not
+// start where one is damaged.
+var hostFiles = []string{"dragonboat.ds", "NODEHOST.ID"}
+
+// ExamineHostFiles looks at the small files of Dragonboat's as it does itself.
+func (d *Dir) ExamineHostFiles() error {
+	var damaged error
+	for _, name := range hostFiles {
+		path := filepath.Join(d.Path, raftDir, name)
+		b, err := os.ReadFile(path)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+		case err != nil:
+			return err
+		case !isHostFile(b):
+			damaged = errors.Join(damaged, fmt.Errorf("%s is damaged", path))
+		}
+	}
+	return damaged
+}
+
+// isHostFile reports whether the bytes of such a file begin with their checksum.
+func isHostFile(b []byte) bool {
+	if len(b) < 8 {
+		return false
+	}
+	sum := md5.Sum(b[8:])
+	return bytes.Equal(b[:8], sum[8:])
 }
 
 // logDir finds where the Raft log is; empty, there is none.

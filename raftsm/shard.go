@@ -169,7 +169,7 @@ func newNodeHost(nhc config.NodeHostConfig) (nh *dragonboat.NodeHost, err error)
 	case nh == nil:
 		// The checksum of one of its own small files is wrong. They hold nothing
 		// that the identity and the log don't know better.
-		return nil, marked(errors.New("dragonboat.ds or NODEHOST.ID in it is damaged; remove both, they are made again"))
+		return nil, marked(fmt.Errorf("%s in it is damaged; remove both, they are made again", strings.Join(hostFiles, " or ")))
 	}
 	return nh, nil
 }
