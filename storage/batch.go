@@ -64,7 +64,7 @@ type Batch struct {
 	order []int    // reused by applyRenew
 	// These are the constants, but for tests.
 	fetchAtOnce, manyPending int
-	key, val    []byte // scratch of emit and lookup
+	key, val                 []byte // scratch of emit and lookup
 }
 
 // maxEventBytes bounds the events of a batch. What is more has to be read from history
