@@ -58,7 +58,7 @@ type machine struct {
 	// answers is what the entries take that the answers of an Update hold so far,
 	// answerRoom is maxAnswerBytes, but for tests.
 	answers, answerRoom int
-	closed   chan struct{} // closed by Close
+	closed              chan struct{} // closed by Close
 }
 
 var _ sm.IOnDiskStateMachine = (*machine)(nil)
