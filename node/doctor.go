@@ -94,7 +94,10 @@ func (e *examination) run() {
 	default:
 		e.add("directory", Healthy, "", "%s, and no process has it", e.path)
 	}
-	e.disk()
+	seen := map[disk]bool{}
+	for _, path := range dir.Volumes(shardID) {
+		e.disk(path, seen)
+	}
 	if unreadable != nil {
 		next := nextReplace
 		if errors.Is(unreadable, fs.ErrNotExist) {
@@ -191,21 +194,37 @@ func unseen(err error) string {
 	return ""
 }
 
-func (e *examination) disk() {
+// disk is a file system as it is mounted somewhere.
+type disk struct {
+	device uint64
+	flags  int64
+}
+
+// disk looks at the file system of a directory, if that is there, and not yet among those
+// that were seen.
+func (e *examination) disk(path string, seen map[disk]bool) {
 	var s unix.Statfs_t
-	if err := unix.Statfs(e.path, &s); err != nil {
-		e.add("disk", Sick, "", "measure the disk: %v", err)
+	var of unix.Stat_t
+	if err := errors.Join(unix.Statfs(path, &s), unix.Stat(path, &of)); err != nil {
+		if path == e.path || !errors.Is(err, fs.ErrNotExist) {
+			e.add("disk", Sick, "", "measure the disk of %s: %v", path, err)
+		}
 		return
 	}
+	d := disk{uint64(of.Dev), int64(s.Flags)}
+	if seen[d] {
+		return
+	}
+	seen[d] = true
 	free := s.Bavail * uint64(s.Bsize)
 	switch {
 	case s.Flags&unix.ST_RDONLY != 0:
-		e.add("disk", Sick, "look into the kernel's log, repair the file system, and mount it for writing", "the file system is read-only")
+		e.add("disk", Sick, "look into the kernel's log, repair the file system, and mount it for writing", "the file system of %s is read-only", path)
 	case free < reserveBytes:
-		e.add("disk", Questionable, "make room", "%d bytes are free; below %d the member refuses what grows the store", free, reserveBytes)
+		e.add("disk", Questionable, "make room", "%d bytes are free in %s; below %d the member refuses what grows the store", free, path, reserveBytes)
 	case s.Files > 0 && s.Ffree == 0:
-		e.add("disk", Sick, "remove files", "the file system has no inodes left")
+		e.add("disk", Sick, "remove files", "the file system of %s has no inodes left", path)
 	default:
-		e.add("disk", Healthy, "", "%d bytes are free", free)
+		e.add("disk", Healthy, "", "%d bytes are free in %s", free, path)
 	}
 }

@@ -2,7 +2,9 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"math"
 	"sync/atomic"
 	"time"
 
@@ -29,8 +31,9 @@ const (
 // everything that writes.
 type guard struct {
 	n *Node
-	// free is what the file system has left, full whether that is below the
-	// reserve, or too little for the store's background work all the same.
+	// free is what the file systems of the member have left, the least of each, full
+	// whether that is below the reserve, or too little for the store's background work all
+	// the same.
 	free   atomic.Uint64
 	full   atomic.Bool
 	warned bool
@@ -42,7 +45,7 @@ func newGuard(n *Node) *guard { return &guard{n: n, mostAnswers: kv.MaxIdempoten
 
 // look measures the disk.
 func (g *guard) look() error {
-	free, err := freeBytes(g.n.cfg.DataDir)
+	free, err := g.n.freeBytes()
 	if err != nil {
 		return fmt.Errorf("measure the disk: %w", err)
 	}
@@ -58,17 +61,26 @@ func (g *guard) look() error {
 	return nil
 }
 
-// freeBytes is what the file system of a directory has left.
-func freeBytes(dir string) (uint64, error) {
-	var fs unix.Statfs_t
-	err := unix.Statfs(dir, &fs)
-	return fs.Bavail * uint64(fs.Bsize), err
+// freeBytes is the least that one of the node's file systems has left: the log and the
+// store may have one each.
+func (n *Node) freeBytes() (uint64, error) {
+	least := uint64(math.MaxUint64)
+	for _, dir := range n.dir.Volumes(shardID) {
+		var fs unix.Statfs_t
+		switch err := unix.Statfs(dir, &fs); {
+		case err == nil:
+			least = min(least, fs.Bavail*uint64(fs.Bsize))
+		case !errors.Is(err, unix.ENOENT) || dir == n.dir.Path:
+			return 0, err
+		}
+	}
+	return least, nil
 }
 
 // snapshotRoom says why a snapshot that arrives can't have so many more bytes of the disk:
 // it would take the reserve, and what the logs need while it comes.
 func (n *Node) snapshotRoom(bytes uint64) error {
-	free, err := freeBytes(n.cfg.DataDir)
+	free, err := n.freeBytes()
 	if err == nil && free < reserveBytes+logReserve+bytes {
 		err = fmt.Errorf("the disk has %d bytes left, of which %d are kept, and %d more are needed", free, reserveBytes+logReserve, bytes)
 	}
@@ -158,7 +170,7 @@ func (g *guard) spare() uint64 {
 	if g.n.shard.Store().WantsRoom() {
 		return 0
 	}
-	free, err := freeBytes(g.n.cfg.DataDir)
+	free, err := g.n.freeBytes()
 	if err != nil || free < logReserve {
 		return 0
 	}

@@ -80,7 +80,7 @@ func newStatusMetrics(n *Node) statusMetrics {
 		gauge("idempotency_records", "Remembered answers.", func(_ *Node, s *kv.Status) float64 { return float64(s.IdempotencyRecords) }),
 		gauge("disk_bytes", "Bytes that the store takes on disk.", func(_ *Node, s *kv.Status) float64 { return float64(s.DiskBytes) }),
 		gauge("quota_bytes", "Bytes that the store may take on disk.", func(_ *Node, s *kv.Status) float64 { return float64(s.QuotaBytes) }),
-		gauge("disk_free_bytes", "Bytes that the file system has left.", func(_ *Node, s *kv.Status) float64 { return float64(s.DiskFreeBytes) }),
+		gauge("disk_free_bytes", "Bytes that the file system has left, the least of those of the log and of the store.", func(_ *Node, s *kv.Status) float64 { return float64(s.DiskFreeBytes) }),
 		gauge("term", "Raft term.", func(_ *Node, s *kv.Status) float64 { return float64(s.Term) }),
 		gauge("has_leader", "1 if this member knows a leader.", func(_ *Node, s *kv.Status) float64 { return oneIf(s.Leader != 0) }),
 		gauge("is_leader", "1 if this member leads.", func(_ *Node, s *kv.Status) float64 { return oneIf(s.Leader == s.Replica) }),

@@ -386,6 +386,12 @@ func (d *Dir) shardDir(shard uint64) string {
 	return filepath.Join(d.Path, storeDir, fmt.Sprintf("shard-%d", shard))
 }
 
+// Volumes are what may lie on file systems of their own: the data directory, the logs in
+// it, and the store of a shard. Not all of them need to be there.
+func (d *Dir) Volumes(shard uint64) []string {
+	return []string{d.Path, filepath.Join(d.Path, raftDir), d.shardDir(shard)}
+}
+
 // checkStore refuses a store that is not this replica's, and one that is
 // missing although the replica has a log: the log alone may have lost its
 // beginning.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -363,4 +365,19 @@ func TestPoisonIsRefused(t *testing.T) {
 	m.open(t)
 	m.mustPut(t, "l", "v")
 	m.wantValue(t, "k", "w")
+}
+
+// TestConfirmedDisk: what a sync of the store is confirmed by lies where the store does,
+// which may be on another file system than the data directory.
+func TestConfirmedDisk(t *testing.T) {
+	m := lone(t)
+	m.open(t)
+	m.mustPut(t, "k", "v")
+	if found, err := filepath.Glob(filepath.Join(m.shard.machine.dir, "db-*")); err != nil || len(found) == 0 {
+		t.Errorf("no database lies in %s, %v", m.shard.machine.dir, err)
+	}
+	if !slices.Contains(m.dir.Volumes(1), m.shard.machine.dir) {
+		t.Errorf("%s is none of %q", m.shard.machine.dir, m.dir.Volumes(1))
+	}
+	must(t, m.shard.machine.Sync())
 }
