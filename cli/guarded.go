@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -247,32 +248,14 @@ func placeText(before int) string {
 // runUnder runs the command until it ends. Where it was told to end, by a signal or
 // since what it runs under is lost, all that it has started ends, too: what is left is told
 // by SIGTERM and has grace for it.
-//
-// On a terminal that is the command alone: it has to stay in our group, which is the one
-// that may read from there, and so signals from the keyboard are all that reaches what it
-// has started.
 func (a *app) runUnder(h *held, command []string, signals <-chan os.Signal, grace time.Duration, tell *teller) error {
 	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = a.stdin, a.stdout, a.stderr
 	cmd.Env = append(h.environment(os.Environ()), variable("endpoint")+"="+strings.Join(a.endpoints, ","))
-	group := !isTerminal(a.stdin)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: group}
-	if err := cmd.Start(); err != nil {
+	child, err := startChild(cmd, !isTerminal(a.stdin))
+	if err != nil {
 		return &usageError{err}
 	}
-	send := func(s os.Signal) {
-		number, ok := s.(syscall.Signal)
-		if !ok {
-			return
-		}
-		pid := cmd.Process.Pid
-		if group {
-			pid = -pid
-		}
-		_ = syscall.Kill(pid, number) // it may have ended just now
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
 	lost := h.lost
 	var why error
 	var kill <-chan time.Time
@@ -281,8 +264,8 @@ func (a *app) runUnder(h *held, command []string, signals <-chan os.Signal, grac
 	for {
 		select {
 		case s := <-signals:
-			if group || !fromKeyboard(s) { // the terminal has told the command already
-				send(s)
+			if child.group || !fromKeyboard(s) { // the terminal has told the command already
+				child.send(s)
 			}
 			if ends(s) {
 				told, until = s, time.Now().Add(grace)
@@ -290,30 +273,77 @@ func (a *app) runUnder(h *held, command []string, signals <-chan os.Signal, grac
 		case <-lost:
 			lost, why = nil, h.err()
 			told = syscall.SIGTERM
-			send(told)
+			child.send(told)
 			tell.say("%s was lost; ending the command", h.what)
 			until = time.Now().Add(grace)
 			timer := time.NewTimer(grace)
 			defer timer.Stop()
 			kill = timer.C
 		case <-kill:
-			send(syscall.SIGKILL)
-		case err := <-ended:
-			if group && told != nil {
+			child.send(syscall.SIGKILL)
+		case err := <-child.ended:
+			if child.group && told != nil {
 				// What is left may have been told long ago, or by what a shell has it
 				// ignore. Where the lock is lost there is no more time.
 				if why == nil && (told != syscall.SIGTERM || time.Now().After(until)) {
-					send(syscall.SIGTERM)
+					child.send(syscall.SIGTERM)
 					until = time.Now().Add(grace)
 				}
-				awaitGroup(cmd.Process.Pid, until)
-				send(syscall.SIGKILL) // what is left
+				awaitGroup(child.pid, until)
+				child.send(syscall.SIGKILL)
 			}
 			if why != nil {
 				return lostUnder(h.what, why)
 			}
 			return exited(cmd, err)
 		}
+	}
+}
+
+// A child is a command that runs under something. It has a group of its own, with what it
+// starts, so that all of it can be told.
+//
+// On a terminal it is the command alone: it has to stay in our group, which is the one
+// that may read from there, and so signals from the keyboard are all that reaches what it
+// has started.
+type child struct {
+	pid   int
+	group bool
+	ended chan error
+}
+
+// startChild starts a command, in a group of its own or not.
+func startChild(cmd *exec.Cmd, group bool) (*child, error) {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: group}
+	endWithUs(cmd.SysProcAttr)
+	c := &child{group: group, ended: make(chan error, 1)}
+	started := make(chan error)
+	go func() { // ends with the command
+		// To Linux, the end of the thread that has started the command is our end. The
+		// runtime keeps all threads, but does not promise that.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			c.ended <- cmd.Wait()
+		}
+	}()
+	if err := <-started; err != nil {
+		return nil, err
+	}
+	c.pid = cmd.Process.Pid
+	return c, nil
+}
+
+// send sends a signal to the command and to what it has started.
+func (c *child) send(s os.Signal) {
+	pid := c.pid
+	if c.group {
+		pid = -pid
+	}
+	if number, ok := s.(syscall.Signal); ok {
+		_ = syscall.Kill(pid, number) // it may have ended just now
 	}
 }
 
