@@ -21,9 +21,30 @@ import (
 	"github.com/cairnkv/cairn/internal/testkit"
 )
 
+// programs are those that scripts run besides others: they are this test binary.
+var programs = map[string]func(){"cairn": main, "detached": detached}
+
 // In scripts, cairn is this test binary, which then runs main.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"cairn": main})
+	testscript.Main(m, programs)
+}
+
+// detached COMMAND… runs a command without a terminal, whether the tests have one or not.
+func detached() {
+	runProgram(exec.Command(os.Args[1], os.Args[2:]...), &syscall.SysProcAttr{Setsid: true})
+}
+
+// runProgram runs a command in place of this process, and ends with its status.
+func runProgram(cmd *exec.Cmd, attr *syscall.SysProcAttr) {
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.SysProcAttr = attr
+	err := cmd.Run()
+	var exited *exec.ExitError
+	if err != nil && !errors.As(err, &exited) {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(cmd.ProcessState.ExitCode())
 }
 
 // The scripts of testdata run the command line as its users do. Each has
@@ -36,7 +57,8 @@ func TestMain(m *testing.M) {
 //   - the file openapi.yaml, the contract that this binary embeds;
 //
 // and, besides the commands of testscript, exits N COMMAND…, which wants the exit
-// status N, and terminate, which sends SIGTERM to what runs in the background.
+// status N, and terminate, which sends SIGTERM to what runs in the background; and the
+// programs detached, which runs a command without a terminal, and, on Linux, terminal.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata",

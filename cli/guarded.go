@@ -252,7 +252,7 @@ func (a *app) runUnder(h *held, command []string, signals <-chan os.Signal, grac
 	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = a.stdin, a.stdout, a.stderr
 	cmd.Env = append(h.environment(os.Environ()), variable("endpoint")+"="+strings.Join(a.endpoints, ","))
-	child, err := startChild(cmd, !isTerminal(a.stdin))
+	child, err := startChild(cmd, !isTerminal(a.stdin) && !inForeground())
 	if err != nil {
 		return &usageError{err}
 	}
@@ -303,9 +303,9 @@ func (a *app) runUnder(h *held, command []string, signals <-chan os.Signal, grac
 // A child is a command that runs under something. It has a group of its own, with what it
 // starts, so that all of it can be told.
 //
-// On a terminal it is the command alone: it has to stay in our group, which is the one
-// that may read from there, and so signals from the keyboard are all that reaches what it
-// has started.
+// On a terminal it is the command alone, which may ask for a password there wherever its
+// input comes from: it has to stay in our group, which is the one that may read from there,
+// and so signals from the keyboard are all that reaches what it has started.
 type child struct {
 	pid   int
 	group bool

@@ -42,6 +42,9 @@ event, and in its environment
                                  CAIRN_WATCH_CONTENT_TYPE and CAIRN_WATCH_LEASE
   CAIRN_WATCH_INITIAL            true for what --initial begins with
 
+The command has no terminal: what would ask for a password there fails. Ctrl-C ends
+the watch once the command has ended by itself.
+
 A command that fails is reported, and the watch goes on, unless --stop-on-failure
 says otherwise. If a compaction overtakes a watch with --initial, the command is run
 with CAIRN_WATCH_TYPE=reset and then for each key that there is: what is not among

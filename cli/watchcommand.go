@@ -98,8 +98,10 @@ func (s *watchCommand) run(about string, variables []string, input []byte) error
 	for _, v := range variables {
 		command.Env = append(command.Env, watchVariable+v)
 	}
-	// The keyboard interrupts the watch, and not what it waits for.
-	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	// The keyboard interrupts the watch, and not what it waits for. That has no terminal, so
+	// that what asks for a password there fails: in the background of ours it would stand
+	// still for ever.
+	command.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	command.Stdin = bytes.NewReader(input)
 	command.Stdout, command.Stderr = s.a.stdout, s.a.stderr
 	err := command.Run()
