@@ -19,20 +19,19 @@ type Log struct {
 	created bool
 
 	failure *failure
-	// saved is told how long each save took that was made durable, logged which entries
-	// a replica's log has since.
+	// saved is told how long each save took that was made durable, logged what it was.
 	saved  func(time.Duration)
-	logged func(shardID uint64, entries []pb.Entry)
+	logged func(*pb.Update)
 
 	open atomic.Pointer[store] // nil before the NodeHost opened it and after it closed it
 }
 
-func newLog(fatal func(error), saved func(time.Duration), logged func(uint64, []pb.Entry)) *Log {
+func newLog(fatal func(error), saved func(time.Duration), logged func(*pb.Update)) *Log {
 	if saved == nil {
 		saved = func(time.Duration) {}
 	}
 	if logged == nil {
-		logged = func(uint64, []pb.Entry) {}
+		logged = func(*pb.Update) {}
 	}
 	return &Log{failure: &failure{tell: fatal}, saved: saved, logged: logged}
 }

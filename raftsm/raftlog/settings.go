@@ -51,9 +51,8 @@ const entriesPerRead = 256
 // disk holds then, and Dragonboat, if fatal returns, panics.
 //
 // saved, if not nil, is told how long it took to make something durable, and logged, if not
-// nil, of the entries of a shard that were, in the place of those that its log had from
-// the first of them on. Both are told from any goroutine, and must not block.
-func Apply(nhc *config.NodeHostConfig, fatal func(error), saved func(time.Duration), logged func(shardID uint64, entries []pb.Entry)) *Log {
+// nil, what that was. Both are told from any goroutine, and must not block.
+func Apply(nhc *config.NodeHostConfig, fatal func(error), saved func(time.Duration), logged func(*pb.Update)) *Log {
 	l := newLog(fatal, saved, logged)
 	nhc.Expert.LogDB = logDBConfig()
 	nhc.Expert.Engine = engineConfig()

@@ -34,7 +34,7 @@ type store struct {
 	saving sync.RWMutex
 
 	saved  func(time.Duration) // see Log, as logged
-	logged func(shardID uint64, entries []pb.Entry)
+	logged func(*pb.Update)
 	// scratch has one slice a worker: the updates of its SaveRaftState.
 	scratch [][]pb.Update
 }
@@ -136,7 +136,7 @@ func (s *store) saveRaftState(updates []pb.Update, worker uint64) error {
 	s.saved(time.Since(began))
 	for i := range save {
 		s.recent.save(&save[i])
-		s.logged(save[i].ShardID, save[i].EntriesToSave)
+		s.logged(&save[i])
 		if err := s.after(&save[i]); err != nil {
 			return err
 		}

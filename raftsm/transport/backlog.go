@@ -115,11 +115,9 @@ func (l *backlog) forget(which func(arrival) bool) {
 	})
 }
 
-// Logged is told what this node's replica of a shard has in its log, in the place of what
-// it had from the first of these entries on. It is called behind Join.
-func (t *Transport) Logged(shard uint64, entries []pb.Entry) {
-	t.logged.put(entries, t.cluster.Applied(shard))
-}
+// Logged is told what was saved of this node's replica: entries in the place of those that
+// its log had from the first of them on, and how far it has applied them.
+func (t *Transport) Logged(u *pb.Update) { t.logged.put(u.EntriesToSave, u.LastApplied) }
 
 // takeEntries takes the entries out of messages that have too many for the replica, and
 // returns of how many. Without them they still tell what is committed, and the replica

@@ -128,15 +128,15 @@ func TestProposalsArePostponed(t *testing.T) {
 		}
 	}
 	const full = maxBacklogBytes >> 20 // and what entries take besides
-	b.Logged(1, largeEntries(1, full-1))
+	b.Logged(&pb.Update{EntriesToSave: largeEntries(1, full-1)})
 	want(1, 0)
-	b.Logged(1, largeEntries(full, 1))
+	b.Logged(&pb.Update{EntriesToSave: largeEntries(full, 1)})
 	want(0, 1)
-	b.Logged(1, largeEntries(full, 1)) // in the place of the last one
+	b.Logged(&pb.Update{EntriesToSave: largeEntries(full, 1)}) // in the place of the last one
 	want(0, 2)
 	b.applied.Store(full - 1)
 	want(1, 2)
-	b.Logged(1, nil)
+	b.Logged(&pb.Update{EntriesToSave: nil})
 	want(1, 2)
 }
 
