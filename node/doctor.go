@@ -194,6 +194,9 @@ func unseen(err error) string {
 	return ""
 }
 
+// mountedReadOnly is ST_RDONLY of Linux, and MNT_RDONLY of the others.
+const mountedReadOnly = 1
+
 // disk is a file system as it is mounted somewhere.
 type disk struct {
 	device uint64
@@ -218,7 +221,7 @@ func (e *examination) disk(path string, seen map[disk]bool) {
 	seen[d] = true
 	free := s.Bavail * uint64(s.Bsize)
 	switch {
-	case s.Flags&unix.ST_RDONLY != 0:
+	case s.Flags&mountedReadOnly != 0:
 		e.add("disk", Sick, "look into the kernel's log, repair the file system, and mount it for writing", "the file system of %s is read-only", path)
 	case free < reserveBytes:
 		e.add("disk", Questionable, "make room", "%d bytes are free in %s; below %d the member refuses what grows the store", free, path, reserveBytes)
