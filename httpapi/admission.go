@@ -8,7 +8,6 @@ import (
 	"github.com/cairnkv/cairn/kv"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/semaphore"
-	"golang.org/x/time/rate"
 )
 
 // An admission bounds what a server has taken on at one moment. What is beyond is
@@ -31,9 +30,8 @@ type admission struct {
 	answers *semaphore.Weighted
 	// scrapes are the metrics that are being read.
 	scrapes atomic.Int64
-	// hearing are the reads of bodies that are not wanted, heard is their pace.
+	// hearing are the clients whose bodies are read although they are not wanted.
 	hearing atomic.Int64
-	heard   *rate.Limiter
 	// pages has a token for each page that is being read, sorts one for each of those
 	// that are sorted, and hashes one for each hash.
 	pages, sorts, hashes chan struct{}
@@ -62,7 +60,6 @@ func newAdmission(maxConnections int, registerer prometheus.Registerer) *admissi
 		sorts:       make(chan struct{}, maxSortsRead),
 		hashes:      make(chan struct{}, maxHashes),
 		answers:     semaphore.NewWeighted(maxHeldBytes),
-		heard:       rate.NewLimiter(heardBytesPerSecond, 16*heardAtOnce),
 		shed:        map[shedReason]prometheus.Counter{},
 	}
 	shed := prometheus.NewCounterVec(prometheus.CounterOpts{

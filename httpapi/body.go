@@ -1,7 +1,6 @@
 package httpapi
 
 import (
-	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -204,39 +203,28 @@ func (x *exchange) leaveBody() (atOnce bool) {
 	return true
 }
 
-// hearOut lets a client that reads no answer before it has sent its body do so: for as
-// long as something comes of it within a linger each time, and for hearingPatience at
-// the most. It reports whether that was all of the body; else the connection must end.
-//
-// All that are heard share a rate. What it leaves waiting fills the buffers between the
-// client and here, and stops the client: under overload this would be most of what there
-// is to do otherwise, and the more of it was done, the more would come.
+// hearOut lets a client that reads no answer before it has sent its body do so, for
+// the time of a linger. It reports whether that was all of the body; else the
+// connection must end.
 func (x *exchange) hearOut() (all bool) {
 	if http.NewResponseController(x.w).Flush() != nil {
 		return false
 	}
-	ctx, cancel := context.WithTimeout(x.r.Context(), hearingPatience)
-	defer cancel()
-	small := make([]byte, 8<<10)
-	for {
-		x.readDeadline(linger)
-		n, err := x.hear(small)
-		if late := x.s.admission.heard.WaitN(ctx, n); err != nil || late != nil {
-			return err == io.EOF
-		}
-	}
-}
-
-// hear reads on in a body that is not wanted, in large pieces if not too many do it.
-func (x *exchange) hear(small []byte) (n int, err error) {
+	x.readDeadline(linger)
 	hearing := &x.s.admission.hearing
 	defer hearing.Add(-1)
 	if hearing.Add(1) > maxHearing {
-		return x.r.Body.Read(small)
+		_, err := io.Copy(io.Discard, x.r.Body)
+		return err == nil
 	}
+	// In large pieces, for under overload this is most of what there is to do.
 	b := x.s.buffer(heardAtOnce)
 	defer x.s.keepPage(b)
-	return x.r.Body.Read(b[:heardAtOnce])
+	for {
+		if _, err := x.r.Body.Read(b[:cap(b)]); err != nil {
+			return err == io.EOF
+		}
+	}
 }
 
 // readDeadline bounds the reading of the body from now on; 0 lifts the bound.

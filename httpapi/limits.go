@@ -108,12 +108,9 @@ const (
 	loanPatience = 10 * time.Second
 	// maxScrapes bounds the metrics that are being read at a time.
 	maxScrapes = 8
-	// heardAtOnce is how much is read at a time of a body that is not wanted, by as
-	// many reads at a time as maxHearing; by others in pieces of 8 KiB, as they can be
-	// very many. heardBytesPerSecond bounds all of them together, hearingPatience how
-	// long one body is heard.
-	heardAtOnce         = 256 << 10
-	maxHearing          = 64
-	heardBytesPerSecond = 256 << 20
-	hearingPatience     = 5 * time.Second
+	// heardAtOnce is how much is read at a time of a body that is not wanted, from as
+	// many clients as maxHearing; from others in pieces of 8 KiB, as they can be very
+	// many.
+	heardAtOnce = 256 << 10
+	maxHearing  = 64
 )

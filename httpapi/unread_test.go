@@ -7,8 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	"github.com/cairnkv/cairn/api"
 	"github.com/cairnkv/cairn/kv"
 )
@@ -156,29 +154,6 @@ func TestRefusedIsHeardOut(t *testing.T) {
 			t.Fatalf("never heard out: %v", err)
 		}
 	}
-}
-
-// All that is heard out has one pace; who is beyond it for too long has its answer, and
-// an end.
-func TestHeardAtAPace(t *testing.T) {
-	k := newKit(t)
-	const room = 4 << 20
-	heard := rate.NewLimiter(rate.Every(24*time.Hour), room) // no more today
-	k.server.admission.heard = heard
-	refused := func(size int, sent string) *wire {
-		conn := k.dial()
-		conn.send("PUT /v1/kv/a?what=1 HTTP/1.1\r\n" + host + fmt.Sprintf("Content-Length: %d\r\n\r\n%s", size, sent))
-		resp, said := conn.answer()
-		(&answer{resp, []byte(said)}).want(t, 400, api.CodeInvalidArgument)
-		return conn
-	}
-	for left := room; left > 0; left -= 1 << 20 {
-		refused(1<<20, strings.Repeat("v", 1<<20)).closed()
-	}
-	if left := heard.Tokens(); left >= 1 {
-		t.Errorf("%.0f bytes were not counted", left)
-	}
-	refused(1<<20, "v").closed()
 }
 
 // A body that nobody has use for holds nothing up for long.
