@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -26,6 +27,11 @@ var programs = map[string]func(){"cairn": main, "detached": detached}
 
 // In scripts, cairn is this test binary, which then runs main.
 func TestMain(m *testing.M) {
+	if _, program := programs[filepath.Base(os.Args[0])]; !program && signal.Ignored(syscall.SIGHUP) {
+		// As under nohup, which all that the scripts start would have from here, and could
+		// not be told by it. What is noticed is not ignored, and begins anew in a child.
+		signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
+	}
 	testscript.Main(m, programs)
 }
 
