@@ -99,9 +99,9 @@ func joinList(name string, text, b64 []string) ([][]byte, error) {
 	return list, nil
 }
 
-// marshal is json.Marshal without its escapes of HTML, which would make some texts six
-// times as long.
-func marshal(v any) ([]byte, error) {
+// Marshal is json.Marshal without its escapes of HTML, which would make some texts six
+// times as long, and so too long for a request that has room for them.
+func Marshal(v any) ([]byte, error) {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)

@@ -22,7 +22,7 @@ func TestFormsOfValues(t *testing.T) {
 		{Campaign{Lease: "01J", Value: []byte("\x01\x01\x01\x01")}, `{"lease":"01J","value_base64":"AQEBAQ=="}`},
 		{Proclaim{Token: 7, Value: []byte("\x01\x01\x01\x01")}, `{"token":7,"value_base64":"AQEBAQ=="}`},
 	} {
-		if got, err := marshal(c.v); err != nil || string(got) != c.want {
+		if got, err := Marshal(c.v); err != nil || string(got) != c.want {
 			t.Errorf("got  %s, %v\nwant %s", got, err, c.want)
 		}
 	}
@@ -39,7 +39,7 @@ func TestShortestForm(t *testing.T) {
 		if p.Text == nil {
 			continue
 		}
-		written, err := marshal(*p.Text)
+		written, err := Marshal(*p.Text)
 		if most := base64.StdEncoding.EncodedLen(len(text)) + len("_base64"); err != nil || len(written)-2 > most {
 			t.Errorf("%q is written in %d bytes, want %d at most: %v", r, len(written)-2, most, err)
 		}

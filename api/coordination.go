@@ -86,7 +86,7 @@ type campaignJSON struct {
 // MarshalJSON writes the value in the shorter of its forms.
 func (c Campaign) MarshalJSON() ([]byte, error) {
 	v := splitShort(c.Value)
-	return marshal(campaignJSON{c.TTLSeconds, c.Lease, c.WaitSeconds, v.Text, v.Base64})
+	return Marshal(campaignJSON{c.TTLSeconds, c.Lease, c.WaitSeconds, v.Text, v.Base64})
 }
 
 // Proclaim is the body of PUT /v1/elections/{name}.
@@ -104,7 +104,7 @@ type proclaimJSON struct {
 // MarshalJSON writes the value in the shorter of its forms.
 func (p Proclaim) MarshalJSON() ([]byte, error) {
 	v := splitShort(p.Value)
-	return marshal(proclaimJSON{p.Token, v.Text, v.Base64})
+	return Marshal(proclaimJSON{p.Token, v.Text, v.Base64})
 }
 
 // Proclaimed is the answer to it.

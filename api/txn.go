@@ -108,7 +108,7 @@ func (c Compare) MarshalJSON() ([]byte, error) {
 	default:
 		return nil, fmt.Errorf("compare of unknown target %q", c.Target)
 	}
-	return marshal(w)
+	return Marshal(w)
 }
 
 // Op is one operation of a transaction; exactly one field is set. A line of a
@@ -144,7 +144,7 @@ func (p Put) MarshalJSON() ([]byte, error) {
 		value = []byte{}
 	}
 	k, v := split(p.Key), splitShort(value)
-	return marshal(struct {
+	return Marshal(struct {
 		Key         *string `json:"key,omitempty"`
 		KeyBase64   *string `json:"key_base64,omitempty"`
 		Value       *string `json:"value,omitempty"`
@@ -169,7 +169,7 @@ type Increment struct {
 // MarshalJSON writes the increment as the server reads it.
 func (i Increment) MarshalJSON() ([]byte, error) {
 	k := split(i.Key)
-	return marshal(struct {
+	return Marshal(struct {
 		Key       *string `json:"key,omitempty"`
 		KeyBase64 *string `json:"key_base64,omitempty"`
 		By        int64   `json:"by"`
@@ -185,7 +185,7 @@ type Delete struct {
 
 // MarshalJSON writes the delete as the server reads it.
 func (d Delete) MarshalJSON() ([]byte, error) {
-	return marshal(struct {
+	return Marshal(struct {
 		rangeJSON
 		Prev bool `json:"prev,omitempty"`
 	}{d.Range.wire(), d.Prev})
@@ -208,7 +208,7 @@ type Get struct {
 
 // MarshalJSON writes the get as the server reads it.
 func (g Get) MarshalJSON() ([]byte, error) {
-	return marshal(struct {
+	return Marshal(struct {
 		rangeJSON
 		Revision          uint64 `json:"revision,omitempty"`
 		Limit             int    `json:"limit,omitempty"`

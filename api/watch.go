@@ -74,7 +74,7 @@ func (r WatchRequest) MarshalJSON() ([]byte, error) {
 	case r.Earliest:
 		w.FromRevision = FromEarliest
 	}
-	return marshal(w)
+	return Marshal(w)
 }
 
 // Watched is what a watch follows: a key, a prefix or a range.
@@ -86,7 +86,7 @@ type Watched struct {
 
 // MarshalJSON writes the range as the server reads it.
 func (w Watched) MarshalJSON() ([]byte, error) {
-	return marshal(struct {
+	return Marshal(struct {
 		rangeJSON
 		Name string `json:"name,omitempty"`
 	}{w.Range.wire(), w.Name})

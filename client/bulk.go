@@ -53,7 +53,7 @@ func encodeLines(w *bufio.Writer, ops iter.Seq2[api.Op, error], answered *atomic
 		if err != nil {
 			return err
 		}
-		line, err := asJSON(op)
+		line, err := api.Marshal(op)
 		if err != nil {
 			return err
 		}

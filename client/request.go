@@ -69,25 +69,13 @@ func (r *request) between(min string, lo uint64, max string, hi uint64) {
 
 // setJSON puts v into the body of the request.
 func (r *request) setJSON(v any) *Error {
-	body, err := asJSON(v)
+	body, err := api.Marshal(v)
 	if err != nil {
 		return invalid("", "The request can't be written as JSON", err)
 	}
 	r.body = body
 	r.header.Set("Content-Type", api.TypeJSON)
 	return nil
-}
-
-// asJSON is json.Marshal without its escapes of HTML, which a node has no use for: what
-// they add would count towards its limit of a request.
-func asJSON(v any) ([]byte, error) {
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	if err := e.Encode(v); err != nil {
-		return nil, err
-	}
-	return bytes.TrimSuffix(b.Bytes(), []byte{'\n'}), nil
 }
 
 // repeatable says that the request may be sent again when it is not known what

@@ -15,7 +15,7 @@ import (
 //		Else(client.Key("a").Get())
 //	result, err := c.Txn(ctx, t.Txn)
 func (c *Client) Txn(ctx context.Context, txn api.Txn, opts ...WriteOption) (*api.TxnResult, error) {
-	body, err := asJSON(txn)
+	body, err := api.Marshal(txn)
 	if err != nil {
 		return nil, invalid("", "The transaction can't be written as JSON", err)
 	}

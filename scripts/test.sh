@@ -89,7 +89,7 @@ fuzz() {
 # has less of.
 racy=(./kv ./leases ./watchers ./coordination ./raftsm ./httpapi ./client)
 racy_storage='Meanwhile|Close|Outlive|Scripts'
-too_much='^(TestTwin|TestHerd|TestAllocations|TestIdleWatchMemory|TestTranscriptsOnANode)$'
+too_much='^(TestTwin|TestHerd|TestAllocations|TestIdleWatchMemory|TestTranscriptsOnANode|TestLeaderThatAppliesNothing)$'
 others() { go list ./... | grep -vE "/(robustness|$(IFS='|'; echo "${racy[*]#./}"))\$"; }
 
 # A shared disk may stand still for longer than a write waits for it. So all but
