@@ -127,6 +127,12 @@ const (
 	inDoubt
 )
 
+// askFirstBytes is the size of a body from which on a node is asked before it is sent, with
+// Expect: 100-continue. One that would refuse it is not sent it, so that nodes and wires
+// are spared where there is too much to do; else a round trip is added to what takes
+// several in any case. A transport without an ExpectContinueTimeout does not wait.
+const askFirstBytes = 256 << 10
+
 // attempt sends the request once. A successful answer is given to consume, whose
 // error means that the answer broke off.
 func (c *Client) attempt(ctx context.Context, endpoint string, r *request, consume func(*http.Response) error) (verdict, *Error) {
@@ -134,6 +140,9 @@ func (c *Client) attempt(ctx context.Context, endpoint string, r *request, consu
 	hr, err := r.new(conn.trace(ctx), c, endpoint, bytes.NewReader(r.body))
 	if err != nil {
 		return decided, invalid(endpoint, "The request can't be sent", err)
+	}
+	if len(r.body) >= askFirstBytes {
+		hr.Header.Set("Expect", "100-continue")
 	}
 	resp, err := c.send(hr)
 	if err != nil {

@@ -70,6 +70,56 @@ func (b *breaker) serve(conn net.Conn) {
 	}
 }
 
+// TestLargeBodiesAreAskedFor writes a large value to a node that is busy and then is not:
+// none of it is sent to be refused, and all of it once it is wanted.
+func TestLargeBodiesAreAskedFor(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	value := strings.Repeat("v", 1<<20)
+	var sent []int64
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for _, answer := range []string{
+			"HTTP/1.1 429 Too Many Requests\r\nContent-Type: application/problem+json\r\nRetry-After: 0\r\nConnection: close\r\nContent-Length: 15\r\n\r\n{\"code\":\"busy\"}",
+			"HTTP/1.1 201 Created\r\nContent-Type: application/json\r\nContent-Length: 14\r\n\r\n{\"revision\":7}",
+		} {
+			conn, err := l.Accept()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			r, err := http.ReadRequest(bufio.NewReader(conn))
+			switch {
+			case err != nil:
+				t.Error(err)
+			case r.Header.Get("Expect") != "100-continue":
+				t.Errorf("the client did not ask: %v", r.Header)
+			}
+			if strings.Contains(answer, " 201 ") {
+				_, _ = io.WriteString(conn, "HTTP/1.1 100 Continue\r\n\r\n")
+			} else {
+				_, _ = io.WriteString(conn, answer)
+			}
+			n, _ := io.Copy(io.Discard, r.Body)
+			sent = append(sent, n)
+			_, _ = io.WriteString(conn, answer)
+			_ = conn.Close()
+		}
+	})
+	c := newClient(t, "http://"+l.Addr().String())
+	r, err := c.Put(t.Context(), "k", []byte(value))
+	if err != nil || r.Revision != 7 {
+		t.Errorf("the write: %+v, %v", r, err)
+	}
+	_ = l.Close()
+	wg.Wait()
+	if fmt.Sprint(sent) != "[0 1048576]" {
+		t.Errorf("so much was sent to each attempt: %v", sent)
+	}
+}
+
 func (b *breaker) writes() (n int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -180,6 +180,34 @@ func TestMemoryIsBounded(t *testing.T) {
 	k.idle(t)
 }
 
+// TestLargeWritesAreRefusedUnread announces large writes to a node on which too much waits
+// already: they are refused before any of them has arrived. Small ones, which cost little,
+// and what is wrong in any case, are answered as ever.
+func TestLargeWritesAreRefusedUnread(t *testing.T) {
+	k := newKit(t)
+	k.member.full = func(bytes int) error {
+		if bytes == 100<<10 {
+			return &kv.Error{Code: kv.Busy, Detail: "too many", RetryAfterSeconds: 3}
+		}
+		return nil
+	}
+	for _, request := range []string{"PUT /v1/kv/k", "POST /v1/txn"} {
+		w := k.dial()
+		w.send(request + " HTTP/1.1\r\n" + host + "Content-Type: application/json\r\nContent-Length: 102400\r\n\r\n")
+		r, body := w.answer()
+		if r.StatusCode != http.StatusTooManyRequests || r.Header.Get("Retry-After") != "3" || !strings.Contains(body, `"code":"busy"`) {
+			t.Errorf("%s: %s %v %s", request, r.Status, r.Header, body)
+		}
+	}
+	k.do("PUT", "/v1/kv/k?lease=wrong", make([]byte, 100<<10)).want(t, 400, api.CodeInvalidArgument)
+	k.do("GET", "/v1/kv/k", nil).want(t, 404, api.CodeKeyNotFound)
+	k.put("k", strings.Repeat("v", 100<<10-1))
+	k.idle(t)
+	if n := k.sheds(shedCluster); n != 2 {
+		t.Errorf("%d requests were counted as shed, want 2", n)
+	}
+}
+
 // TestBulkMemoryIsBounded takes the memory for the lines of bulk writes away while
 // they come: what was complete before is applied, and the answer says which lines
 // were not.

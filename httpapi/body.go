@@ -95,6 +95,19 @@ func isForm(contentType string) bool {
 	return strings.EqualFold(name, "application/x-www-form-urlencoded") || strings.EqualFold(name, "multipart/form-data")
 }
 
+// readWrite reads the body of a write. One that is large is not received while the write
+// would be refused in any case: under overload with large values that would be most of
+// what there is to do.
+func (x *exchange) readWrite() []byte {
+	if n := x.r.ContentLength; n > freeBytes && x.fault.code == "" {
+		if err := x.s.cfg.Store.Room(int(min(n, maxBodyBytes))); err != nil {
+			x.fault = writeFault(err)
+		}
+	}
+	body, _ := x.readBody(maxBodyBytes)
+	return body
+}
+
 // earnestBytes is how much of a body must have arrived before its buffer gets the size
 // that was announced: until then it grows with what arrives.
 const earnestBytes = 64 << 10
@@ -142,7 +155,8 @@ func (x *exchange) readBody(limit int64) ([]byte, bool) {
 			return b, true
 		}
 		if len(b) == cap(b) && !x.moreBody(&b) {
-			x.body, x.bodyFailed = b, true
+			x.body, x.bodyFailed, x.bodyLeft = b, true, true
+			x.dropBody() // who waits for its room does not wait for its client
 			x.failBodies()
 			return nil, false
 		}
@@ -167,6 +181,7 @@ func (x *exchange) failBody(err error) {
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
+		x.bodyLeft = true
 		x.failLimit(api.CodeRequestTooLarge, tooLarge.Limit, "a body has at most %d bytes", tooLarge.Limit)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		x.fail(api.CodeRequestTimeout, "the body did not arrive within %s s", seconds(x.s.cfg.BodyTimeout.Milliseconds()))
@@ -179,19 +194,19 @@ func (x *exchange) failBody(err error) {
 // be for its connection to be used again: the answer waits for such a body.
 const maxAwaitedBody = 16 << 10
 
-// leaveBody prepares the answer to a request that is refused without its body. It
-// reports whether the answer is to go out at once, before a body that is large or
-// of an unknown size; hearOut is called behind it.
+// leaveBody prepares the answer to a request that is refused without its body, or with
+// one that there was no room for all of. It reports whether the answer is to go out at
+// once, before a body that is large or of an unknown size; hearOut is called behind it.
 //
 // net/http by itself would let the answer wait for up to 256 KiB of the body, as
 // slow as that may come. A client that expects 100 Continue has sent nothing and is
 // told no; its connection ends as well, once it has closed it or had the time to.
 func (x *exchange) leaveBody() (atOnce bool) {
 	n := x.r.ContentLength
-	if n == 0 || x.bodyBegun || x.r.ProtoMajor != 1 {
+	if n == 0 || x.bodyBegun && !x.bodyLeft || x.r.ProtoMajor != 1 {
 		return false
 	}
-	if len(x.r.Header["Expect"]) > 0 {
+	if !x.bodyBegun && len(x.r.Header["Expect"]) > 0 {
 		x.readDeadline(linger)
 		return false
 	}

@@ -45,6 +45,8 @@ type exchange struct {
 	bodyFailed bool
 	// bodyBegun says that the body, if there is one, was read, or a part of it.
 	bodyBegun bool
+	// bodyLeft says that there is more of it, for which there was no room.
+	bodyLeft bool
 	// unsent says that an answer could not be written whole. HTTP/2 may then still
 	// read from the buffer when the handler has returned.
 	unsent bool
@@ -92,7 +94,7 @@ func (x *exchange) end() {
 	x.s, x.w, x.r, x.route = nil, nil, nil, nil
 	x.fault = fault{}
 	x.requestID, x.sent, x.taken, x.idempotency, x.fences = "", 0, false, "", nil
-	x.unchanged, x.bodyFailed, x.bodyBegun = false, false, false
+	x.unchanged, x.bodyFailed, x.bodyBegun, x.bodyLeft = false, false, false, false
 	if x.unsent {
 		x.out, x.unsent = nil, false
 	}

@@ -33,6 +33,8 @@ type member struct {
 	afterwards bool
 	waiting    func(kv.Consistency) error
 	notReady   atomic.Bool
+	// full, when set, is what Room says of a transaction.
+	full func(bytes int) error
 	// behind is what Behind says, asked how often it was called.
 	behind atomic.Bool
 	asked  atomic.Int64
@@ -273,6 +275,13 @@ func (m *member) Ready() error {
 		return kv.Errorf(kv.NoLeader, "no leader is known")
 	}
 	return nil
+}
+
+func (m *member) Room(bytes int) error {
+	if m.full == nil {
+		return nil
+	}
+	return m.full(bytes)
 }
 
 func (m *member) Behind() bool {

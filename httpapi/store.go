@@ -17,6 +17,10 @@ type Store interface {
 	// The memory of cmd, and of everything it points to, is the caller's again
 	// when Propose returns: an implementation that keeps some of it copies it.
 	Propose(ctx context.Context, cmd *kv.Command) (*kv.Result, error)
+	// Room is nil, or the *kv.Error with which a transaction of so many bytes would be
+	// refused at this moment since too much waits already: Busy, NoLeader or
+	// ShuttingDown. It is cheap.
+	Room(bytes int) error
 	// Wait returns once this node's state satisfies c, or with a *kv.Error
 	// (NoLeader, NotCaughtUp, TooStale, ReadTimeout, FutureRevision,
 	// ShuttingDown).

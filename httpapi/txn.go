@@ -12,7 +12,7 @@ import (
 // postTxn answers POST /v1/txn.
 func (x *exchange) postTxn() {
 	f := form{base64: x.base64Param()}
-	body, _ := x.readBody(maxBodyBytes)
+	body := x.readWrite()
 	t := x.parseTxn(body)
 	if x.refused() {
 		return

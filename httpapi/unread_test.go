@@ -2,6 +2,8 @@ package httpapi
 
 import (
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -153,6 +155,54 @@ func TestRefusedIsHeardOut(t *testing.T) {
 		if n == 10 {
 			t.Fatalf("never heard out: %v", err)
 		}
+	}
+}
+
+// So has one whose body turns out to be too much on its way, since others took the room
+// or nothing had said how large it would be.
+func TestRefusedOnItsWayIsHeardOut(t *testing.T) {
+	const begun, rest = 100 << 10, 900 << 10
+	for _, c := range []struct {
+		name, framing string
+		left          int64 // of the memory for bodies
+		status        int
+		code          api.Code
+	}{
+		{"no room any more", fmt.Sprintf("Content-Length: %d\r\n\r\n", begun+rest), begun + rest, 429, api.CodeBusy},
+		{"too large", fmt.Sprintf("Transfer-Encoding: chunked\r\n\r\n%x\r\n", 4*rest), maxHeldBodyBytes, 413, api.CodeRequestTooLarge},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			k := newKit(t)
+			k.server.admission.bodies.Store(maxHeldBodyBytes - c.left)
+			for n := 0; ; n++ {
+				conn := k.dial()
+				must(t, conn.conn.(*net.TCPConn).SetWriteBuffer(16<<10)) // what is sent is on its way
+				conn.send("PUT /v1/kv/a HTTP/1.1\r\n" + host + c.framing)
+				_, err := conn.conn.Write(make([]byte, begun))
+				for range 4 { // what there is room for is taken before the answer
+					if err == nil && c.status == 413 {
+						_, err = conn.conn.Write(make([]byte, rest/2))
+					}
+				}
+				resp, said := conn.answer()
+				(&answer{resp, []byte(said)}).want(t, c.status, c.code)
+				if !resp.Close {
+					t.Error("the connection would stay open, with a body to come")
+				}
+				if err == nil {
+					_, err = conn.conn.Write(make([]byte, rest))
+				}
+				if err == nil {
+					_, err = conn.r.ReadByte()
+				}
+				if err == io.EOF {
+					return // it ended in order
+				}
+				if n == 10 {
+					t.Fatalf("never heard out: %v", err)
+				}
+			}
+		})
 	}
 }
 

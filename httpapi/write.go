@@ -57,7 +57,7 @@ func (x *exchange) readPut(op *kv.Op) []byte {
 		x.checkContentType(op.ContentType)
 	}
 	x.checkValue(op, x.r.ContentLength) // what is announced; -1 says nothing
-	body, _ := x.readBody(maxBodyBytes)
+	body := x.readWrite()
 	x.checkValue(op, int64(len(body)))
 	op.Value = body
 	return body

@@ -33,6 +33,8 @@ func (f face) Propose(ctx context.Context, c *kv.Command) (*kv.Result, error) {
 	return r, err
 }
 
+func (f face) Room(bytes int) error { return f.n.shard.Room(bytes) }
+
 func (f face) Wait(ctx context.Context, c kv.Consistency) error { return f.n.shard.Wait(ctx, c) }
 
 // past shows the store's history to the hub of watchers.

@@ -179,6 +179,13 @@ func (p *proposer) waiting() int {
 	return len(p.mu.queue)
 }
 
+// room is why a transaction of so many bytes can't be queued now, or nil.
+func (p *proposer) room(bytes int) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.full(kv.KindTxn, bytes)
+}
+
 // full is why a command can't be queued now, or nil. The mutex is held.
 func (p *proposer) full(kind kv.Kind, size int) error {
 	queued := len(p.mu.queue)

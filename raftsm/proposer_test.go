@@ -244,6 +244,7 @@ func TestQueueLimits(t *testing.T) {
 			eventually(t, "the queue is full", func() bool { return l.waiting() == c.n })
 			_, err := l.Propose(context.Background(), command)
 			wantCode(t, err, kv.Busy)
+			wantCode(t, l.room(c.size), kv.Busy)
 			// There is room for what keeps leases alive.
 			_, vital, renewed := l.proposeAll([]*kv.Command{{Kind: kv.KindLeaseRenew, Renew: []kv.LeaseID{{1}}}})
 			eventually(t, "the renewal is queued", func() bool { return l.waiting() == c.n+1 })
@@ -252,6 +253,7 @@ func TestQueueLimits(t *testing.T) {
 			lone()
 			renewed()
 			must(t, errors.Join(append(errs, vital...)...))
+			must(t, l.room(c.size))
 			_, err = l.Propose(context.Background(), command)
 			must(t, err)
 		})

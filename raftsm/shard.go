@@ -356,6 +356,10 @@ func (s *Shard) Propose(ctx context.Context, c *kv.Command) (*kv.Result, error) 
 	return s.proposer.Propose(ctx, c)
 }
 
+// Room is nil, or why a transaction of so many bytes would be refused at this moment since
+// too much waits already, before anybody makes the effort of reading it.
+func (s *Shard) Room(bytes int) error { return s.proposer.room(bytes) }
+
 // Waiting is how many commands wait here to be proposed.
 func (s *Shard) Waiting() int { return s.proposer.waiting() }
 

@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"slices"
 	"strconv"
 	"sync"
@@ -31,8 +32,9 @@ type OpenLoop struct {
 	Patience time.Duration
 	// Began, if set, is called when all are connected, before the first request.
 	Began func()
-	// Next appends a request to b.
+	// Next appends a request to b, without Body, which is sent behind it if there is one.
 	Next func(b []byte, random *rand.Rand) []byte
+	Body []byte
 }
 
 // A Tally is what came of requests: how many had which end, and how long it took.
@@ -89,7 +91,7 @@ func (l *OpenLoop) Run(random *rand.Rand, duration time.Duration) *Tally {
 		clients[i] = c
 		wg.Go(func() {
 			c.send([]byte("GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"), time.Now())
-			c.tally = &tallies[i]
+			c.tally, c.body = &tallies[i], l.Body
 		})
 	}
 	wg.Wait()
@@ -129,6 +131,7 @@ type openClient struct {
 	node   *Node
 	random *rand.Rand
 	tally  *Tally
+	body   []byte // of each request, but for the one that connects
 	conn   net.Conn
 	r      *bufio.Reader
 }
@@ -174,11 +177,7 @@ func (c *openClient) send(request []byte, due time.Time) {
 	}
 	sent := time.Now()
 	_ = c.conn.SetDeadline(sent.Add(2 * requestTimeout))
-	if _, err := c.conn.Write(request); err != nil {
-		c.broken(err)
-		return
-	}
-	status, hinted, closes, err := readAnswer(c.r)
+	status, hinted, closes, err := c.exchange(request)
 	now := time.Now()
 	switch {
 	case err != nil:
@@ -202,6 +201,26 @@ func (c *openClient) send(request []byte, due time.Time) {
 	if closes {
 		c.close()
 	}
+}
+
+// exchange sends a request with its body, and reads its answer.
+func (c *openClient) exchange(request []byte) (status int, hinted, closes bool, err error) {
+	parts := net.Buffers{request}
+	asks := bytes.Contains(request, []byte(asksFirst))
+	if !asks && len(c.body) > 0 {
+		parts = append(parts, c.body)
+	}
+	if _, err := parts.WriteTo(c.conn); err != nil {
+		return 0, false, false, err
+	}
+	status, hinted, closes, err = readAnswer(c.r)
+	if err != nil || !asks || status != http.StatusContinue {
+		return status, hinted, closes, err
+	}
+	if _, err := c.conn.Write(c.body); err != nil {
+		return 0, false, false, err
+	}
+	return readAnswer(c.r)
 }
 
 func (c *openClient) broken(err error) {
@@ -284,6 +303,17 @@ func putOf(size int) func([]byte, *rand.Rand) []byte {
 		b = fmt.Appendf(b, "PUT /v1/kv/load/%02d/%04d HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n",
 			overloadKey(random)%50, overloadKey(random), size)
 		return append(b, value...)
+	}
+}
+
+// asksFirst is the header of a client that sends no body before it is wanted.
+const asksFirst = "Expect: 100-continue\r\n"
+
+// putLarge is a put of the body of the loop, with more headers.
+func putLarge(body []byte, headers string) func([]byte, *rand.Rand) []byte {
+	return func(b []byte, random *rand.Rand) []byte {
+		return fmt.Appendf(b, "PUT /v1/kv/load/%02d/%04d HTTP/1.1\r\nHost: localhost\r\n%sContent-Length: %d\r\n\r\n",
+			overloadKey(random)%50, overloadKey(random), headers, len(body))
 	}
 }
 

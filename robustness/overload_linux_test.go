@@ -1,6 +1,7 @@
 package robustness
 
 import (
+	"bytes"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -38,14 +39,19 @@ type overload struct {
 	// connections is how many clients there are; with few of them it is not the
 	// number of requests that is too much.
 	connections int
+	// body, if set, is sent behind what next gives.
+	body []byte
 }
 
+var large = bytes.Repeat([]byte("v"), 1<<20)
+
 var overloads = []overload{
-	{"puts", putOf(256), 6000},
-	{"gets", getOne, 6000},
-	{"lists", listSome, 2000},
-	{"mixed", mixed, 4000},
-	{"large", putOf(1 << 20), 500},
+	{"puts", putOf(256), 6000, nil},
+	{"gets", getOne, 6000, nil},
+	{"lists", listSome, 2000, nil},
+	{"mixed", mixed, 4000, nil},
+	{"large", putLarge(large, ""), 500, large},
+	{"large-asking", putLarge(large, asksFirst), 500, large},
 }
 
 // overloadMemory is what a node may take at the most, in MiB: 256 for what is held,
@@ -84,7 +90,7 @@ func TestOverload(t *testing.T) {
 
 func (o *overload) run(t *testing.T, c *Cluster, random *rand.Rand) {
 	seconds := time.Duration(rounds(2, 8)) * time.Second
-	l := OpenLoop{Nodes: c.Nodes, Next: o.next, Patience: time.Second}
+	l := OpenLoop{Nodes: c.Nodes, Next: o.next, Body: o.body, Patience: time.Second}
 	// phase runs the load and tells how much was done in a second of the nodes'
 	// processor time.
 	phase := func(name string, connections int, rate float64, duration time.Duration) (tally *Tally, did float64) {
@@ -120,7 +126,7 @@ func (o *overload) run(t *testing.T, c *Cluster, random *rand.Rand) {
 		t.Error("nothing is done under overload")
 	case over.Broken != 0 || over.Unknown != 0:
 		t.Errorf("%d requests were broken off or not answered (%s), and of %d nobody knows", over.Broken, over.BrokenBy, over.Unknown)
-	case after.Shed != 0 && o.name != "large":
+	case after.Shed != 0 && o.body == nil:
 		t.Errorf("%d requests are refused after the overload", after.Shed)
 	case Long() && o.name != "large" && did < .7*could:
 		t.Errorf("under overload %.0f%% is done of what the processor time could do", 100*did/could)
