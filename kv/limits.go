@@ -47,8 +47,8 @@ const (
 	BudgetKeysChanged = 100_000
 	// BudgetBytesWritten bounds the keys and values that a command writes.
 	BudgetBytesWritten = 64 << 20
-	// BudgetKeysVisited bounds the keys that a command looks at. Where it reads values, each
-	// ReadBytesAKey of one count as another key.
+	// BudgetKeysVisited bounds the keys that a command looks at. Where it reads the values
+	// of a range, or anything of the past, each ReadBytesAKey of one count as another key.
 	BudgetKeysVisited = 1_000_000
 	ReadBytesAKey     = 1 << 10
 	// BudgetResultBytes bounds the answer of a command, in which an entry or a common

@@ -39,6 +39,7 @@ type Batch struct {
 	// What the batch changed and has not committed, under its newest state.
 	keys        map[string]*version
 	pending     pendingKeys
+	replaced    int                   // bytes of the values that keys hides
 	leases      map[kv.LeaseID]*lease // nil: gone
 	numbers     map[int64]kv.LeaseID  // zero: gone
 	idempotency map[string][]byte     // by scope, encoded record; nil: forgotten
@@ -173,7 +174,7 @@ func (b *Batch) Apply(c *kv.Command) (*kv.Result, error) {
 		b.skip--
 		return nil, nil
 	}
-	if b.size() > b.h.opts.BatchBytes || len(b.keys) > b.manyPending && opensCursor(c) || b.needsCommitted(c) {
+	if b.size() > b.h.opts.BatchBytes || b.hidesMuch() && opensCursor(c) || b.needsCommitted(c) {
 		if err := b.flush(); err != nil {
 			return nil, err
 		}
@@ -187,8 +188,15 @@ func (b *Batch) Apply(c *kv.Command) (*kv.Result, error) {
 }
 
 // manyPending is beyond how many keys of a batch it is committed before a command that
-// looks at a range: such a command has to find its way through all of them.
-const manyPending = 4 << 10
+// looks at a range: such a command has to find its way through all of them. And so it is
+// beyond muchReplaced bytes of values that these have replaced, which it would read to find
+// them hidden, uncounted.
+const (
+	manyPending  = 4 << 10
+	muchReplaced = 1 << 20
+)
+
+func (b *Batch) hidesMuch() bool { return len(b.keys) > b.manyPending || b.replaced > muchReplaced }
 
 // opensCursor reports whether applying c looks at a range of keys.
 func opensCursor(c *kv.Command) bool { return c.Kind == kv.KindTxn && readsRange(c.Txn) }
@@ -327,6 +335,7 @@ func (b *Batch) flush() error {
 		}
 	}
 	clear(b.keys)
+	b.replaced = 0
 	b.pending = pendingKeys{added: b.pending.added[:0]}
 	clear(b.leases)
 	clear(b.numbers)

@@ -2,6 +2,7 @@ package storage
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -240,6 +241,126 @@ func TestBudgetOfValuesRead(t *testing.T) {
 	differs := kv.Compare{Target: kv.TargetValue, Operator: kv.NotEqual, Bytes: []byte("x")}
 	refusedWhole(t, s, &kv.Command{Kind: kv.KindTxn, Txn: &kv.Txn{If: slices.Repeat([]kv.Compare{differs}, most+1), Then: puts[:1]}},
 		kv.TransactionTooLarge, "looks at more")
+}
+
+// Large values cost the same where nothing is wanted of them but they must be read, or
+// are in the way of what is: those of the past behind its keys and its counts, newer ones
+// before them, and those that the transaction itself has deleted or replaced.
+func TestBudgetOfValuesInTheWay(t *testing.T) {
+	s := openStore(t, vfs.NewMem(), roomy)
+	defer closeStore(t, s)
+	const n = 32
+	putAll := func(value string) (ops []kv.Op) {
+		for i := range n {
+			ops = append(ops, put(plainKey(i), value))
+		}
+		return ops
+	}
+	var results []*kv.Result
+	for _, value := range []string{"small", strings.Repeat("v", kv.MaxValueBytes)} {
+		for _, op := range putAll(value) {
+			results = append(results, applyTo(t, s, txn(op))...)
+		}
+	}
+	small, large := results[n-1].Revision, results[2*n-1].Revision
+	all := kv.Range{Start: []byte("key"), End: []byte("kez")}
+	none := func(q kv.Query) kv.Query { q.Range, q.MinCreateRevision = all, 1<<40; return q }
+	most := kv.BudgetKeysVisited / (n * (1 + kv.MaxValueBytes/kv.ReadBytesAKey))
+	for _, c := range []struct {
+		name  string
+		first []kv.Op
+		query kv.Query
+	}{
+		{"keys of the past", nil, none(kv.Query{KeysOnly: true, Revision: large})},
+		{"a count of the past", nil, kv.Query{Range: all, CountOnly: true, Revision: large}},
+		{"newer than what is read", nil, none(kv.Query{Revision: small})},
+		{"newer than the key", nil, none(kv.Query{KeysOnly: true, Revision: 1})},
+		{"deleted by itself", []kv.Op{{Type: kv.OpDelete, Range: all}}, none(kv.Query{})},
+		{"replaced by itself", putAll(""), none(kv.Query{})},
+	} {
+		looks := func(times int) *kv.Command {
+			return txn(append(slices.Clone(c.first), slices.Repeat([]kv.Op{{Type: kv.OpGet, Query: &c.query}}, times)...)...)
+		}
+		t.Run(c.name, func(t *testing.T) {
+			refusedWhole(t, s, looks(most+1), kv.TransactionTooLarge, "looks at more")
+			if r := tryOn(t, s, looks(most)); r.Code != kv.OK {
+				t.Error(r.Err())
+			}
+		})
+	}
+}
+
+// tryOn applies a command in a batch that is abandoned.
+func tryOn(t *testing.T, s *Store, c *kv.Command) *kv.Result {
+	t.Helper()
+	index, err := s.Applied()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := s.NewBatch()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	b.BeginEntry(index+1, ulid.Make(), 1) // of a proposer that nobody knows
+	r, err := b.Apply(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// Large values that a batch has deleted or replaced are out of the way of what reads a
+// range in it: it is committed before.
+func TestReplacedValuesAreCommitted(t *testing.T) {
+	s := openStore(t, vfs.NewMem(), roomy)
+	defer closeStore(t, s)
+	applyTo(t, s, txn(put("a", strings.Repeat("v", kv.MaxValueBytes))), txn(put("b", strings.Repeat("v", kv.MaxValueBytes))))
+	index, err := s.Applied()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := s.NewBatch()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	get := txn(kv.Op{Type: kv.OpGet, Query: &kv.Query{Range: kv.Range{Start: []byte("a")}}})
+	for i, c := range []struct {
+		command *kv.Command
+		pending int // keys that are not committed when it was applied
+	}{
+		{txn(put("a", "small")), 1},
+		{get, 1},
+		{txn(kv.Op{Type: kv.OpDelete, Range: kv.SingleKey([]byte("b"))}), 2},
+		{txn(put("c", "new")), 3},
+		{get, 0},
+	} {
+		b.BeginEntry(index+1+uint64(i), ulid.ULID{1}, index+1+uint64(i))
+		if r, err := b.Apply(c.command); err != nil || r.Code != kv.OK {
+			t.Fatal(r, err)
+		}
+		b.EndEntry()
+		if n := len(b.pendingIn(kv.Range{})); n != c.pending {
+			t.Errorf("after %d: %d keys are not committed, want %d", i, n, c.pending)
+		}
+	}
+}
+
+// A list whose keys count as several each looks at its context as well.
+func TestListOfLargeValuesIsCutOff(t *testing.T) {
+	s := openStore(t, vfs.NewMem(), roomy)
+	defer closeStore(t, s)
+	applyTo(t, s, txn(put("a", "small")))
+	bulk(t, s, visitsPerCheck, plainKey, strings.Repeat("v", kv.ReadBytesAKey), kv.LeaseID{})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	mustView(t, s, func(v *View) {
+		_, err := v.List(ctx, &kv.Query{MinCreateRevision: 1 << 40})
+		if e := new(kv.Error); !errors.As(err, &e) || e.Code != kv.ReadTimeout {
+			t.Errorf("the list is not cut off: %v", err)
+		}
+	})
 }
 
 // What a transaction has deleted is looked at by all that it does afterwards.

@@ -114,8 +114,10 @@ type pastCursor struct {
 	// pass, if not nil, is told of each key that is not shown, by a revision that
 	// changed it: one behind that which is read, if there is one, or that of its
 	// deletion. So above the compacted revision it is told the same whether what is
-	// superfluous was swept away already or not. It may end the walk.
-	pass    func(revision uint64) error
+	// superfluous was swept away already or not. It is told as well how many keys it
+	// counts as, by the value that was in the way: that of its newest version, also of
+	// a key that is shown, where that has another one. It may end the walk.
+	pass    func(revision uint64, keys int) error
 	passed  int         // keys in a row that were not shown
 	live    *metaCursor // nil before it is needed
 	prefix  []byte      // of the current key's versions
@@ -126,7 +128,7 @@ type pastCursor struct {
 	bad     error
 }
 
-func newPastCursor(r pebble.Reader, rng kv.Range, revision uint64, pass func(revision uint64) error) (*pastCursor, error) {
+func newPastCursor(r pebble.Reader, rng kv.Range, revision uint64, pass func(revision uint64, keys int) error) (*pastCursor, error) {
 	it, err := r.NewIter(iterBounds(spaceVersion, rng, appendVersionStart))
 	if err != nil {
 		return nil, err
@@ -140,6 +142,7 @@ func newPastCursor(r pebble.Reader, rng kv.Range, revision uint64, pass func(rev
 func (c *pastCursor) settle(valid bool) bool {
 	c.user, c.passed = nil, 0
 	newer := uint64(0) // a revision of the key behind the one that is read, if any
+	inTheWay := 0      // how many keys its value counts as
 	for valid && c.bad == nil {
 		k := c.it.Key()
 		_, revision, ok := splitVersionKey(k)
@@ -152,18 +155,21 @@ func (c *pastCursor) settle(valid bool) bool {
 			// one is younger.
 			n := versionPrefixLen(k)
 			c.seek = appendInverted(append(c.seek[:0], k[:n]...), c.revision)
-			newer = revision
+			newer, inTheWay = revision, c.sizeInTheWay()/kv.ReadBytesAKey
 			if valid = c.it.SeekGE(c.seek); !valid || !bytes.HasPrefix(c.it.Key(), c.seek[:n]) {
-				c.passing(newer)
-				newer = 0
+				c.passing(newer, 1+inTheWay)
+				newer, inTheWay = 0, 0
 			}
 			continue
 		}
 		if c.decode() {
-			return true
+			if inTheWay > 0 {
+				c.tell(newer, inTheWay)
+			}
+			return c.bad == nil
 		}
-		c.passing(max(revision, newer))
-		newer = 0
+		c.passing(max(revision, newer), 1+inTheWay)
+		newer, inTheWay = 0, 0
 		switch {
 		case c.bad != nil:
 			return false
@@ -181,11 +187,30 @@ func (c *pastCursor) settle(valid bool) bool {
 const farToWalk = 8
 
 // passing counts a key that is not shown.
-func (c *pastCursor) passing(revision uint64) {
+func (c *pastCursor) passing(revision uint64, keys int) {
 	c.passed++
+	c.tell(revision, keys)
+}
+
+func (c *pastCursor) tell(revision uint64, keys int) {
 	if c.pass != nil && c.bad == nil {
-		c.bad = c.pass(revision)
+		c.bad = c.pass(revision, keys)
 	}
+}
+
+// sizeInTheWay is the size of the value under the iterator, which is not the one that is
+// sought. The newest of a key lies in the block that had to be read to find it.
+func (c *pastCursor) sizeInTheWay() int {
+	if c.pass == nil || c.bad != nil {
+		return 0
+	}
+	var v version
+	value, err := c.it.ValueAndErr()
+	if err == nil {
+		_, err = decodeVersion(c.it.Key(), value, &v)
+	}
+	c.bad = err
+	return v.size()
 }
 
 // openLive opens the cursor over the keys that exist, once.
@@ -243,7 +268,7 @@ func (c *pastCursor) settleBack(valid bool) bool {
 				_, revision, _ = splitVersionKey(c.it.Key())
 			}
 		}
-		c.passing(revision)
+		c.passing(revision, 1)
 		switch {
 		case c.bad != nil:
 			return false
@@ -315,8 +340,8 @@ type overlayCursor struct {
 	base    cursor
 	pending []string // sorted
 	state   map[string]*version
-	// pass is told of each pending key that is gone. It may end the walk.
-	pass    func(*version) error
+	// look is told of each pending key that is come across. It may end the walk.
+	look    func(*version) error
 	bad     error
 	baseOK  bool // base is at a key
 	i       int  // place in pending
@@ -327,8 +352,8 @@ type overlayCursor struct {
 	v       *version
 }
 
-func newOverlayCursor(base cursor, pending []string, state map[string]*version, pass func(*version) error) *overlayCursor {
-	return &overlayCursor{base: base, pending: pending, state: state, pass: pass}
+func newOverlayCursor(base cursor, pending []string, state map[string]*version, look func(*version) error) *overlayCursor {
+	return &overlayCursor{base: base, pending: pending, state: state, look: look}
 }
 
 // settle takes the nearer of the base's and the pending key; a pending one
@@ -356,12 +381,15 @@ func (c *overlayCursor) settle() bool {
 		if order == 0 {
 			c.moveBase()
 		}
-		if c.v = c.state[c.pending[c.i]]; c.v.exists {
+		c.v = c.state[c.pending[c.i]]
+		if c.bad = c.look(c.v); c.bad != nil {
+			return false
+		}
+		if c.v.exists {
 			c.scratch = append(c.scratch[:0], c.pending[c.i]...)
 			c.current, c.ours = c.scratch, true
 			return true
 		}
-		c.bad = c.pass(c.v)
 		c.movePending()
 	}
 	return false

@@ -94,9 +94,9 @@ func TestPassedKeysAreTheSame(t *testing.T) {
 			mustView(t, s, func(v *View) {
 				for revision := compact; revision < newest; revision += 1 + newest/16 {
 					n := 0
-					pass := func(revision uint64) error {
+					pass := func(revision uint64, keys int) error {
 						if revision > compact {
-							n++
+							n += keys
 						}
 						return nil
 					}

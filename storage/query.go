@@ -19,7 +19,7 @@ const maxSortBytes = 64 << 20
 func runQuery(q *kv.Query, open func(values bool) (cursor, error), visit, spend func(int) error) (*kv.List, error) {
 	list := &kv.List{}
 	if q.Count || q.CountOnly {
-		n, err := countKeys(open, visit)
+		n, err := countKeys(q, open, visit)
 		if err != nil {
 			return nil, err
 		}
@@ -28,7 +28,7 @@ func runQuery(q *kv.Query, open func(values bool) (cursor, error), visit, spend 
 			return list, nil
 		}
 	}
-	values := !q.KeysOnly || q.Sort == kv.SortByValue
+	values := !q.KeysOnly || q.Sort == kv.SortByValue || ofThePast(q)
 	cur, err := open(values)
 	if err != nil {
 		return nil, err
@@ -52,10 +52,14 @@ func runQuery(q *kv.Query, open func(values bool) (cursor, error), visit, spend 
 // keysRead is how many keys a key counts as whose value was read. It goes by what is
 // known of the value without it, which is the same on every member.
 func keysRead(v *version) int {
-	return 1 + (int(v.contentTypeLen)+int(v.valueLen))/kv.ReadBytesAKey
+	return 1 + v.size()/kv.ReadBytesAKey
 }
 
-func countKeys(open func(values bool) (cursor, error), visit func(int) error) (uint64, error) {
+// ofThePast reports whether q is about a revision. Those are read where the values are,
+// whether it asks for them or not.
+func ofThePast(q *kv.Query) bool { return q.Revision != 0 }
+
+func countKeys(q *kv.Query, open func(values bool) (cursor, error), visit func(int) error) (uint64, error) {
 	cur, err := open(false)
 	if err != nil {
 		return 0, err
@@ -63,7 +67,11 @@ func countKeys(open func(values bool) (cursor, error), visit func(int) error) (u
 	defer cur.close()
 	n := uint64(0)
 	for ok := cur.first(); ok; ok = cur.next() {
-		if err := visit(1); err != nil {
+		looked := 1
+		if ofThePast(q) {
+			looked = keysRead(cur.version())
+		}
+		if err := visit(looked); err != nil {
 			return 0, err
 		}
 		n++

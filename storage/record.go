@@ -26,9 +26,15 @@ type version struct {
 	// fetched says that this is what the database has, read ahead: it is no
 	// change.
 	fetched bool
+	// replaced is how many bytes the value had, with its content type, in whose place
+	// this change has come. It is 0 for what was committed.
+	replaced uint32
 	meta
 	payload []byte
 }
+
+// size is how many bytes the content type and the value have.
+func (m *meta) size() int { return int(m.contentTypeLen) + int(m.valueLen) }
 
 func (m *meta) hasLease() bool { return m.lease != (kv.LeaseID{}) }
 

@@ -131,11 +131,11 @@ func (t *txnRun) visit(n int) error {
 
 // pass counts a key that a read of the past passes, if all members have what keeps it
 // from being shown. What was deleted before history begins is on some of them still.
-func (t *txnRun) pass(revision uint64) error {
+func (t *txnRun) pass(revision uint64, keys int) error {
 	if revision <= t.b.st.compact {
 		return nil
 	}
-	return t.visit(1)
+	return t.visit(keys)
 }
 
 func (t *txnRun) spend(n int) error {
@@ -478,6 +478,10 @@ func (t *txnRun) record(key []byte, old, now version, reason kv.Reason) {
 	before := keys[string(key)]
 	t.undos = append(t.undos, undo{key: key, before: before})
 	v := now
+	if old.exists {
+		v.replaced = uint32(old.size())
+		t.b.replaced += old.size()
+	}
 	k := string(key)
 	keys[k] = &v
 	if before == nil || before.fetched {
@@ -601,18 +605,25 @@ func (t *txnRun) cursor(r kv.Range, values bool) (cursor, error) {
 		return nil, err
 	}
 	if pending := t.b.pendingIn(r); len(pending) > 0 {
-		return newOverlayCursor(base, pending, t.b.keys, t.passOwn), nil
+		return newOverlayCursor(base, pending, t.b.keys, t.lookAtOwn(values)), nil
 	}
 	return base, nil
 }
 
-// passOwn counts a key that a cursor passes because this transaction has deleted it.
-// Those that earlier ones have deleted may be in this batch, or committed.
-func (t *txnRun) passOwn(v *version) error {
-	if v.deletedAt != t.revision {
-		return nil
+// lookAtOwn counts what a cursor comes across of this transaction's own changes beside the
+// keys that are there: a key that was deleted, and, where values are read, the value that
+// the change hides. What earlier ones have changed may be in this batch, or committed.
+func (t *txnRun) lookAtOwn(values bool) func(*version) error {
+	return func(v *version) error {
+		looked := 0
+		if t.changedAlready(v) && !v.exists {
+			looked = 1
+		}
+		if t.changedAlready(v) && values {
+			looked += int(v.replaced) / kv.ReadBytesAKey
+		}
+		return t.visit(looked)
 	}
-	return t.visit(1)
 }
 
 // commit writes the changes to the batch, under the next revision.

@@ -152,9 +152,9 @@ func (v *View) cursor(r kv.Range, revision uint64, values bool, visit func(int) 
 	return newPastCursor(v.snap, r, revision, passing(visit))
 }
 
-// passing makes a visit of each key that a cursor passes.
-func passing(visit func(int) error) func(uint64) error {
-	return func(uint64) error { return visit(1) }
+// passing makes visits of what a cursor passes.
+func passing(visit func(int) error) func(uint64, int) error {
+	return func(_ uint64, keys int) error { return visit(keys) }
 }
 
 // Get reads key as of revision; 0 means the view's newest. The entry is the
@@ -176,8 +176,8 @@ func (v *View) Get(key []byte, revision uint64) (kv.Entry, bool, error) {
 	return cloneEntry(&e), true, cur.err()
 }
 
-// visitsPerCheck is how many keys a read looks at between two looks at its
-// context.
+// visitsPerCheck is how many keys a read looks at, counted as keysRead does, between two
+// looks at its context.
 const visitsPerCheck = 1024
 
 // visitor returns a function that counts keys and ends a read whose context is
@@ -185,8 +185,9 @@ const visitsPerCheck = 1024
 func visitor(ctx context.Context) func(int) error {
 	n := 0
 	return func(more int) error {
-		if n += more; n%visitsPerCheck == 0 && ctx.Err() != nil {
-			return kv.Errorf(kv.ReadTimeout, "the read looked at %d keys and was not finished in time", n)
+		before := n / visitsPerCheck
+		if n += more; n/visitsPerCheck != before && ctx.Err() != nil {
+			return kv.Errorf(kv.ReadTimeout, "the read was not finished in time; it had come through %d keys, of which large values count as more", n)
 		}
 		return nil
 	}
