@@ -156,7 +156,7 @@ func (x *exchange) awaitAnswer(t *kv.Txn) bool {
 		ctx, cancel := context.WithTimeout(x.r.Context(), pageWait)
 		defer cancel()
 		if a.answers.Acquire(ctx, n) != nil {
-			x.failMemory("answers of writes", maxHeldBytes)
+			x.failMemory(maxHeldBytes, "too many writes wait on this node whose answers may be large: those with prev, and transactions that get values or ranges")
 			x.refused()
 			return false
 		}
@@ -178,30 +178,35 @@ func (x *exchange) answered() {
 func mostAnswered(t *kv.Txn) (n int64) {
 	for _, branch := range [...][]kv.Op{t.Then, t.Else} {
 		for i := range branch {
-			op := &branch[i]
-			var r *kv.Range
-			switch {
+			switch op := &branch[i]; {
 			case op.Type == kv.OpTxn:
 				n += mostAnswered(op.Txn)
 			case op.Type == kv.OpGet && !op.Query.CountOnly:
-				r = &op.Query.Range
+				n += mostRead(op.Query.Range, op.Query.Limit, !op.Query.KeysOnly)
 			case op.Type == kv.OpDelete && op.Prev:
-				r = &op.Range
+				n += mostRead(op.Range, 0, true)
 			case op.Prev:
-				n += kv.MaxValueBytes
-			}
-			if r == nil {
-				continue
-			}
-			switch _, single := r.Single(); {
-			case !single:
-				n += kv.BudgetResultBytes
-			case op.Type == kv.OpDelete || !op.Query.KeysOnly:
 				n += kv.MaxValueBytes
 			}
 		}
 	}
 	return min(n, kv.BudgetResultBytes)
+}
+
+// mostRead is how much the entries of a range may take, of which there are no more than
+// limit, if that is not 0. A single key is little without its value.
+func mostRead(r kv.Range, limit int, values bool) int64 {
+	one := int64(0)
+	if values {
+		one = kv.MaxValueBytes
+	}
+	if _, single := r.Single(); single {
+		return one
+	}
+	if limit == 0 || limit > kv.MaxTxnOps {
+		return kv.BudgetResultBytes
+	}
+	return min(kv.BudgetResultBytes, int64(limit)*(kv.MaxKeyBytes+kv.ResultEntryBytes+one))
 }
 
 // reserve counts n bytes that are kept until the request ends, and reports whether
@@ -262,11 +267,16 @@ func (x *exchange) reserveLines(n int) bool {
 }
 
 // failAnswer reports that there is no room for an answer, failBodies for a body.
-func (x *exchange) failAnswer() { x.failMemory("answers", maxHeldBytes) }
-func (x *exchange) failBodies() { x.failMemory("requests", maxHeldBodyBytes) }
+func (x *exchange) failAnswer() {
+	x.failMemory(maxHeldBytes, "large answers take all the memory that there is for them on this node")
+}
 
-func (x *exchange) failMemory(what string, limit int64) {
-	x.failLimit(api.CodeBusy, limit, "large %s take all the memory that there is for them on this node", what)
+func (x *exchange) failBodies() {
+	x.failMemory(maxHeldBodyBytes, "large requests take all the memory that there is for them on this node")
+}
+
+func (x *exchange) failMemory(limit int64, why string) {
+	x.failLimit(api.CodeBusy, limit, "%s", why)
 	if x.fault.code == api.CodeBusy {
 		x.fault.shed = shedMemory
 	}

@@ -308,6 +308,16 @@ func TestAnswersOfWritesAreBounded(t *testing.T) {
 		"PUT /v1/kv/b":    "2",
 		"DELETE /v1/kv/c": "",
 	}
+	// A range that is limited to little may answer little.
+	var first kv.Query
+	first.Limit = 1
+	if n := mostAnswered(&kv.Txn{Then: []kv.Op{{Type: kv.OpGet, Query: &first}}}); n != kv.MaxValueBytes+kv.MaxKeyBytes+kv.ResultEntryBytes {
+		t.Errorf("one entry with its value takes %d", n)
+	}
+	first.KeysOnly = true
+	if n := mostAnswered(&kv.Txn{Else: []kv.Op{{Type: kv.OpGet, Query: &first}}}); n != kv.MaxKeyBytes+kv.ResultEntryBytes {
+		t.Errorf("one entry without takes %d", n)
+	}
 	do := func(what, body string) (method, target string, b []byte, headers []string) {
 		method, target, _ = strings.Cut(strings.TrimSpace(what), " ")
 		if method == "POST" {

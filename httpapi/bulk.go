@@ -529,7 +529,7 @@ func (l *lineReader) fill() bool {
 		n = max(readBytes, 2*n)
 	}
 	if !l.x.reserveLines(n + l.kept) {
-		l.x.failMemory("bulk writes", maxHeldLineBytes)
+		l.x.failMemory(maxHeldLineBytes, "large bulk writes take all the memory that there is for them on this node")
 		l.breakOff()
 		return false
 	}

@@ -47,8 +47,10 @@ type hold struct {
 // holdLease answers POST /v1/leases/{id}/hold.
 func (x *exchange) holdLease() {
 	name := x.leaseInPath("/hold")
-	// The end of the connection shows only once the body is read.
-	_, _ = x.readBody(maxBodyBytes)
+	if x.r.ProtoMajor == 1 {
+		// The end of the connection shows only once the body is read.
+		_, _ = x.readBody(maxBodyBytes)
+	}
 	if x.refused() {
 		return
 	}

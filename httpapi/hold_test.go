@@ -77,6 +77,25 @@ func (k *kit) startHold(transport *http.Transport, path, body string) *holding {
 	return &holding{k.t, resp, cancel, sse.NewReader(io.TeeReader(resp.Body, raw), 1<<20), raw}
 }
 
+// A body of a hold, which takes none, is dropped, as is one that says only by its end that
+// it is empty.
+func TestHoldOfABody(t *testing.T) {
+	for name, transport := range transports(t) {
+		for _, body := range []string{"{}", ""} {
+			k := newKit(t)
+			k.member.apply(t, &kv.Command{Kind: kv.KindLeaseGrant, Lease: kv.Lease{ID: heldLease, Number: 5, TTLMillis: 60_000}})
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+k.addr+"/v1/leases/5/hold", io.MultiReader(strings.NewReader(body)))
+			must(t, err)
+			resp, err := transport.RoundTrip(req)
+			must(t, err)
+			if resp.StatusCode != 200 {
+				t.Errorf("%s, %q: %s", name, body, resp.Status)
+			}
+			must(t, resp.Body.Close())
+		}
+	}
+}
+
 // hold opens the stream and reads its first event.
 func (k *kit) hold(transport *http.Transport) *holding {
 	k.t.Helper()

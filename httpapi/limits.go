@@ -102,8 +102,8 @@ const (
 	// to some 2.5 MiB each, of small lines more than of large ones.
 	maxHeldLineBytes = 128 << 20
 	// maxLoans bounds the watches that hold a piece of history or a page of the present
-	// state, of up to some 2 MiB with its text. loanPatience is for how long one may have
-	// it while others wait.
+	// state, of up to some 2 MiB with its text. loanPatience is for how long one may be in
+	// a write of it while others wait.
 	maxLoans     = 64
 	loanPatience = 10 * time.Second
 	// maxScrapes bounds the metrics that are being read at a time.

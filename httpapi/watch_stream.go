@@ -564,5 +564,8 @@ func (p *poll) finish() {
 	}
 	p.x.out = p.out
 	current, _ := p.x.s.cfg.Store.Revisions()
-	p.x.sendJSON(200, current)
+	_ = p.loan.during(func([]byte) error {
+		p.x.sendJSON(200, current)
+		return nil
+	}, nil)
 }
