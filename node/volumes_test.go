@@ -32,7 +32,7 @@ func TestFullVolume(t *testing.T) {
 	}
 	running := ready(t, config(t))
 	defer running.Close()
-	for _, part := range []string{"raft", "store/shard-1"} {
+	for _, part := range []string{"raft", "store", "store/shard-1"} {
 		n := &Node{cfg: running.cfg, shard: running.shard, dir: elsewhere(t, part, fullDisk)}
 		g := newGuard(n)
 		must(t, g.look())
@@ -51,6 +51,84 @@ func TestFullVolume(t *testing.T) {
 	n.dir.Path = filepath.Join(n.dir.Path, "none")
 	if free, err := n.freeBytes(); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("one that is not there has %d bytes left, %v", free, err)
+	}
+}
+
+// TestFirstStartOnVolumes: what is to be a file system of its own has to be there before
+// the first start, with what a new file system has in it, or as a link to somewhere on one.
+func TestFirstStartOnVolumes(t *testing.T) {
+	firstStarts(t, 1, func(t *testing.T, volume string) {
+		must(t, os.Mkdir(volume, 0o755))
+		must(t, os.Mkdir(filepath.Join(volume, "lost+found"), 0o700))
+	})
+	firstStarts(t, 1, func(t *testing.T, volume string) {
+		on := t.TempDir()
+		must(t, os.Mkdir(filepath.Join(on, "lost+found"), 0o700))
+		must(t, os.Symlink(on, volume))
+	})
+}
+
+// firstStarts makes volumes for the log and the store, has nodes begin on them in each way
+// that there is, and starts them again. The doctor finds so many disks.
+func firstStarts(t *testing.T, disks int, makeVolume func(t *testing.T, volume string)) {
+	t.Helper()
+	old := ready(t, config(t))
+	fillNode(t, old, 10)
+	file := filepath.Join(t.TempDir(), "backup")
+	save(t, old, file)
+	for name, begin := range map[string]func(cfg *Config) error{
+		"serve":                func(*Config) error { return nil },
+		"serve --restore-from": func(cfg *Config) error { cfg.RestoreFrom = file; return nil },
+		"snapshot restore": func(cfg *Config) error {
+			restoring := *cfg
+			restoring.RestoreFrom = file
+			_, err := Restore(t.Context(), restoring)
+			return err
+		},
+	} {
+		cfg := config(t)
+		must(t, os.Mkdir(cfg.DataDir, 0o700))
+		volumes := []string{filepath.Join(cfg.DataDir, "raft"), filepath.Join(cfg.DataDir, "store")}
+		var before []os.FileInfo
+		for _, volume := range volumes {
+			makeVolume(t, volume)
+			info, err := os.Stat(volume)
+			must(t, err)
+			before = append(before, info)
+		}
+		must(t, begin(&cfg))
+		for start := range 2 {
+			n := ready(t, cfg)
+			if start > 0 {
+				newUser(t, n).want(200, "written before", "GET", "/v1/kv/k", "")
+			}
+			r, err := n.shard.Propose(t.Context(), put("k", "written before"))
+			must(t, err)
+			must(t, r.Err())
+			must(t, n.Close())
+		}
+		found := 0
+		for _, f := range Examine(t.Context(), cfg.DataDir) {
+			if f.Check == "disk" {
+				found++
+			}
+			if f.Verdict != Healthy {
+				t.Errorf("%s: the doctor finds %+v", name, f)
+			}
+		}
+		if found != disks {
+			t.Errorf("%s: the doctor finds %d disks, want %d", name, found, disks)
+		}
+		for i, volume := range volumes {
+			after, err := os.Stat(volume)
+			must(t, err)
+			if !os.SameFile(before[i], after) {
+				t.Errorf("%s: %s was made anew", name, volume)
+			}
+			if _, err := os.Stat(filepath.Join(volume, "lost+found")); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
 	}
 }
 

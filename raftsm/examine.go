@@ -151,6 +151,9 @@ func isHostFile(b []byte) bool {
 // logDir finds where the Raft log is; empty, there is none.
 func (d *Dir) logDir() (string, error) {
 	found, err := filepath.Glob(filepath.Join(d.Path, raftDir, "*", "*", "tandb"))
+	// What the repair of a file system found is nobody's log.
+	lost := filepath.Join(d.Path, raftDir, lostAndFound) + string(filepath.Separator)
+	found = slices.DeleteFunc(found, func(path string) bool { return strings.HasPrefix(path, lost) })
 	switch {
 	case err != nil || len(found) == 0:
 		return "", err

@@ -80,6 +80,8 @@ const (
 	lockFile       = "LOCK"
 	storeDir       = "store"
 	raftDir        = "raft"
+	// lostAndFound lies in the root of some file systems, for what their repair finds.
+	lostAndFound = "lost+found"
 )
 
 // Dir is a data directory that this process has locked.
@@ -143,11 +145,9 @@ func (d *Dir) identify(spec Spec) error {
 	case !errors.Is(err, os.ErrNotExist):
 		return marked(err)
 	}
-	// What lies here without an identity was left by something else, or lost
-	// its identity; starting on it could vote twice.
 	for _, name := range []string{raftDir, storeDir} {
-		if _, err := os.Lstat(filepath.Join(d.Path, name)); err == nil {
-			return marked(fmt.Errorf("%s has data but no %s file: restore the file, or start this member anew in an empty directory", d.Path, identityFile))
+		if err := d.takeOver(name); err != nil {
+			return err
 		}
 	}
 	id, err := d.newIdentity(spec)
@@ -164,6 +164,32 @@ func (d *Dir) identify(spec Spec) error {
 		_ = os.Remove(filepath.Join(d.Path, claimFile)) // nobody looks at it where there is an identity
 	}
 	return nil
+}
+
+// takeOver looks at a part of the directory before there is an identity. It is not there,
+// or is empty: one that is to be a file system of its own, or a link to somewhere on
+// one, has to be there before the first start.
+func (d *Dir) takeOver(name string) error {
+	path := filepath.Join(d.Path, name)
+	if _, err := os.Lstat(path); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	// Where a link leads to nothing, it is found out before anything is made.
+	target, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return fmt.Errorf("%s leads nowhere: %w", path, err)
+	}
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return err
+	}
+	// What lies here without an identity was left by something else, or lost
+	// its identity; starting on it could vote twice.
+	if i := slices.IndexFunc(entries, func(e os.DirEntry) bool { return e.Name() != lostAndFound }); i >= 0 {
+		return marked(fmt.Errorf("%s has data but no %s file (there is %s): restore the file, or start this member anew in an empty directory",
+			d.Path, identityFile, filepath.Join(name, entries[i].Name())))
+	}
+	return durable.MakeDir(target) // who made it may not have waited for the disk
 }
 
 // newIdentity makes an identity, or has a running cluster make it.
@@ -387,9 +413,9 @@ func (d *Dir) shardDir(shard uint64) string {
 }
 
 // Volumes are what may lie on file systems of their own: the data directory, the logs in
-// it, and the store of a shard. Not all of them need to be there.
+// it, the stores, and that of a shard. Not all of them need to be there.
 func (d *Dir) Volumes(shard uint64) []string {
-	return []string{d.Path, filepath.Join(d.Path, raftDir), d.shardDir(shard)}
+	return []string{d.Path, filepath.Join(d.Path, raftDir), filepath.Join(d.Path, storeDir), d.shardDir(shard)}
 }
 
 // checkStore refuses a store that is not this replica's, and one that is

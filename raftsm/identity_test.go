@@ -174,11 +174,30 @@ func TestDirectoryRefusals(t *testing.T) {
 		{"a file", func(t *testing.T, path string) { must(t, os.WriteFile(path, nil, 0o600)) }, "not a directory"},
 		{"a link", func(t *testing.T, path string) { must(t, os.Symlink(t.TempDir(), path)) }, "links are not followed"},
 		{"store without identity", func(t *testing.T, path string) {
-			must(t, os.MkdirAll(filepath.Join(path, storeDir), 0o700))
-		}, "has data but no IDENTITY file"},
+			must(t, os.MkdirAll(filepath.Join(path, storeDir, "shard-1"), 0o700))
+		}, "has data but no IDENTITY file (there is store/shard-1)"},
 		{"log without identity", func(t *testing.T, path string) {
-			must(t, os.MkdirAll(filepath.Join(path, raftDir), 0o700))
-		}, "has data but no IDENTITY file"},
+			must(t, os.MkdirAll(filepath.Join(path, raftDir, lostAndFound), 0o700))
+			must(t, os.WriteFile(filepath.Join(path, raftDir, "NODEHOST.ID"), nil, 0o600))
+		}, "has data but no IDENTITY file (there is raft/NODEHOST.ID)"},
+		{"a log that a link leads to", func(t *testing.T, path string) {
+			must(t, os.Mkdir(path, 0o700))
+			volume := t.TempDir()
+			must(t, os.Symlink(volume, filepath.Join(path, raftDir)))
+			must(t, os.Mkdir(filepath.Join(volume, "host"), 0o700))
+		}, "has data but no IDENTITY file (there is raft/host)"},
+		{"a link to nothing", func(t *testing.T, path string) {
+			must(t, os.Mkdir(path, 0o700))
+			must(t, os.Symlink(filepath.Join(t.TempDir(), "none"), filepath.Join(path, storeDir)))
+		}, "store leads nowhere"},
+		{"a file for the store", func(t *testing.T, path string) {
+			must(t, os.Mkdir(path, 0o700))
+			must(t, os.WriteFile(filepath.Join(path, storeDir), nil, 0o600))
+		}, "not a directory"},
+		{"volumes", func(t *testing.T, path string) {
+			must(t, os.MkdirAll(filepath.Join(path, raftDir, lostAndFound), 0o700))
+			must(t, os.Symlink(t.TempDir(), filepath.Join(path, storeDir)))
+		}, ""},
 		{"a first start that was cut off", func(t *testing.T, path string) {
 			must(t, os.MkdirAll(path, 0o700))
 			must(t, os.WriteFile(filepath.Join(path, identityFile+".new"), []byte(`{"form`), 0o600))
@@ -425,6 +444,21 @@ func TestStartedMark(t *testing.T) {
 	must(t, os.Remove(filepath.Join(m.path, identityFile)))
 	must(t, os.RemoveAll(filepath.Join(m.path, raftDir)))
 	start() // as another member
+}
+
+// TestLostAndFoundIsNoLog: what the repair of a file system has found in the one of the
+// logs is not taken for one.
+func TestLostAndFoundIsNoLog(t *testing.T) {
+	d := &Dir{Path: t.TempDir()}
+	must(t, os.MkdirAll(filepath.Join(d.Path, raftDir, lostAndFound, "#12", "tandb"), 0o700))
+	if dir, err := d.logDir(); dir != "" || err != nil {
+		t.Errorf("found %s, %v", dir, err)
+	}
+	log := filepath.Join(d.Path, raftDir, "host", "7")
+	must(t, os.MkdirAll(filepath.Join(log, "tandb"), 0o700))
+	if dir, err := d.logDir(); dir != log || err != nil {
+		t.Errorf("found %s, %v", dir, err)
+	}
 }
 
 // TestOldStoreUnderCutLog puts an old store under a log that has been cut since
