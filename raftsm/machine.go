@@ -17,8 +17,10 @@ import (
 // in order, after the commit; they must not block and must not call back.
 type Callbacks struct {
 	// Applied is called for each batch that changed something: the changes of
-	// the revisions from+1 to to. Events are nil if Wanted said so before the
-	// batch began, or while the content can't be trusted.
+	// the revisions from+1 to to. Events are nil, and to be read from the history,
+	// if Wanted said before the batch began that nobody looks at them, if they are
+	// more than is held in memory of one batch, if the batch ended a restore, or
+	// while the content can't be trusted.
 	Applied func(from, to uint64, events []kv.Event)
 	// Wanted reports whether anybody looks at the events. If it is not set,
 	// somebody does.
@@ -38,8 +40,10 @@ type machine struct {
 	callbacks Callbacks
 	// timed is told how long it took to apply what Update is called with.
 	timed func(time.Duration)
-	// deliver hands the results of an entry to whoever proposed it here.
+	// deliver hands the results of an entry to whoever proposed it here, awaits reports
+	// whether anybody waits for that of its i-th command.
 	deliver func(seq uint64, results []*kv.Result)
+	awaits  func(seq uint64, i int) bool
 	// incarnation is this process's.
 	incarnation ulid.ULID
 	revisions   *revisionWaiters
@@ -55,8 +59,8 @@ type machine struct {
 	log *logCut
 	// commands is reused by each entry.
 	commands []*kv.Command
-	// answers is what the entries take that the answers of an Update hold so far,
-	// answerRoom is maxAnswerBytes, but for tests.
+	// answers is what the answers of an Update take so far, answerRoom is
+	// maxAnswerBytes, but for tests.
 	answers, answerRoom int
 	closed              chan struct{} // closed by Close
 }
@@ -154,13 +158,13 @@ func (m *machine) applyEntry(b *storage.Batch, e *sm.Entry) (delivery, error) {
 		if err := b.Fetch(commands); err != nil {
 			return d, fmt.Errorf("raftsm: entry %d: %w", e.Index, err)
 		}
-		for _, c := range commands {
+		for i, c := range commands {
 			result, err := b.Apply(c)
 			if err != nil {
 				return d, fmt.Errorf("raftsm: entry %d: %w", e.Index, err)
 			}
 			if own {
-				d.results = append(d.results, m.kept(result))
+				d.results = append(d.results, m.kept(r.seq, i, result))
 			}
 		}
 	}
@@ -168,14 +172,19 @@ func (m *machine) applyEntry(b *storage.Batch, e *sm.Entry) (delivery, error) {
 	return d, nil
 }
 
-// maxAnswerBytes bounds the entries that the answers of one Update hold until it is
-// committed. Who waits for such an answer has reserved memory for it; this is for those
-// who have gone since they asked, whose commands are applied all the same.
+// maxAnswerBytes bounds what the answers of one Update take until it is committed. Those
+// that nobody waits for any more are not kept at all. Whoever waits for a large one holds
+// memory for it, since before it was proposed: package httpapi has half of this for all of
+// them together. So it is enough for these, and bounds what is asked without any.
 const maxAnswerBytes = 512 << 20
 
-// kept returns a result, or nil if there is no room for it any more.
-func (m *machine) kept(r *kv.Result) *kv.Result {
-	if n := entryBytes(r); n > 0 {
+// kept returns the result of a command, or nil if nobody waits for it or there is no room
+// for it any more.
+func (m *machine) kept(seq uint64, i int, r *kv.Result) *kv.Result {
+	if n := answerBytes(r); n > 0 {
+		if !m.awaits(seq, i) {
+			return nil
+		}
 		if m.answers += n; m.answers > m.answerRoom {
 			return nil
 		}
@@ -183,8 +192,8 @@ func (m *machine) kept(r *kv.Result) *kv.Result {
 	return r
 }
 
-// entryBytes is what the entries of a result take.
-func entryBytes(r *kv.Result) (n int) {
+// answerBytes is what the entries and the common prefixes of a result take.
+func answerBytes(r *kv.Result) (n int) {
 	if r == nil {
 		return 0
 	}
@@ -198,8 +207,11 @@ func entryBytes(r *kv.Result) (n int) {
 		of(op.Prev)
 		if op.List != nil {
 			of(op.List.Entries)
+			for _, prefix := range op.List.CommonPrefixes {
+				n += kv.ResultEntryBytes + len(prefix)
+			}
 		}
-		n += entryBytes(op.Txn)
+		n += answerBytes(op.Txn)
 	}
 	return n
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -142,6 +143,7 @@ func (b *machines) open(name, dir string) *driven {
 		closed: make(chan struct{}), answerRoom: maxAnswerBytes,
 		alarms: func() {}, scrub: func(part *storage.Scrub) { part.Close() },
 		trusted: func() bool { return true },
+		awaits:  func(uint64, int) bool { return true },
 		deliver: func(seq uint64, results []*kv.Result) {
 			fmt.Fprintf(&m.said, "  to %d:", seq)
 			for _, r := range results {
@@ -295,22 +297,65 @@ func (b *machines) hash(d *datadriven.TestData) string {
 	return "equal"
 }
 
-// Answers of those who have gone take no more memory than there is for them; who is still
-// there is told that nobody knows.
+// get reads a key inside a transaction in a transaction.
+func get(key string) *kv.Command {
+	return &kv.Command{Kind: kv.KindTxn, Txn: &kv.Txn{Then: []kv.Op{{Type: kv.OpTxn, Txn: &kv.Txn{
+		Then: []kv.Op{{Type: kv.OpGet, Query: &kv.Query{Range: kv.SingleKey([]byte(key))}}}}}}}}
+}
+
+// Answers take no more memory than there is for them; who waits for one that finds none is
+// told that nobody knows.
 func TestAnswersAreBounded(t *testing.T) {
 	m := lone(t)
 	m.open(t)
 	m.mustPut(t, "k", strings.Repeat("v", 1000))
-	get := &kv.Command{Kind: kv.KindTxn, Txn: &kv.Txn{Then: []kv.Op{{Type: kv.OpTxn, Txn: &kv.Txn{
-		Then: []kv.Op{{Type: kv.OpGet, Query: &kv.Query{Range: kv.SingleKey([]byte("k"))}}}}}}}}
-	result, err := m.shard.Propose(context.Background(), get)
+	result, err := m.shard.Propose(context.Background(), get("k"))
 	must(t, err)
-	if n := entryBytes(result); n < 1000 {
+	if n := answerBytes(result); n < 1000 {
 		t.Fatalf("the answer takes %d bytes", n)
 	}
 	m.shard.machine.answerRoom = 500
-	if _, err := m.shard.Propose(context.Background(), get); !errIs(err, kv.OutcomeUnknown) {
+	if _, err := m.shard.Propose(context.Background(), get("k")); !errIs(err, kv.OutcomeUnknown) {
 		t.Errorf("got %v", err)
 	}
 	m.mustPut(t, "k", "w")
+}
+
+// TestCommonPrefixesAreCounted: an answer may have nothing else.
+func TestCommonPrefixesAreCounted(t *testing.T) {
+	prefix := []byte("a/long/prefix/")
+	r := &kv.Result{Ops: []kv.OpResult{{List: &kv.List{CommonPrefixes: [][]byte{prefix, prefix}}}}}
+	if got, want := answerBytes(r), 2*(kv.ResultEntryBytes+len(prefix)); got != want {
+		t.Errorf("it takes %d bytes, want %d", got, want)
+	}
+}
+
+// TestAnswersOfThoseWhoHaveGone: they are not kept, and take nothing of the memory for
+// those of others in the same Update.
+func TestAnswersOfThoseWhoHaveGone(t *testing.T) {
+	b := &machines{t: t, byName: map[string]*driven{}}
+	defer b.close()
+	m := b.open("p1", t.TempDir())
+	var got []*kv.Result
+	m.deliver = func(_ uint64, results []*kv.Result) { got = append(got, results...) }
+	m.awaits = func(seq uint64, i int) bool { return seq == 2 && i == 1 || seq == 3 }
+	entry := func(seq uint64, commands ...*kv.Command) {
+		b.log = append(b.log, sm.Entry{Index: seq, Cmd: sealed(incarnation("p1"), seq, commands...)})
+	}
+	entry(1, put("k", strings.Repeat("v", 1000)))
+	entry(2, get("k"), get("k"), put("l", "v"))
+	entry(3, get("k"))
+	m.answerRoom = 1500
+	if _, err := m.Update(b.log); err != nil {
+		t.Fatal(err)
+	}
+	var kept []bool
+	for _, r := range got {
+		kept = append(kept, r != nil)
+	}
+	// The put has an answer of no size, which is kept whoever waits; the last one finds no
+	// room behind the one that was waited for.
+	if want := []bool{true, false, true, true, false}; !slices.Equal(kept, want) {
+		t.Errorf("kept are %v, want %v", kept, want)
+	}
 }

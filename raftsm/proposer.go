@@ -438,6 +438,15 @@ func (p *proposer) hasLanded(f *flight) bool {
 	return f.landed
 }
 
+// awaits reports whether anybody waits for the result of the i-th command of an entry that
+// was proposed here. Whoever does not is gone for good. The machine calls it.
+func (p *proposer) awaits(seq uint64, i int) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f := p.mu.flying[seq]
+	return f != nil && i < len(f.commands) && f.commands[i] != nil
+}
+
 // deliver gives an entry's results to the commands that wait for them. The
 // machine calls it.
 func (p *proposer) deliver(seq uint64, results []*kv.Result) {

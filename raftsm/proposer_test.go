@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -27,6 +28,8 @@ type fakeLog struct {
 	mu      sync.Mutex
 	seen    int
 	entries []entryReader
+	// awaited are the keys of the commands that were waited for when they were applied.
+	awaited []string
 }
 
 func startProposer(t *testing.T, timeout time.Duration, answer func(n int) (apply bool, err error)) *fakeLog {
@@ -73,8 +76,16 @@ func (l *fakeLog) receive(entry []byte, _ time.Duration) (*dragonboat.RequestSta
 				result.Detail = string(c.Txn.Then[0].Key)
 			}
 			results = append(results, result)
+			if l.awaits(r.seq, i) {
+				l.mu.Lock()
+				l.awaited = append(l.awaited, result.Detail)
+				l.mu.Unlock()
+			}
 		}
 		l.deliver(r.seq, results)
+		if l.awaits(r.seq, 0) {
+			panic("a result is awaited that was delivered")
+		}
 	}
 	return nil, err
 }
@@ -433,7 +444,7 @@ func TestCloseAnswersAll(t *testing.T) {
 }
 
 // TestCallerLeaves ends a request before its write: nobody knows what becomes
-// of it, and the flight is not disturbed.
+// of it, nobody waits for it, and the flight is not disturbed.
 func TestCallerLeaves(t *testing.T) {
 	answer, wake := asleep(t)
 	l := startProposer(t, patience, answer)
@@ -451,6 +462,14 @@ func TestCallerLeaves(t *testing.T) {
 	must(t, err)
 	if result.Detail != "other" {
 		t.Errorf("got the result for %s", result.Detail)
+	}
+	eventually(t, "both are applied", func() bool {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return len(l.entries) == 2
+	})
+	if !slices.Equal(l.awaited, []string{"other"}) {
+		t.Errorf("%v were waited for", l.awaited)
 	}
 }
 

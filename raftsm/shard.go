@@ -324,7 +324,7 @@ func (s *Shard) start(hasLog bool) error {
 	s.machine = &machine{
 		alarms: s.lookAtAlarms, scrub: s.scrubber.take, trusted: func() bool { return s.Quarantine() == Sound },
 		log:   newLogCut(s.cfg.SnapshotEntries, extent.Length),
-		store: s.store, dir: h.dir.shardDir(shard), callbacks: s.cfg.Callbacks, timed: h.timings.Applied, deliver: s.proposer.deliver, incarnation: incarnation,
+		store: s.store, dir: h.dir.shardDir(shard), callbacks: s.cfg.Callbacks, timed: h.timings.Applied, deliver: s.proposer.deliver, awaits: s.proposer.awaits, incarnation: incarnation,
 		revisions: newRevisionWaiters(), answerRoom: maxAnswerBytes, fatal: s.cfg.Fatal, closed: make(chan struct{}),
 	}
 	s.lookAtAlarms()
