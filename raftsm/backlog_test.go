@@ -11,6 +11,17 @@ import (
 	"github.com/cairnkv/cairn/kv"
 )
 
+// TestAppliedOfEachShard: what the transport is told of a shard is that shard's.
+func TestAppliedOfEachShard(t *testing.T) {
+	m := lone(t)
+	m.open(t)
+	m.mustPut(t, "k", "v")
+	r := roster{m.host, m.shard.Store()}
+	if first, other := r.Applied(1), r.Applied(2); first == 0 || other != 0 || r.HasShard(2) {
+		t.Errorf("entry %d of the shard is applied, and %d of one that is not there", first, other)
+	}
+}
+
 // TestLeaderThatAppliesNothing: a leader whose store stands still takes so much from the
 // others as it may hold, and no more; when it goes on, so do they.
 func TestLeaderThatAppliesNothing(t *testing.T) {

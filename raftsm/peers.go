@@ -63,7 +63,7 @@ func openTransport(cfg *HostConfig) (*transport.Transport, error) {
 // state.
 type roster struct {
 	h     *Host
-	store *storage.Store
+	store *storage.Store // of the shard that has the members
 }
 
 func (r roster) HasShard(shard uint64) bool {
@@ -71,8 +71,12 @@ func (r roster) HasShard(shard uint64) bool {
 	return open
 }
 
-func (r roster) Applied(uint64) uint64 {
-	applied, err := r.store.Applied()
+func (r roster) Applied(shard uint64) uint64 {
+	store, open := r.h.shards.Load(shard)
+	if !open {
+		return 0
+	}
+	applied, err := store.(*storage.Store).Applied()
 	if err != nil {
 		return 0 // it is closing
 	}

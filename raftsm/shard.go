@@ -86,7 +86,7 @@ type Host struct {
 	leader    leaderEvents
 	transport *transport.Transport
 	join      sync.Once // of the transport, with the first shard
-	shards    sync.Map  // the numbers of those that run
+	shards    sync.Map  // the stores of those that run, by number
 	// stopping counts the replicas that we have asked to stop and of which Dragonboat has
 	// not said so yet, which it does later, from a goroutine of its own.
 	stopping atomic.Int64
@@ -332,7 +332,7 @@ func (s *Shard) start(hasLog bool) error {
 	h.join.Do(func() {
 		h.transport.Join(roster{h, s.store}, transport.Start{Index: extent.LastIndex, Term: extent.Term})
 	})
-	h.shards.Store(shard, nil)
+	h.shards.Store(shard, s.store)
 	if err := s.run(hasLog); err != nil {
 		return err
 	}

@@ -33,6 +33,13 @@ type backlog struct {
 	come  []arrival
 }
 
+// backlogs are those of the replica of one shard. Those of another one have indexes of
+// their own.
+type backlogs struct {
+	come   backlog // from the leader
+	logged backlog // in the log
+}
+
 // An arrival is entries that came together, or one after the other if they are small. It
 // counts as long as the last one does: what is counted may be wrong by one of them.
 type arrival struct {
@@ -115,9 +122,28 @@ func (l *backlog) forget(which func(arrival) bool) {
 	})
 }
 
-// Logged is told what was saved of this node's replica: entries in the place of those that
-// its log had from the first of them on, and how far it has applied them.
-func (t *Transport) Logged(u *pb.Update) { t.logged.put(u.EntriesToSave, u.LastApplied) }
+// Logged is told what was saved of one of this node's replicas: entries in the place of
+// those that its log had from the first of them on, and how far it has applied them.
+func (t *Transport) Logged(u *pb.Update) {
+	t.backlogsOf(u.ShardID).logged.put(u.EntriesToSave, u.LastApplied)
+}
+
+// counts reports whether there is a backlog of a shard, or is to be one: this node has a
+// replica of it, or had one, which may be ending. Of all others Dragonboat takes nothing,
+// and another member must not have this one remember whatever number it comes up with.
+func (t *Transport) counts(shard uint64) bool {
+	_, known := t.backlogs.Load(shard)
+	return known || t.cluster.HasShard(shard)
+}
+
+// backlogsOf are those of the replica of a shard that counts.
+func (t *Transport) backlogsOf(shard uint64) *backlogs {
+	of, known := t.backlogs.Load(shard)
+	if !known {
+		of, _ = t.backlogs.LoadOrStore(shard, new(backlogs))
+	}
+	return of.(*backlogs)
+}
 
 // takeEntries takes the entries out of messages that have too many for the replica, and
 // returns of how many. Without them they still tell what is committed, and the replica
@@ -127,11 +153,12 @@ func (t *Transport) takeEntries(batch *pb.MessageBatch) (without int) {
 	kept := batch.Requests[:0]
 	for i := range batch.Requests {
 		m := &batch.Requests[i]
-		switch applied := t.cluster.Applied; {
-		case m.Type == pb.Replicate && !t.backlog.take(m.Entries, applied(m.ShardID)):
+		switch takes := m.Type == pb.Replicate || m.Type == pb.Propose; {
+		case !takes || !t.counts(m.ShardID):
+		case m.Type == pb.Replicate && !t.backlogsOf(m.ShardID).come.take(m.Entries, t.cluster.Applied(m.ShardID)):
 			m.Entries = nil
 			without++
-		case m.Type == pb.Propose && t.logged.waiting(applied(m.ShardID)) > maxBacklogBytes:
+		case m.Type == pb.Propose && t.backlogsOf(m.ShardID).logged.waiting(t.cluster.Applied(m.ShardID)) > maxBacklogBytes:
 			without++
 			continue
 		}

@@ -128,16 +128,49 @@ func TestProposalsArePostponed(t *testing.T) {
 		}
 	}
 	const full = maxBacklogBytes >> 20 // and what entries take besides
-	b.Logged(&pb.Update{EntriesToSave: largeEntries(1, full-1)})
+	b.Logged(&pb.Update{ShardID: 1, EntriesToSave: largeEntries(1, full-1)})
 	want(1, 0)
-	b.Logged(&pb.Update{EntriesToSave: largeEntries(full, 1)})
+	b.Logged(&pb.Update{ShardID: 1, EntriesToSave: largeEntries(full, 1)})
 	want(0, 1)
-	b.Logged(&pb.Update{EntriesToSave: largeEntries(full, 1)}) // in the place of the last one
+	b.Logged(&pb.Update{ShardID: 1, EntriesToSave: largeEntries(full, 1)}) // in the place of the last one
 	want(0, 2)
 	b.applied.Store(full - 1)
 	want(1, 2)
-	b.Logged(&pb.Update{EntriesToSave: nil})
+	b.Logged(&pb.Update{ShardID: 1, EntriesToSave: nil})
 	want(1, 2)
+}
+
+// TestBacklogOfEachShard: each shard has indexes of its own, so what one has received, or
+// logged, neither keeps those of another out nor takes their place.
+func TestBacklogOfEachShard(t *testing.T) {
+	_, b := pair(t, nil)
+	b.second.Store(2)
+	want := func(without int, of pb.MessageType, shard uint64, entries []pb.Entry) {
+		t.Helper()
+		m := batch(pb.Message{Type: of, ShardID: shard, Entries: entries})
+		if n := b.takeEntries(&m); n != without {
+			t.Errorf("%v for shard %d: %d are left out, want %d", of, shard, n, without)
+		}
+	}
+	const full = maxBacklogBytes>>20 + 1
+	many, next := largeEntries(1, full), largeEntries(full+1, 1)
+	few := []pb.Entry{proposed(1, 1, nil)}
+	want(0, pb.Replicate, 1, many)
+	want(1, pb.Replicate, 1, next)
+	want(0, pb.Replicate, 2, few)
+	want(1, pb.Replicate, 1, next)
+	b.Logged(&pb.Update{ShardID: 1, EntriesToSave: many})
+	b.Logged(&pb.Update{ShardID: 2, EntriesToSave: few})
+	want(1, pb.Propose, 1, few)
+	want(0, pb.Propose, 2, few)
+	want(0, pb.Replicate, 3, few)
+	want(0, pb.Propose, 3, few)
+	if _, known := b.backlogs.Load(uint64(3)); known {
+		t.Error("a shard that this node does not have is remembered")
+	}
+	b.second.Store(0) // its replica is ending, and may still take what comes
+	want(0, pb.Replicate, 2, many)
+	want(1, pb.Replicate, 2, next)
 }
 
 // TestSnapshotWithoutRoom: one for which there is no room is refused, and so is the last

@@ -49,6 +49,7 @@ type end struct {
 	reject   bool          // chunks
 	applied  atomic.Uint64 // the index
 	room     atomic.Uint64 // bytes; 0: as much as is wanted
+	second   atomic.Uint64 // a shard that it has besides the first, or 0
 	members  []Member
 	logged   *lines
 }
@@ -60,7 +61,7 @@ func (e *end) Members() ([]Member, error) {
 	return e.members, nil
 }
 
-func (e *end) HasShard(shard uint64) bool { return shard == 1 }
+func (e *end) HasShard(shard uint64) bool { return shard == 1 || shard == e.second.Load() }
 
 func (e *end) Applied(uint64) uint64 { return e.applied.Load() }
 

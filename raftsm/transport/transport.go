@@ -105,15 +105,14 @@ type Transport struct {
 	closing chan struct{}
 	once    sync.Once
 
-	backlog backlog // what came from the leader
-	logged  backlog // what is in the log
-	waiting *waitingRoom
-	mu      sync.Mutex
-	seen    map[uint64]Member        // by replica, as they said themselves
-	logs    map[uint64]*remembered   // by replica
-	open    map[*inbound]struct{}    // that have shown who they are
-	dialled map[*outbound]struct{}   // all
-	tlsOpen map[net.Conn]verifiedTLS // connections with certificates, both ways
+	backlogs sync.Map // by shard, of type *backlogs
+	waiting  *waitingRoom
+	mu       sync.Mutex
+	seen     map[uint64]Member        // by replica, as they said themselves
+	logs     map[uint64]*remembered   // by replica
+	open     map[*inbound]struct{}    // that have shown who they are
+	dialled  map[*outbound]struct{}   // all
+	tlsOpen  map[net.Conn]verifiedTLS // connections with certificates, both ways
 	// noSnapshots says that none is sent any more.
 	noSnapshots bool
 }
