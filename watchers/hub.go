@@ -96,8 +96,9 @@ func newHub(history History, revision uint64, l limits) *Hub {
 	return h
 }
 
-// Wanted reports whether anybody looks at the events of Applied. It may be told
-// of revisions without them while nobody does.
+// Wanted reports whether anybody looks at the events of Applied. The hub may be told of
+// revisions without them while nobody does, and at any time where they are too many to be
+// held, where a restore ended, or where the content can't be trusted.
 func (h *Hub) Wanted() bool { return h.attached.Load() > 0 }
 
 // Applied tells of the revisions that follow the last ones told of, up to to:
