@@ -233,7 +233,7 @@ func (h *Hub) spread(c *Change, alone bool) {
 	// Each stream that was matched stands once behind first; keep one place for
 	// each in the whole list.
 	matched := h.touched[first:]
-	if len(matched) > 0 && !alone {
+	if fits && len(matched) > 0 && !alone {
 		// A queue that has this change must not keep the values of all others that were
 		// applied with it: nothing counts these.
 		c.Events = slices.Clone(c.Events)

@@ -594,6 +594,27 @@ func TestQueuedChangeIsAlone(t *testing.T) {
 	}
 }
 
+// A change that is too large for every queue is not copied for one.
+func TestChangeForNoQueueIsNotCopied(t *testing.T) {
+	r := newReplica(t, defaultLimits)
+	for _, c := range []struct {
+		bytes  int
+		copied bool
+	}{{1, true}, {defaultLimits.pendingBytes, false}} {
+		s := r.watch(Request{Ranges: []kv.Range{key("a")}, From: r.revision() + 1})
+		goLive(t, s)
+		events := []kv.Event{{Entry: kv.Entry{Key: []byte("a"), Value: make([]byte, c.bytes), ModRevision: r.revision() + 1}}}
+		change := &Change{Revision: r.revision() + 1, Events: events}
+		r.hub.mu.Lock()
+		r.hub.spread(change, false)
+		r.hub.mu.Unlock()
+		if copied := &change.Events[0] != &events[0]; copied != c.copied {
+			t.Errorf("%d bytes: copied is %v", c.bytes, copied)
+		}
+		s.Close()
+	}
+}
+
 // A stream that waits takes note of what is none of its own.
 func TestPositionOfAQuietStream(t *testing.T) {
 	r := newReplica(t, defaultLimits)
