@@ -320,6 +320,7 @@ func TestObserveOverAStoppedNode(t *testing.T) {
 		{"silence", [][]step{{streams(leads(6), stays)}}},
 		{"out of touch", [][]step{{streams("event: doubtful\ndata: {}\n\n", stays)}}},
 		{"no answer behind a node that is gone", [][]step{{breaks}, {stays}}},
+		{"out of touch behind a node that is gone", [][]step{{breaks}, {streams("event: doubtful\ndata: {}\n\n", stays)}}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()

@@ -39,6 +39,9 @@ type request struct {
 	// attempt, if it is not 0, is how long an attempt may take at most where there are
 	// other nodes to try.
 	attempt time.Duration
+	// waits says of a claim that the node that was asked last has told its place in the
+	// queue: it works, however long the wait is.
+	waits bool
 }
 
 func newRequest(method, path string) *request {
@@ -136,6 +139,7 @@ const askFirstBytes = 256 << 10
 // attempt sends the request once. A successful answer is given to consume, whose
 // error means that the answer broke off.
 func (c *Client) attempt(ctx context.Context, endpoint string, r *request, consume func(*http.Response) error) (verdict, *Error) {
+	r.waits = false
 	var conn connection
 	hr, err := r.new(conn.trace(ctx), c, endpoint, bytes.NewReader(r.body))
 	if err != nil {

@@ -51,12 +51,12 @@ func (c *Client) do(ctx context.Context, r *request, consume func(*http.Response
 			}
 			err.doubted = doubt != nil
 			if err.doubted && !remembered(&err.Problem) {
-				doubt.Attempts = n
+				doubt.Attempts, doubt.Endpoint = n, err.Endpoint
 				return doubt
 			}
 			return err
 		}
-		if what == inDoubt && !lostInterest(caller) {
+		if what == inDoubt && !lostInterest(caller, r) {
 			// The node may stand still; who calls next, or repeats nothing, begins with
 			// another one.
 			c.preferred.CompareAndSwap(i, (i+1)%uint32(len(c.endpoints)))
@@ -68,7 +68,7 @@ func (c *Client) do(ctx context.Context, r *request, consume func(*http.Response
 		if !mayRepeat || n == c.attempts || !pause(ctx, n, n < len(c.endpoints), err.Problem.RetryAfterSeconds) ||
 			doubt != nil && time.Since(began) > repeatWindow {
 			if doubt != nil {
-				doubt.Attempts = n
+				doubt.Attempts, doubt.Endpoint = n, err.Endpoint
 				err = doubt
 			}
 			if errors.Is(ctx.Err(), context.DeadlineExceeded) && caller.Err() == nil && errors.Is(err.Cause, context.DeadlineExceeded) {
@@ -115,10 +115,12 @@ func (c *Client) limited(ctx context.Context, endpoint string, r *request, consu
 }
 
 // lostInterest reports whether the caller has ended the context, which says nothing of
-// the node that was asked; that it was silent for too long does.
-func lostInterest(ctx context.Context) bool {
+// the node that was asked; that it was silent for too long does. So does a deadline that
+// passes, unless the node has said that the claim waits: whose turn comes late is not its
+// doing.
+func lostInterest(ctx context.Context, r *request) bool {
 	var silent silenceError
-	return errors.Is(ctx.Err(), context.Canceled) && !errors.As(context.Cause(ctx), &silent)
+	return (errors.Is(ctx.Err(), context.Canceled) || r.waits && ctx.Err() != nil) && !errors.As(context.Cause(ctx), &silent)
 }
 
 // share is how long one attempt may take where there are other nodes to try: half of

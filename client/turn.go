@@ -38,13 +38,13 @@ func (t *turn) ask(ctx context.Context, r *request, granted any) error {
 		if !isType(resp, sse.ContentType) {
 			return into(granted)(resp)
 		}
-		err := t.follow(sse.NewReader(&heard{resp.Body, silent, t.c.silence}, messageBytes), granted)
+		err := t.follow(r, sse.NewReader(&heard{resp.Body, silent, t.c.silence}, messageBytes), granted)
 		silent.Reset(t.c.silence) // the next node, if there is one, may never answer
 		return err
 	})
 	var e *Error
 	if errors.As(err, &e) {
-		if !lostInterest(ctx) {
+		if !lostInterest(ctx, r) {
 			t.c.passOver(first, e.Endpoint)
 		}
 		return causeOf(ctx, e)
@@ -52,9 +52,9 @@ func (t *turn) ask(ctx context.Context, r *request, granted any) error {
 	return err
 }
 
-// follow reads the events of a claim. What it returns but for an *Error is the end
-// of the connection.
-func (t *turn) follow(events *sse.Reader, granted any) error {
+// follow reads the events of a claim, which r is. What it returns but for an *Error is
+// the end of the connection.
+func (t *turn) follow(r *request, events *sse.Reader, granted any) error {
 	for {
 		e, err := events.Next()
 		if err != nil {
@@ -66,6 +66,7 @@ func (t *turn) follow(events *sse.Reader, granted any) error {
 			if err := json.Unmarshal(e.Data, &w); err != nil {
 				return unreadable("", err)
 			}
+			r.waits = true
 			t.tell(w.Before)
 		case api.EventAcquired, api.EventElected:
 			if err := json.Unmarshal(e.Data, granted); err != nil {
@@ -90,13 +91,16 @@ func (t *turn) tell(before int) {
 }
 
 // passOver makes the calls that come begin with the endpoint after the one that has
-// failed, unless the preference is not first any more, with which that call began:
-// then another call knows better. The failed one need not be the first: those
-// before it have failed as well.
+// failed, if the preference is that one, or still first, with which that call began; else
+// another call knows better. The failed one need not be the first: those before it have
+// failed as well, and if it has answered at all, the preference is with it.
 func (c *Client) passOver(first uint32, endpoint string) {
 	for i, e := range c.endpoints {
 		if e == endpoint {
-			c.preferred.CompareAndSwap(first, uint32((i+1)%len(c.endpoints)))
+			next := uint32((i + 1) % len(c.endpoints))
+			if !c.preferred.CompareAndSwap(uint32(i), next) {
+				c.preferred.CompareAndSwap(first, next)
+			}
 			return
 		}
 	}

@@ -75,6 +75,7 @@ type turnNode struct {
 	mu     sync.Mutex
 	steps  []step
 	claims []received
+	others int
 }
 
 func newTurnNode(t *testing.T, steps ...step) *turnNode {
@@ -97,6 +98,10 @@ func (n *turnNode) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			next, n.steps = n.steps[0], n.steps[1:]
 		}
 		n.mu.Unlock()
+	} else {
+		n.mu.Lock()
+		n.others++
+		n.mu.Unlock()
 	}
 	next(w, r)
 }
@@ -105,6 +110,13 @@ func (n *turnNode) asked() []received {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return slices.Clone(n.claims)
+}
+
+// besides is how many requests came that are no claims.
+func (n *turnNode) besides() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.others
 }
 
 const granted = `{"name":"l","token":7,"fence":"l:7","lease":"01KB0000000000000000000000"}`
@@ -196,6 +208,82 @@ func TestLockWaitThatIsCanceled(t *testing.T) {
 	}
 	_, err := c.Leases().Renew(patient(t), "1")
 	noError(t, err)
+}
+
+// expiring is a context whose deadline passes when over is closed.
+type expiring struct {
+	context.Context
+	over chan struct{}
+}
+
+func (e expiring) Done() <-chan struct{} { return e.over }
+
+func (e expiring) Err() error {
+	select {
+	case <-e.over:
+		return context.DeadlineExceeded
+	default:
+		return nil
+	}
+}
+
+// Neither does a deadline that passes while the node says that others are before. Of a
+// node that has not said so it does, whatever the one before it had said.
+func TestLockWaitThatTakesTooLong(t *testing.T) {
+	const waiting = "event: waiting\ndata: {\"before\":3}\n\n"
+	for _, test := range []struct {
+		name  string
+		over  int // the node that is asked when the deadline passes
+		nodes []step
+		next  int // the one that is asked for what comes
+	}{
+		{"in the queue", 0, []step{events(waiting, true), breaks}, 0},
+		{"without a word", 0, []step{mute, breaks}, 1},
+		{"without a word, behind a node that is lost", 1, []step{events(waiting, false), mute, breaks}, 2},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			ctx := expiring{patient(t), make(chan struct{})}
+			var nodes []*turnNode
+			var endpoints []string
+			for i, next := range test.nodes {
+				if i == test.over && test.next != i {
+					answer := next
+					next = func(w http.ResponseWriter, r *http.Request) { close(ctx.over); answer(w, r) }
+				}
+				nodes = append(nodes, newTurnNode(t, next))
+				endpoints = append(endpoints, nodes[i].url)
+			}
+			c := newClient(t, endpoints...)
+			o := client.LockOptions{Waiting: func(int) {
+				if test.over == 0 {
+					close(ctx.over)
+				}
+			}}
+			if _, err := c.Lock(ctx, "l", o); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("got %v", err)
+			}
+			before := nodes[test.next].besides()
+			_, err := c.Leases().Renew(patient(t), "1")
+			noError(t, err)
+			if nodes[test.next].besides() != before+1 {
+				t.Errorf("node %d is not asked for what comes", test.next)
+			}
+		})
+	}
+}
+
+// A node that has answered and then says that another one is to be asked is left, also
+// where it was not the first.
+func TestLockWaitOverANodeThatStopsBehindOneThatIsGone(t *testing.T) {
+	draining := "event: error\ndata: {\"type\":\"urn:cairn:problem:shutting-down\",\"title\":\"x\",\"status\":503,\"code\":\"shutting-down\"}\n\n"
+	a, b := newTurnNode(t, breaks), newTurnNode(t, events(draining, false))
+	c := newTurnNode(t, events("event: acquired\nid: 7\ndata: "+granted+"\n\n", false))
+	l, err := newClient(t, a.url, b.url, c.url).Lock(patient(t), "l", client.LockOptions{})
+	noError(t, err)
+	if got := len(b.asked()); got != 1 {
+		t.Errorf("%d claims on the node that stops", got)
+	}
+	noError(t, l.Release(patient(t)))
 }
 
 // A lease under which nothing was granted is revoked by another node where the one that
