@@ -1,6 +1,7 @@
 package client
 
 import (
+	"encoding/base64"
 	"net/url"
 	"strings"
 	"unicode/utf8"
@@ -44,7 +45,7 @@ func (k Keys) every() bool {
 func (k Keys) query(q url.Values) {
 	set := func(name string, b []byte) {
 		if b != nil {
-			q.Set(name, string(b))
+			setBytes(q, name, string(b))
 		}
 	}
 	if k.r.Key != nil {
@@ -58,12 +59,24 @@ func (k Keys) query(q url.Values) {
 	set("end", k.r.End)
 }
 
+// setBytes sets a parameter that is bytes, as base64 where that is shorter. What a query
+// must escape takes three times its size, and two long keys with that would not fit the
+// head of a request.
+func setBytes(q url.Values, name, value string) {
+	const suffix = "_base64"
+	coded := base64.RawURLEncoding
+	if len(url.QueryEscape(value)) > len(suffix)+coded.EncodedLen(len(value)) {
+		name, value = name+suffix, coded.EncodeToString([]byte(value))
+	}
+	q.Set(name, value)
+}
+
 // keyTarget is the path of a key under a route, or the route's form with the key
 // in the query for a key that a path can't carry unharmed: proxies merge empty
 // segments, resolve dots, and disagree on bytes that are no text.
 func keyTarget(path, byQuery, key string, q url.Values) (target string) {
 	if !fitsPath(key) {
-		q.Set("key", key)
+		setBytes(q, "key", key)
 		return byQuery
 	}
 	var b strings.Builder

@@ -47,7 +47,7 @@ func (c *Client) PutNext(ctx context.Context, prefix string, value []byte, opts 
 	}
 	// Prefixes end in a slash, which not every proxy leaves there.
 	r.path = "/v1/key"
-	r.query.Set("key", prefix)
+	setBytes(r.query, "key", prefix)
 	r.query.Set("sequence", "true")
 	return call[api.SequenceResult](ctx, c, r)
 }
