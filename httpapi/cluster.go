@@ -206,7 +206,9 @@ func (x *exchange) transferLeader() {
 	}
 	leader, err := x.s.cfg.Cluster.TransferLeader(x.r.Context(), to)
 	if err != nil {
-		x.refuseRead(err) // nothing is written, so nothing is unknown
+		// Nothing is proposed: of an error without a code nothing is in doubt. A hand-over
+		// that may yet come says so itself.
+		x.refuseRead(err)
 		return
 	}
 	x.sendValue(200, x.revision(), api.ClusterLeader{Leader: leader.String()})
