@@ -258,7 +258,8 @@ type IncrementResult struct {
 // BulkReport is a line of the answer to a bulk write. The last line has Done or
 // Error.
 type BulkReport struct {
-	// Applied counts the leading lines of the request that were applied.
+	// Applied counts the leading lines of the request that were applied: it is the
+	// number of the last one. Blank lines before that count.
 	Applied uint64 `json:"applied"`
 	// Revision is the store's revision after them; 0 while none were.
 	Revision uint64 `json:"revision"`

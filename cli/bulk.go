@@ -28,9 +28,10 @@ file below a directory under its path, behind --prefix. Files over 1 MiB and wha
 is no regular file (links, sockets) are reported and skipped; the others are
 stored, and the exit status is 1.
 
-It ends with how many lines were applied, also after a failure. From a file it can
-be repeated by itself after a lost connection, and what was applied is not applied
-twice; --idempotency-key makes that so for a later run of the same command, too.`
+Blank lines are passed over, and counted. It ends with how many lines were applied,
+also after a failure. From a file it can be repeated by itself after a lost
+connection, and what was applied is not applied twice; --idempotency-key makes that so
+for a later run of the same command, too.`
 
 const bulkExample = `  cairn bulk backup.ndjson
   zcat backup.ndjson.gz | cairn bulk

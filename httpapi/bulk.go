@@ -106,7 +106,8 @@ type bulkWrite struct {
 	lines lineReader
 	// chunks counts the transactions that were proposed.
 	chunks int
-	// Of the lines so far: how many were applied, at which revision.
+	// Of the lines so far: how many were applied, with the blank ones before the last
+	// of them, and at which revision.
 	applied, revision uint64
 	started           bool
 	report            time.Time
@@ -116,7 +117,8 @@ type bulkWrite struct {
 // A bulkChunk is the lines of one transaction.
 type bulkChunk struct {
 	ops    []kv.Op
-	bytes  int // of the lines
+	bytes  int    // of the lines
+	last   uint64 // the number of the last line
 	keys   map[string]struct{}
 	digest [sha256.Size]byte
 }
@@ -198,6 +200,7 @@ func (b *bulkWrite) read() (chunk *bulkChunk, failed bool) {
 		}
 		chunk.ops = append(chunk.ops, op.Op)
 		chunk.bytes += len(line)
+		chunk.last = b.lines.count
 		b.lines.kept += len(line) + lineMemory
 		if b.x.idempotency != "" {
 			_, _ = hash.Write(line)
@@ -310,7 +313,7 @@ func (b *bulkWrite) settle(chunk *bulkChunk) bool {
 	x := b.x
 	answer := <-b.answers
 	b.lines.kept -= chunk.memory()
-	first, last := b.applied+1, b.applied+uint64(len(chunk.ops))
+	first, last := b.applied+1, chunk.last
 	switch {
 	case answer.err != nil:
 		x.fault = writeFault(answer.err)
@@ -328,21 +331,21 @@ func (b *bulkWrite) settle(chunk *bulkChunk) bool {
 		where = "lines " + strconv.FormatUint(first, 10) + " to " + strconv.FormatUint(last, 10)
 	}
 	x.fault.detail = where + ": " + x.fault.detail
-	unknown := 0
+	unknown := uint64(0)
 	if x.fault.code == api.CodeOutcomeUnknown {
-		unknown = len(chunk.ops)
+		unknown = last - b.applied
 	}
 	b.finish(unknown)
 	return false
 }
 
 // finish writes the last line.
-func (b *bulkWrite) finish(unknown int) {
+func (b *bulkWrite) finish(unknown uint64) {
 	x := b.x
 	out := appendReport(x.out[:0], b.applied, b.revision)
 	out = appendBool(out[:len(out)-2], `,"done":`, x.fault.code == "")
 	if unknown > 0 {
-		out = appendUint(out, `,"outcome_unknown_lines":`, uint64(unknown))
+		out = appendUint(out, `,"outcome_unknown_lines":`, unknown)
 	}
 	if x.fault.code != "" {
 		info, _ := x.fault.code.Info()
@@ -382,7 +385,7 @@ func (b *bulkWrite) write(line []byte) {
 
 // A lineReader cuts a body into lines of at most maxBodyBytes. Each line has
 // memory of its own, since what is read from it lives until its transaction is
-// answered.
+// answered. Blank lines are counted and not given out.
 type lineReader struct {
 	x    *exchange
 	body io.Reader
@@ -390,7 +393,7 @@ type lineReader struct {
 	buf  []byte
 	from int
 	err  error
-	// count is the number of the line that was given last.
+	// count is the number of the line that was given, or passed over, last.
 	count  uint64
 	last   []byte
 	reread bool
@@ -437,8 +440,10 @@ func (l *lineReader) breakOff() {
 
 func linesFrom(n uint64) string { return fmt.Sprintf("the lines from %d on: ", n) }
 
-// next gives the next line without its end. It returns false at the end of the
-// body and for a line that can't be read, which is then reported.
+// next gives the next line that is not blank, without its end. It returns false at the
+// end of the body and for a line that can't be read, which is then reported. Blank ones
+// take of the time that the line has to arrive: a client that sends nothing else is no
+// better than one that sends nothing.
 func (l *lineReader) next() ([]byte, bool) {
 	if l.reread {
 		l.reread = false
@@ -454,6 +459,10 @@ func (l *lineReader) next() ([]byte, bool) {
 	}()
 	for {
 		if i := bytes.IndexByte(l.buf[searched:], '\n'); i >= 0 {
+			if l.pass(searched+i, searched+i+1) {
+				searched = l.from
+				continue
+			}
 			return l.give(searched+i, searched+i+1)
 		}
 		searched = len(l.buf)
@@ -471,7 +480,7 @@ func (l *lineReader) next() ([]byte, bool) {
 				l.breakOff()
 				return nil, false
 			}
-			if l.from < len(l.buf) {
+			if l.from < len(l.buf) && !l.pass(len(l.buf), len(l.buf)) {
 				return l.give(len(l.buf), len(l.buf))
 			}
 			return nil, false
@@ -486,6 +495,17 @@ func (l *lineReader) next() ([]byte, bool) {
 		}
 		searched += l.from
 	}
+}
+
+// pass passes over the line that ends at end if it is blank.
+func (l *lineReader) pass(end, from int) bool {
+	line := l.buf[l.from:end]
+	if len(line) > maxBodyBytes || len(bytes.TrimLeft(line, " \t\r")) > 0 {
+		return false
+	}
+	l.from = from
+	l.count++
+	return true
 }
 
 // give hands out the line that ends at end.

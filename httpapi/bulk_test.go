@@ -258,6 +258,91 @@ func TestBulkLinesThatCantBeRead(t *testing.T) {
 	}
 }
 
+// Blank lines are no fault, wherever they are, and count as lines.
+func TestBulkPassesOverBlankLines(t *testing.T) {
+	const a, b, no = `{"put":{"key":"a","value":"x"}}`, `{"put":{"key":"b","value":"x"}}`, "none"
+	long := strings.Repeat(" ", maxBodyBytes)
+	fails := func(code kv.Code) func(*kv.Command) error {
+		return func(*kv.Command) error { return kv.Errorf(code, "made to fail") }
+	}
+	for _, c := range []struct {
+		body             string
+		proposing        func(*kv.Command) error
+		applied, unknown uint64
+		detail           string // of the error
+	}{
+		{body: a + "\n\n", applied: 1},
+		{body: a + "\r\n\r\n", applied: 1},
+		{body: a + "\n \t", applied: 1},
+		{body: "\n" + a + "\r\n \t\r\n\n" + b + "\n\n\r", applied: 5},
+		{body: a + "\n\n" + a + "\n\n" + a + "\n\n", applied: 5}, // a transaction each
+		{body: long + "\n" + a + "\n" + long + "\n" + b + "\n" + long, applied: 4},
+		{body: "\n"},
+		{body: " \n\t\r\n  "},
+		{body: "\n\n" + a + "\n\n" + no + "\n", applied: 3, detail: "line 5: "},
+		{body: a + "\n\n" + a + "\n\n" + no + "\n", applied: 3, detail: "line 5: "},
+		{body: a + "\n" + long + " \n", applied: 1, detail: "line 2: "},
+		{body: a + "\n\u00a0\n", applied: 1, detail: "line 2: "},
+		{body: a + "\n\v\n", applied: 1, detail: "line 2: "},
+		{body: "\n" + a + "\n\n" + b + "\n\n", proposing: fails(kv.NoLeader), detail: "lines 1 to 4: "},
+		{body: "\n" + a + "\n\n" + b + "\n\n", proposing: fails(kv.OutcomeUnknown), unknown: 4, detail: "lines 1 to 4: "},
+	} {
+		k := newKit(t)
+		k.member.proposing = c.proposing
+		for range 2 { // under the key, the second time is the first
+			last := final(k.bulk([]byte(c.body), "Idempotency-Key: k"))
+			detail := ""
+			if last.Error != nil {
+				detail = last.Error.Detail
+			}
+			if last.Applied != c.applied || last.OutcomeUnknownLines != c.unknown || *last.Done != (c.detail == "") || !strings.HasPrefix(detail, c.detail) {
+				t.Errorf("%.80q: %+v %q", c.body, last, detail)
+			}
+		}
+	}
+}
+
+// Lines that say nothing give a client no more time, however many come and however fast:
+// all of them have that of the next line.
+func TestBulkOfBlankLinesWithoutEnd(t *testing.T) {
+	k := newKit(t)
+	d := &deadlines{ResponseWriter: httptest.NewRecorder()}
+	body := append(bytes.Repeat([]byte(" \n"), 1<<20), `{"put":{"key":"a","value":"x"}}`...)
+	req := httptest.NewRequest(http.MethodPost, "http://localhost/v1/kv", bytes.NewReader(body))
+	req.Header.Set("Content-Type", api.TypeNDJSON)
+	k.server.ServeHTTP(d, req)
+	if len(d.set) != 2 || d.set[0].IsZero() || !d.set[1].IsZero() {
+		t.Errorf("%d deadlines", len(d.set))
+	}
+
+	for name, transport := range transports(t) {
+		t.Run(name, func(t *testing.T) {
+			k := newKit(t, func(c *Config) { c.BodyTimeout = 50 * time.Millisecond })
+			ctx, cancel := context.WithTimeout(context.Background(), testkit.Patience)
+			defer cancel()
+			body, lines := io.Pipe()
+			go func() {
+				// Until the client has its answer.
+				for _, err := lines.Write([]byte("{\"put\":{\"key\":\"a\",\"value\":\"x\"}}\n")); err == nil; _, err = lines.Write([]byte("\n\r\n")) {
+				}
+			}()
+			defer body.Close()
+			r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+k.addr+"/v1/kv", body)
+			must(t, err)
+			r.Header.Set("Content-Type", api.TypeNDJSON)
+			resp, err := transport.RoundTrip(r)
+			must(t, err)
+			defer resp.Body.Close()
+			var last api.BulkReport
+			for d := json.NewDecoder(resp.Body); d.Decode(&last) == nil; {
+			}
+			if last.Applied != 1 || last.Error == nil || last.Error.Code != api.CodeRequestTimeout {
+				t.Errorf("got %+v, %+v", last, last.Error)
+			}
+		})
+	}
+}
+
 // While one transaction is on its way the lines of the next are read, and the
 // answer begins before the request has ended.
 func TestBulkReadsAhead(t *testing.T) {
