@@ -339,14 +339,13 @@ func (t trusted) Write(p []byte) (int, error) {
 	return t.Writer.Write(p)
 }
 
-// retain removes the oldest backups, behind as many as are kept. Those that this member
-// wrote and has not checked are not among these.
+// retain removes the backups that are not kept, the oldest first.
 func (s *schedule) retain(ctx context.Context) error {
 	all, err := backup.Newest(ctx, s.place)
 	if err != nil {
 		return err
 	}
-	for _, old := range slices.Backward(all[s.kept(all):]) {
+	for _, old := range slices.Backward(s.surplus(all)) {
 		if err := s.n.quarantined(); err != nil {
 			return err // the newest ones may have what is wrong
 		}
@@ -359,18 +358,24 @@ func (s *schedule) retain(ctx context.Context) error {
 	return nil
 }
 
-// kept is how many of the newest backups are not removed.
-func (s *schedule) kept(all []backup.Scheduled) int {
-	checked := 0
+// surplus is the backups that are not kept, of all, the newest first. As many are kept as
+// there are to be, and until these are reached what this member wrote and has not checked:
+// that never takes the place of one that was. With credentials that can't read nothing is
+// ever checked, so of these the newest are kept alone, as many again. So whatever turns out
+// to be right, those that would be kept if all had been checked are there.
+func (s *schedule) surplus(all []backup.Scheduled) (old []backup.Scheduled) {
+	checked, unchecked := 0, 0
 	for i := range all {
+		if checked == s.cfg.Keep {
+			return append(old, all[i:]...)
+		}
 		if !slices.ContainsFunc(s.unchecked, func(w *written) bool { return w.name == all[i].Name }) {
 			checked++
-		}
-		if checked == s.cfg.Keep {
-			return i + 1
+		} else if unchecked++; unchecked > s.cfg.Keep {
+			old = append(old, all[i])
 		}
 	}
-	return len(all)
+	return old
 }
 
 // registerMetrics makes the figures of the backups visible, if there are any.

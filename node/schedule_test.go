@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -435,8 +436,48 @@ func TestBackupThatIsNotRead(t *testing.T) {
 	}
 }
 
+// TestSurplus: of the backups that count as many are kept as there are to be, and of those
+// that were not checked as many at most, and none behind these.
+func TestSurplus(t *testing.T) {
+	for _, c := range []struct{ all, want string }{ // newest first; u: not checked, x: goes
+		{"", ""},
+		{"c", "c"},
+		{"ccc", "ccx"},
+		{"uc", "uc"},
+		{"uccc", "uccx"},
+		{"uucuc", "uucxc"},
+		{"uuuccc", "uuxccx"},
+		{"cucuu", "cucxx"},
+		{"cuuuuc", "cuuxxc"},
+		{"uuuuuu", "uuxxxx"}, // as where nothing can be read
+		{"uuuuuc", "uuxxxc"},
+	} {
+		s := &schedule{cfg: Backup{Keep: 2}}
+		var all []backup.Scheduled
+		for i := range c.all {
+			all = append(all, backup.Scheduled{Name: fmt.Sprint(i)})
+			if c.all[i] == 'u' {
+				s.unchecked = append(s.unchecked, &written{name: all[i].Name})
+			}
+		}
+		got, last := []byte(c.all), -1
+		for _, old := range s.surplus(all) {
+			i, err := strconv.Atoi(old.Name)
+			must(t, err)
+			if i <= last {
+				t.Errorf("%s: %d is said after %d", c.all, i, last)
+			}
+			got[i], last = 'x', i
+		}
+		if string(got) != c.want {
+			t.Errorf("of %s: %s, want %s", c.all, got, c.want)
+		}
+	}
+}
+
 // TestUncheckedBackupsDoNotCount: as many are kept as there are to be, beside those that
-// could not be read again, whatever was written since. These are checked later all the same.
+// could not be read again, whatever was written since. These are checked later all the same,
+// but no more of them are kept than of the others.
 func TestUncheckedBackupsDoNotCount(t *testing.T) {
 	t.Parallel()
 	n := ready(t, config(t))
@@ -470,11 +511,11 @@ func TestUncheckedBackupsDoNotCount(t *testing.T) {
 	}
 	unreadable := func(r io.ReadCloser) io.ReadCloser { return failing{r, io.LimitReader(r, 100), unix.EIO} }
 	reading = unreadable
-	for unchecked := 1; unchecked <= 2; unchecked++ {
+	for unchecked := 1; unchecked <= 3; unchecked++ {
 		if err := look(1); !errors.Is(err, unix.EIO) {
 			t.Errorf("got %v", err)
 		}
-		want(0, unchecked, 2+unchecked, older[1:]...)
+		want(0, unchecked, 2+min(unchecked, 2), older[1:]...)
 	}
 	// The next one can be read, and those before it can't.
 	reading = func(r io.ReadCloser) io.ReadCloser { reading = unreadable; return r }
