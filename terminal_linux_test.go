@@ -7,28 +7,42 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
-func init() { programs["terminal"] = terminal }
+func init() { programs["terminal"], programs["background"] = terminal, background }
 
 // terminal TYPED COMMAND… runs a command in the foreground of a new terminal, at which
-// somebody has typed a line. Input and output are not the terminal, but what this program
-// has.
+// somebody types a line once something is to be read there; ^C is the key. Input and output
+// are not the terminal, but what this program has.
 func terminal() {
 	keyboard, screen, err := openTerminal()
-	if err == nil {
-		defer keyboard.Close()
-		if _, err = io.WriteString(keyboard, os.Args[1]+"\n"); err == nil {
-			cmd := exec.Command(os.Args[2], os.Args[3:]...)
-			cmd.ExtraFiles = []*os.File{screen}
-			runProgram(cmd, &syscall.SysProcAttr{Setsid: true, Setctty: true, Ctty: 3})
-		}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "terminal:", err)
+		os.Exit(1)
 	}
-	fmt.Fprintln(os.Stderr, "terminal:", err)
-	os.Exit(1)
+	typed := strings.ReplaceAll(os.Args[1], "^C", "\x03") + "\n"
+	go func() { // ends with the process
+		_, err := keyboard.Read(make([]byte, 1))
+		if err == nil {
+			_, err = io.WriteString(keyboard, typed)
+		}
+		if err == nil {
+			_, err = io.Copy(io.Discard, keyboard)
+		}
+		fmt.Fprintln(os.Stderr, "terminal:", err)
+	}()
+	cmd := exec.Command(os.Args[2], os.Args[3:]...)
+	cmd.ExtraFiles = []*os.File{screen}
+	runProgram(cmd, &syscall.SysProcAttr{Setsid: true, Setctty: true, Ctty: 3})
+}
+
+// background COMMAND… runs a command in the background of the terminal, as a shell does by &.
+func background() {
+	runProgram(exec.Command(os.Args[1], os.Args[2:]...), &syscall.SysProcAttr{Setpgid: true})
 }
 
 // openTerminal makes a terminal and returns its two ends.

@@ -127,9 +127,12 @@ func ends(s os.Signal) bool {
 	return s == os.Interrupt || s == syscall.SIGTERM || s == syscall.SIGQUIT || s == syscall.SIGABRT
 }
 
-// fromKeyboard reports whether a terminal sends a signal to the whole group that it is used
-// by.
-func fromKeyboard(s os.Signal) bool { return s == os.Interrupt || s == syscall.SIGQUIT }
+// fromKeyboard reports whether a signal came from the keyboard, by which a terminal sends it
+// to the whole group in its foreground. Who sent a signal isn't known here: while this
+// process is in that group, one for it alone is taken for such a one.
+func fromKeyboard(s os.Signal) bool {
+	return (s == os.Interrupt || s == syscall.SIGQUIT) && inForeground()
+}
 
 // guarded takes something, runs a command under it, and releases it. It passes the
 // exit status of the command on, and ends the command when what it runs under is

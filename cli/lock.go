@@ -18,9 +18,13 @@ The command is run when the lock's turn has come, in the order in which it was
 asked for, and its exit status is passed on. If that takes long, you are told who
 holds the lock, and then each change of the place in the queue. If the lock is
 lost, because it could not be renewed in time, the command is ended: by SIGTERM,
-and by SIGKILL if it goes on. Signals are passed on to the command and what it has
-started; in the foreground of a terminal to the command alone, so that it can read
-from there. On Linux it gets SIGTERM also when cairn itself is killed.
+and by SIGKILL if it goes on.
+
+Signals are passed on to the command and what it has started; at a terminal to the
+command alone, so that it can read from there. In the foreground of one, SIGINT and
+SIGQUIT are left to the keyboard, which tells the command by itself; whatever else
+ends it there, as 'docker stop' may, has to send SIGTERM. On Linux the command gets
+SIGTERM also when cairn itself is killed.
 
 A lock alone does not keep a process that was paused from acting too late. The
 command finds in CAIRN_FENCING what a write over HTTP carries in Cairn-Fencing, so
