@@ -13,7 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func init() { programs["terminal"], programs["background"] = terminal, background }
+func init() {
+	programs["terminal"], programs["background"], programs["adopter"] = terminal, background, adopter
+}
 
 // terminal TYPED COMMAND… runs a command in the foreground of a new terminal, at which
 // somebody types a line once something is to be read there; ^C is the key. Input and output
@@ -43,6 +45,21 @@ func terminal() {
 // background COMMAND… runs a command in the background of the terminal, as a shell does by &.
 func background() {
 	runProgram(exec.Command(os.Args[1], os.Args[2:]...), &syscall.SysProcAttr{Setpgid: true})
+}
+
+// adopter COMMAND… becomes a command to which the descendants come that lose their parents,
+// as to the first process of a container.
+func adopter() {
+	err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+	path := ""
+	if err == nil {
+		path, err = exec.LookPath(os.Args[1])
+	}
+	if err == nil {
+		err = syscall.Exec(path, os.Args[1:], os.Environ())
+	}
+	fmt.Fprintln(os.Stderr, "adopter:", err)
+	os.Exit(1)
 }
 
 // openTerminal makes a terminal and returns its two ends.

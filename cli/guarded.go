@@ -350,12 +350,27 @@ func (c *child) send(s os.Signal) {
 	}
 }
 
-// awaitGroup waits until a group of processes is gone, or the time is over.
+// awaitGroup waits until the group of a command that has ended is gone, or the time is over.
 func awaitGroup(id int, until time.Time) {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for time.Now().Before(until) && !errors.Is(syscall.Kill(-id, 0), syscall.ESRCH) {
+	for time.Now().Before(until) {
+		reap(id)
+		if errors.Is(syscall.Kill(-id, 0), syscall.ESRCH) {
+			return
+		}
 		<-tick.C
+	}
+}
+
+// reap takes note of the ends of processes of a group that have become children of this
+// one, as all that lose their parents do in a container where it is the first process:
+// until somebody does, they count as there.
+func reap(group int) {
+	for {
+		if pid, err := syscall.Wait4(-group, nil, syscall.WNOHANG, nil); err != nil || pid <= 0 {
+			return
+		}
 	}
 }
 
