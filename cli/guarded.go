@@ -134,6 +134,43 @@ func fromKeyboard(s os.Signal) bool {
 	return (s == os.Interrupt || s == syscall.SIGQUIT) && inForeground()
 }
 
+// An order is what a command was told that has it end.
+type order struct {
+	by    os.Signal // nil, it was told nothing
+	until time.Time // what it leaves behind may go on
+	final bool      // what it runs under is lost
+}
+
+// end takes down that what it runs under was lost.
+func (o *order) end(now time.Time, grace time.Duration) {
+	*o = order{by: syscall.SIGTERM, until: now.Add(grace), final: true}
+}
+
+// note takes down a signal that the command was sent.
+func (o *order) note(s os.Signal, now time.Time, grace time.Duration) {
+	switch {
+	case !ends(s):
+	case o.final: // there is no more time, whatever comes
+	case s == syscall.SIGQUIT && o.by != nil && o.by != s:
+		// It may be about why the other one takes so long.
+	default:
+		o.by, o.until = s, now.Add(grace)
+	}
+}
+
+// stands reports whether a command that has ended by now did so by the order. SIGQUIT is
+// none to those who say where they are and go on, as a JVM does with its threads; who took
+// it for one has ended within the grace.
+func (o *order) stands(now time.Time) bool {
+	return o.by != nil && (o.by != syscall.SIGQUIT || !now.After(o.until))
+}
+
+// repeat reports whether what the command leaves behind is still to be told by SIGTERM: it
+// may have been told long ago, or by what a shell has it ignore.
+func (o *order) repeat(now time.Time) bool {
+	return !o.final && (o.by != syscall.SIGTERM || now.After(o.until))
+}
+
 // guarded takes something, runs a command under it, and releases it. It passes the
 // exit status of the command on, and ends the command when what it runs under is
 // lost: by SIGTERM, and by SIGKILL if it goes on for longer than grace.
@@ -262,37 +299,31 @@ func (a *app) runUnder(h *held, command []string, signals <-chan os.Signal, grac
 	lost := h.lost
 	var why error
 	var kill <-chan time.Time
-	var told os.Signal  // to end, by what; nil, nobody was
-	var until time.Time // what was told to end may go on
+	var told order
 	for {
 		select {
 		case s := <-signals:
 			if child.group || !fromKeyboard(s) { // the terminal has told the command already
 				child.send(s)
 			}
-			if ends(s) {
-				told, until = s, time.Now().Add(grace)
-			}
+			told.note(s, time.Now(), grace)
 		case <-lost:
 			lost, why = nil, h.err()
-			told = syscall.SIGTERM
-			child.send(told)
+			child.send(syscall.SIGTERM)
 			tell.say("%s was lost; ending the command", h.what)
-			until = time.Now().Add(grace)
+			told.end(time.Now(), grace)
 			timer := time.NewTimer(grace)
 			defer timer.Stop()
 			kill = timer.C
 		case <-kill:
 			child.send(syscall.SIGKILL)
 		case err := <-child.ended:
-			if child.group && told != nil {
-				// What is left may have been told long ago, or by what a shell has it
-				// ignore. Where the lock is lost there is no more time.
-				if why == nil && (told != syscall.SIGTERM || time.Now().After(until)) {
+			if now := time.Now(); child.group && told.stands(now) {
+				if told.repeat(now) {
 					child.send(syscall.SIGTERM)
-					until = time.Now().Add(grace)
+					told.until = now.Add(grace)
 				}
-				awaitGroup(child.pid, until)
+				awaitGroup(child.pid, told.until)
 				child.send(syscall.SIGKILL)
 			}
 			if why != nil {

@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"testing"
 	"testing/synctest"
+	"time"
 )
 
 // TestPlaceIsSaid: a place that becomes known while the others are asked for is said
@@ -68,6 +69,62 @@ func TestSignalsOfTheWait(t *testing.T) {
 			var exited *exitedError
 			if !errors.As(err, &exited) || exited.status != want {
 				t.Errorf("%v: got %v, want status %d", s, err, want)
+			}
+		})
+	}
+}
+
+// TestOrder: what signals, the loss of a lock and time make of what a command leaves behind.
+func TestOrder(t *testing.T) {
+	const grace = 10 * time.Second
+	lost := os.Signal(nil) // stands for the loss
+	type sent struct {
+		s  os.Signal
+		at time.Duration
+	}
+	for name, test := range map[string]struct {
+		sent           []sent
+		ended          time.Duration
+		stands, repeat bool
+		until          time.Duration
+	}{
+		"none":                    {nil, 1, false, false, 0},
+		"SIGHUP":                  {[]sent{{syscall.SIGHUP, 0}}, 1, false, false, 0},
+		"SIGTERM":                 {[]sent{{syscall.SIGTERM, 0}}, grace, true, false, grace},
+		"SIGTERM long ago":        {[]sent{{syscall.SIGTERM, 0}}, grace + 1, true, true, grace},
+		"SIGINT":                  {[]sent{{os.Interrupt, 0}}, 1, true, true, grace},
+		"SIGINT long ago":         {[]sent{{os.Interrupt, 0}}, grace + 1, true, true, grace},
+		"SIGTERM again":           {[]sent{{syscall.SIGTERM, 0}, {syscall.SIGTERM, 5}}, grace + 5, true, false, grace + 5},
+		"SIGQUIT":                 {[]sent{{syscall.SIGQUIT, 0}}, grace, true, true, grace},
+		"SIGQUIT long ago":        {[]sent{{syscall.SIGQUIT, 0}}, grace + 1, false, false, 0},
+		"SIGQUIT again":           {[]sent{{syscall.SIGQUIT, 0}, {syscall.SIGQUIT, 5}}, grace + 5, true, true, grace + 5},
+		"SIGQUIT after SIGTERM":   {[]sent{{syscall.SIGTERM, 0}, {syscall.SIGQUIT, 5}}, grace + 6, true, true, grace},
+		"SIGTERM after SIGQUIT":   {[]sent{{syscall.SIGQUIT, 0}, {syscall.SIGTERM, 5}}, 6, true, false, grace + 5},
+		"loss":                    {[]sent{{lost, 0}}, grace + 1, true, false, grace},
+		"SIGTERM after the loss":  {[]sent{{lost, 0}, {syscall.SIGTERM, 5}}, 6, true, false, grace},
+		"SIGINT after the loss":   {[]sent{{lost, 0}, {os.Interrupt, 5}}, 6, true, false, grace},
+		"SIGQUIT after the loss":  {[]sent{{lost, 0}, {syscall.SIGQUIT, 5}}, grace + 1, true, false, grace},
+		"SIGQUIT before the loss": {[]sent{{syscall.SIGQUIT, 0}, {lost, 5}}, grace + 6, true, false, grace + 5},
+	} {
+		t.Run(name, func(t *testing.T) {
+			begin := time.Now()
+			var o order
+			for _, sent := range test.sent {
+				if now := begin.Add(sent.at); sent.s == lost {
+					o.end(now, grace)
+				} else {
+					o.note(sent.s, now, grace)
+				}
+			}
+			ended := begin.Add(test.ended)
+			if o.stands(ended) != test.stands {
+				t.Fatalf("it stands: %v", !test.stands)
+			}
+			if !test.stands {
+				return
+			}
+			if o.repeat(ended) != test.repeat || !o.until.Equal(begin.Add(test.until)) {
+				t.Errorf("it is repeated: %v, and gives time for %v", o.repeat(ended), o.until.Sub(begin))
 			}
 		})
 	}
