@@ -27,10 +27,15 @@ var programs = map[string]func(){"cairn": main, "detached": detached}
 
 // In scripts, cairn is this test binary, which then runs main.
 func TestMain(m *testing.M) {
-	if _, program := programs[filepath.Base(os.Args[0])]; !program && signal.Ignored(syscall.SIGHUP) {
-		// As under nohup, which all that the scripts start would have from here, and could
-		// not be told by it. What is noticed is not ignored, and begins anew in a child.
-		signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
+	if _, program := programs[filepath.Base(os.Args[0])]; !program {
+		for _, s := range []os.Signal{syscall.SIGHUP, os.Interrupt} {
+			if signal.Ignored(s) {
+				// As under nohup, or by a script that runs the tests with &, which all that
+				// the scripts start would have from here, and could not be told by it. What
+				// is noticed is not ignored, and begins anew in a child.
+				signal.Notify(make(chan os.Signal, 1), s)
+			}
+		}
 	}
 	testscript.Main(m, programs)
 }

@@ -113,12 +113,23 @@ func (a *app) runGuarded(f *holdFlags, g guard) func(*cobra.Command, []string) e
 	}
 }
 
-// passedOn are the signals that a command gets through this process, besides SIGHUP: what
-// people, terminals and supervisors send to it. SIGCHLD, SIGPIPE and SIGURG are about this
+// passedOn are the signals that a command gets through this process: what people,
+// terminals and supervisors send to it. SIGCHLD, SIGPIPE and SIGURG are about this
 // process, and one that stops it can't be caught in all cases.
 var passedOn = []os.Signal{
-	os.Interrupt, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGABRT,
+	syscall.SIGHUP, os.Interrupt, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGABRT,
 	syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGALRM, syscall.SIGCONT, syscall.SIGWINCH,
+}
+
+// notifyPassedOn has the signals come that are passed on. What this process was started to
+// ignore stays ignored, and is by the command: SIGHUP as under nohup, SIGINT as by a script
+// that runs it with &. Of all others the Go runtime doesn't say so, and has them come.
+func notifyPassedOn(signals chan<- os.Signal) {
+	for _, s := range passedOn {
+		if !signal.Ignored(s) {
+			signal.Notify(signals, s)
+		}
+	}
 }
 
 // ends reports whether a signal tells a process to end. Of the others the command makes
@@ -176,10 +187,7 @@ func (o *order) repeat(now time.Time) bool {
 // lost: by SIGTERM, and by SIGKILL if it goes on for longer than grace.
 func (a *app) guarded(ctx context.Context, take func(ctx context.Context, before func(int)) (*held, error), waits func(context.Context) string, command []string, grace time.Duration) error {
 	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, passedOn...)
-	if !signal.Ignored(syscall.SIGHUP) { // as under nohup
-		signal.Notify(signals, syscall.SIGHUP)
-	}
+	notifyPassedOn(signals)
 	defer signal.Stop(signals)
 	// That nobody reads what is said must not end this process before the command.
 	pipes := make(chan os.Signal, 1)
