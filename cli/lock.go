@@ -25,7 +25,8 @@ command alone, so that it can read from there. In the foreground of one, SIGINT 
 SIGQUIT are left to the keyboard, which tells the command by itself; whatever else
 ends it there, as 'docker stop' may, has to send SIGTERM. A SIGHUP or SIGINT that is
 ignored where cairn starts is ignored by the command as well. On Linux the command
-gets SIGTERM also when cairn itself is killed.
+gets SIGTERM also when cairn itself is killed; what it has started does not, nor
+does one that changes its user, such as sudo.
 
 A lock alone does not keep a process that was paused from acting too late. The
 command finds in CAIRN_FENCING what a write over HTTP carries in Cairn-Fencing, so
