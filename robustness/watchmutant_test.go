@@ -111,6 +111,10 @@ func TestWatchMutants(t *testing.T) {
 	findMutants(t, short...)
 }
 
+// mutantRuns is in how many runs a mistake must be noticed: some show only where two things
+// happen within a moment, which they need not do in one run of a busy machine.
+const mutantRuns = 3
+
 // findMutants builds one server with some mistakes and wants each noticed.
 func findMutants(t *testing.T, mutants ...watchMutant) {
 	edits := []Edit{shortLog}
@@ -125,13 +129,18 @@ func findMutants(t *testing.T, mutants ...watchMutant) {
 	var err error
 	s.Layout.Binary, err = BuildEdited(t.TempDir(), edits...)
 	must(t, err)
-	v, _ := s.Run(t)
-	for _, m := range mutants {
-		found := slices.IndexFunc(v.Violations(), func(found string) bool { return strings.HasPrefix(found, m.checker+": ") })
-		if found < 0 {
-			t.Errorf("the checker %q did not notice that %s; the others did: %.2000q", m.checker, m.name, v.Violations())
-			continue
-		}
-		t.Logf("found: %.300s", v.Violations()[found])
+	for run := 1; len(mutants) > 0; run++ {
+		v, _ := s.Run(t)
+		mutants = slices.DeleteFunc(slices.Clone(mutants), func(m watchMutant) bool {
+			found := slices.IndexFunc(v.Violations(), func(found string) bool { return strings.HasPrefix(found, m.checker+": ") })
+			switch {
+			case found >= 0:
+				t.Logf("found in run %d: %.300s", run, v.Violations()[found])
+			case run == mutantRuns:
+				t.Errorf("the checker %q did not notice that %s, in %d runs; the others did: %.2000q", m.checker, m.name, run, v.Violations())
+			}
+			return found >= 0 || run == mutantRuns
+		})
+		s.Seed++
 	}
 }
