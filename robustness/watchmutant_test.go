@@ -87,7 +87,10 @@ var watchMutants = []watchMutant{
 	},
 	{
 		name: "an index keeps the bytes of a request", checker: "reliable",
-		edits: []Edit{{"watchers/index.go", "r.Start, r.End = bytes.Clone(r.Start), bytes.Clone(r.End)", ""}},
+		edits: []Edit{
+			{"watchers/index.go", "r.Start, r.End = bytes.Clone(r.Start), bytes.Clone(r.End)", ""},
+			{"httpapi/watch.go", "kv.Range{Start: bytes.Clone(r.Start), End: bytes.Clone(r.End)}", "kv.Range{Start: r.Start[:len(r.Start):len(bytes.Clone(r.Start))], End: r.End}"},
+		},
 	},
 }
 
@@ -113,7 +116,7 @@ func TestWatchMutants(t *testing.T) {
 
 // mutantRuns is in how many runs a mistake must be noticed: some show only where two things
 // happen within a moment, which they need not do in one run of a busy machine.
-const mutantRuns = 3
+const mutantRuns = 5
 
 // findMutants builds one server with some mistakes and wants each noticed.
 func findMutants(t *testing.T, mutants ...watchMutant) {
