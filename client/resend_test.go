@@ -97,14 +97,14 @@ func TestLargeBodiesAreAskedFor(t *testing.T) {
 			case r.Header.Get("Expect") != "100-continue":
 				t.Errorf("the client did not ask: %v", r.Header)
 			}
+			before, after := answer, ""
 			if strings.Contains(answer, " 201 ") {
-				_, _ = io.WriteString(conn, "HTTP/1.1 100 Continue\r\n\r\n")
-			} else {
-				_, _ = io.WriteString(conn, answer)
+				before, after = "HTTP/1.1 100 Continue\r\n\r\n", answer
 			}
+			_, _ = io.WriteString(conn, before)
 			n, _ := io.Copy(io.Discard, r.Body)
 			sent = append(sent, n)
-			_, _ = io.WriteString(conn, answer)
+			_, _ = io.WriteString(conn, after)
 			_ = conn.Close()
 		}
 	})

@@ -203,10 +203,10 @@ func mostRead(r kv.Range, limit int, values bool) int64 {
 	if _, single := r.Single(); single {
 		return one
 	}
-	if limit == 0 || limit > kv.MaxTxnOps {
+	if limit == 0 {
 		return kv.BudgetResultBytes
 	}
-	return min(kv.BudgetResultBytes, int64(limit)*(kv.MaxKeyBytes+kv.ResultEntryBytes+one))
+	return min(kv.BudgetResultBytes, int64(limit)*(kv.MaxKeyBytes+kv.ResultEntryBytes+one)) // a page at the most
 }
 
 // reserve counts n bytes that are kept until the request ends, and reports whether

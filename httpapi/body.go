@@ -112,7 +112,8 @@ func (x *exchange) readWrite() []byte {
 // that was announced: until then it grows with what arrives.
 const earnestBytes = 64 << 10
 
-// readBody reads the whole body into the exchange's buffer, or reports why not. A
+// readBody reads the whole body into the exchange's buffer, or reports why not, and gives
+// the buffer back: who waits for room for another body does not wait for this client. A
 // request whose head is at fault has its answer without its body, and so has one for
 // whose body there is no room: to read it first would leave less time for those that
 // there is room for.
@@ -148,6 +149,7 @@ func (x *exchange) readBody(limit int64) ([]byte, bool) {
 			x.body = b
 			if err != io.EOF {
 				x.bodyFailed = true
+				x.dropBody()
 				x.failBody(err)
 				return nil, false
 			}
@@ -156,7 +158,7 @@ func (x *exchange) readBody(limit int64) ([]byte, bool) {
 		}
 		if len(b) == cap(b) && !x.moreBody(&b) {
 			x.body, x.bodyFailed, x.bodyLeft = b, true, true
-			x.dropBody() // who waits for its room does not wait for its client
+			x.dropBody()
 			x.failBodies()
 			return nil, false
 		}

@@ -293,14 +293,7 @@ func TestBudgetOfValuesInTheWay(t *testing.T) {
 // tryOn applies a command in a batch that is abandoned.
 func tryOn(t *testing.T, s *Store, c *kv.Command) *kv.Result {
 	t.Helper()
-	index, err := s.Applied()
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := s.NewBatch()
-	if err != nil {
-		t.Fatal(err)
-	}
+	b, index := openBatch(t, s)
 	defer b.Close()
 	b.BeginEntry(index+1, ulid.Make(), 1) // of a proposer that nobody knows
 	r, err := b.Apply(c)
@@ -316,14 +309,7 @@ func TestReplacedValuesAreCommitted(t *testing.T) {
 	s := openStore(t, vfs.NewMem(), roomy)
 	defer closeStore(t, s)
 	applyTo(t, s, txn(put("a", strings.Repeat("v", kv.MaxValueBytes))), txn(put("b", strings.Repeat("v", kv.MaxValueBytes))))
-	index, err := s.Applied()
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := s.NewBatch()
-	if err != nil {
-		t.Fatal(err)
-	}
+	b, index := openBatch(t, s)
 	defer b.Close()
 	get := txn(kv.Op{Type: kv.OpGet, Query: &kv.Query{Range: kv.Range{Start: []byte("a")}}})
 	for i, c := range []struct {

@@ -216,18 +216,24 @@ func awaitSwept(t testing.TB, s *Store) {
 	}
 }
 
-// applyTo applies commands to s, an entry each, all in one batch, and returns
-// their results.
-func applyTo(t testing.TB, s *Store, commands ...*kv.Command) []*kv.Result {
+// openBatch begins a batch, and tells the index of the last entry before it.
+func openBatch(t testing.TB, s *Store) (b *Batch, index uint64) {
 	t.Helper()
 	index, err := s.Applied()
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := s.NewBatch()
-	if err != nil {
+	if b, err = s.NewBatch(); err != nil {
 		t.Fatal(err)
 	}
+	return b, index
+}
+
+// applyTo applies commands to s, an entry each, all in one batch, and returns
+// their results.
+func applyTo(t testing.TB, s *Store, commands ...*kv.Command) []*kv.Result {
+	t.Helper()
+	b, index := openBatch(t, s)
 	defer b.Close()
 	var results []*kv.Result
 	for _, c := range commands {

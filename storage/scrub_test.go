@@ -16,14 +16,7 @@ import (
 // and behind it, and returns the store's part in it.
 func beginScrub(t testing.TB, s *Store, members []uint64, part uint64, around ...*kv.Command) *Scrub {
 	t.Helper()
-	index, err := s.Applied()
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := s.NewBatch()
-	if err != nil {
-		t.Fatal(err)
-	}
+	b, index := openBatch(t, s)
 	defer b.Close()
 	// All of one entry: the state in the midst of it is what is looked at.
 	if !b.BeginEntry(index+1, kv.LeaseID{1}, index+1) {

@@ -615,11 +615,14 @@ func (t *txnRun) cursor(r kv.Range, values bool) (cursor, error) {
 // the change hides. What earlier ones have changed may be in this batch, or committed.
 func (t *txnRun) lookAtOwn(values bool) func(*version) error {
 	return func(v *version) error {
+		if !t.changedAlready(v) {
+			return nil
+		}
 		looked := 0
-		if t.changedAlready(v) && !v.exists {
+		if !v.exists {
 			looked = 1
 		}
-		if t.changedAlready(v) && values {
+		if values {
 			looked += int(v.replaced) / kv.ReadBytesAKey
 		}
 		return t.visit(looked)
