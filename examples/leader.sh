@@ -39,10 +39,11 @@ lead() {
 	done
 }
 
-follow &
 # All that this script has started ends with it. The signal for that reaches this shell
-# as well, which must not come back here.
+# as well, which must not come back here. This stands before anything is started: what
+# runs in the background of a script is told nothing by the keyboard.
 trap 'trap "" TERM; kill 0; exit 0' INT TERM
+follow &
 while :; do
 	once
 	request /v1/leases -X POST -H "$json" -d '{"ttl_seconds":3}' -H "$key"
