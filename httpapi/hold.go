@@ -26,8 +26,8 @@ import (
 // times in its time to live and every 15 s; the client itself has no part in that.
 // One that has acknowledged nothing for the time to live, or for maxHoldSilence, is
 // given up, and nothing is renewed for it from then on. So a client that vanished
-// keeps its leases for at most that time, the time to live, and the 2 s in which a
-// lease ends.
+// keeps its leases for at most that time, the time to live, and the 2 s, or 3 s where
+// commits are slow, in which a lease ends.
 type hold struct {
 	s       *Server
 	ctx     context.Context // done when the client is gone

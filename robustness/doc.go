@@ -32,8 +32,9 @@
 //     sent the last renewal that was answered, by what watchers on all nodes saw
 //     first and by what the store says of when the end was proposed.
 //   - Late: none ended more than 2 s after that, of the time in which commits took
-//     no longer than 500 ms. A probe on each node, a small write every 100 ms,
-//     proves that time; what it does not prove is not counted.
+//     no longer than 250 ms, or more than 3 s, of that in which they took no longer
+//     than 500 ms. A probe on each node, a small write every 100 ms, proves that
+//     time; what it does not prove is not counted.
 //   - Ends: all keys of a lease go at one revision, for one reason.
 //   - Lost: a lease that is denied has ended.
 //   - Clock: what is left of a lease that nobody renews never grows, is never less
