@@ -36,5 +36,6 @@
 //
 // A file is written under a name that nobody takes for a backup, synced, and
 // renamed. What a crash leaves of it is removed by the next backup of the same
-// member.
+// member. In a bucket an upload that was not completed is no object; the next backup
+// removes it once it is a day old.
 package backup

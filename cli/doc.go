@@ -1,8 +1,8 @@
 // Package cli is the command line, cairn.
 //
-// serve and dev start nodes with package node. Every other command is a few
-// lines over package client and speaks plain HTTP, so that it works with a node
-// anywhere.
+// serve and dev start nodes with package node; certs, doctor, snapshot status and
+// snapshot restore work on files. Every other command is a few lines over package
+// client and speaks plain HTTP, so that it works with a node anywhere.
 //
 // The conventions that all commands share:
 //

@@ -7,7 +7,8 @@
 // Open starts them in that order. Close begins where requests come in: the server,
 // the background, then leases and watches, and the shard, the host and the
 // directory last. Nothing else in the program starts or stops a part. A node is ready
-// (/readyz) once a linearizable round has succeeded.
+// (/readyz) while linearizable rounds succeed, nothing is being restored, and its
+// content is trusted.
 //
 // Shutdown is the polite end: leadership moves to another member, the listener
 // closes, requests finish, and then Close. Whatever Close or a crash cuts off is
