@@ -37,7 +37,7 @@ func (a *app) compact() *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.Uint64Var(&what.Revision, "revision", 0, "keep what this `revision` and later ones show")
-	flags.Uint64Var(&keepN, "keep-revisions", 0, "keep the newest `n` revisions")
+	flags.Uint64Var(&keepN, "keep-revisions", 0, "keep the newest revision and `n` below it")
 	flags.DurationVar(&keep, "keep", 0, "keep what was readable within this time")
 	write.register(cmd)
 	cmd.MarkFlagsMutuallyExclusive("revision", "keep-revisions", "keep")

@@ -23,7 +23,7 @@ func (c *Client) Compact(ctx context.Context, what api.Compact, opts ...WriteOpt
 	return call[api.CompactResult](ctx, c, r)
 }
 
-// KeepRevisions compacts all but the newest n revisions.
+// KeepRevisions compacts all but the newest revision and the n below it.
 func KeepRevisions(n uint64) api.Compact { return api.Compact{KeepRevisions: &n} }
 
 // KeepFor compacts what was not readable within the last d.
