@@ -152,6 +152,7 @@ func checkSettings(cfg *node.Config) error {
 
 func (a *app) runServe(cmd *cobra.Command, cfg node.Config, profiles string) error {
 	spareProcessor()
+	boundMalloc()
 	defer runtime.KeepAlive(reserveHeap())
 	ctx, stop := untilSignal(cmd)
 	defer stop()
