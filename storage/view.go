@@ -201,9 +201,13 @@ func (v *View) List(ctx context.Context, q *kv.Query) (*kv.List, error) {
 	if err != nil {
 		return nil, err
 	}
+	asked := *q
+	if revision == v.st.revision {
+		asked.Revision = 0 // what is the newest is no past, and keys alone need no values
+	}
 	visit := visitor(ctx)
 	open := func(values bool) (cursor, error) { return v.cursor(q.Range, revision, values, visit) }
-	list, err := runQuery(q, open, visit, unbounded)
+	list, err := runQuery(&asked, open, visit, unbounded)
 	if err != nil {
 		if r, ok := err.(*refusal); ok {
 			err = kv.Errorf(r.code, "%s", r.detail)
