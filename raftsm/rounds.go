@@ -102,6 +102,9 @@ func (r *rounds) wait(ctx context.Context) error {
 	case <-n.over:
 		return n.err
 	case <-ctx.Done():
+		r.mu.Lock()
+		n.readers-- // its place is for others; in a round that has begun nobody asks
+		r.mu.Unlock()
 		return kv.Errorf(kv.ReadTimeout, "the request ended before the read could begin")
 	}
 }

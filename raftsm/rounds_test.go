@@ -287,3 +287,36 @@ func TestWaitingReads(t *testing.T) {
 	open()
 	readers.Wait()
 }
+
+// TestReadersThatAreGone fills a round that can't begin with readers who give up. There is
+// room for another one then.
+func TestReadersThatAreGone(t *testing.T) {
+	m := lone(t)
+	m.open(t)
+	began, gate := make(chan struct{}, 1), make(chan struct{})
+	open := sync.OnceFunc(func() { close(gate) })
+	r, _ := watchedRounds(t, m, func() {
+		select {
+		case began <- struct{}{}:
+		default:
+		}
+		<-gate
+	})
+	defer r.close()
+	defer open()
+	<-began
+	impatient, giveUp := context.WithCancel(context.Background())
+	giveUp()
+	for range maxWaitingReads {
+		wantCode(t, r.wait(impatient), kv.ReadTimeout)
+	}
+	patient := make(chan error, 1)
+	go func() { patient <- r.wait(context.Background()) }()
+	eventually(t, "the last one waits alone", func() bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return r.mu.next.readers == 1 || len(patient) > 0
+	})
+	open()
+	must(t, <-patient)
+}
