@@ -150,17 +150,17 @@ func isHostFile(b []byte) bool {
 
 // logDir finds where the Raft log is; empty, there is none.
 func (d *Dir) logDir() (string, error) {
-	found, err := filepath.Glob(filepath.Join(d.Path, raftDir, "*", "*", "tandb"))
+	raft := filepath.Join(d.Path, raftDir)
+	found, err := fs.Glob(os.DirFS(raft), "*/*/tandb") // the path of the directory is no pattern
 	// What the repair of a file system found is nobody's log.
-	lost := filepath.Join(d.Path, raftDir, lostAndFound) + string(filepath.Separator)
-	found = slices.DeleteFunc(found, func(path string) bool { return strings.HasPrefix(path, lost) })
+	found = slices.DeleteFunc(found, func(path string) bool { return strings.HasPrefix(path, lostAndFound+"/") })
 	switch {
 	case err != nil || len(found) == 0:
 		return "", err
 	case len(found) > 1:
-		return "", fmt.Errorf("there are %d: %s", len(found), strings.Join(found, ", "))
+		return "", fmt.Errorf("there are %d in %s: %s", len(found), raft, strings.Join(found, ", "))
 	}
-	return filepath.Dir(found[0]), nil
+	return filepath.Join(raft, filepath.FromSlash(filepath.Dir(found[0]))), nil
 }
 
 // ofThisHost is an error if a log is another host's.
