@@ -40,9 +40,10 @@ type route struct {
 	// served says that it needs what is in the store: while that is being filled
 	// from a backup, it is refused.
 	served bool
-	// cluster says that it is about the members, and so a way to put content right that
-	// can't be trusted.
-	cluster bool
+	// untrusting says that it goes on where what is stored can't be trusted: it is about
+	// the members, and so a way to put that right, or it renews leases, whose ends would
+	// change more. Whether it may is asked again before anything is proposed.
+	untrusting bool
 	// stream says that it may be open for long.
 	stream bool
 	meter  *meter
@@ -86,7 +87,7 @@ func routes() []route {
 	// A renewal changes state and takes no Idempotency-Key: it may be repeated, and
 	// a remembered answer would say that a lease was renewed that wasn't.
 	renewal := func(pattern string, body bodyKind, types []string, handle func(*exchange)) route {
-		return route{method: "POST", pattern: pattern, body: body, types: types, handle: handle}
+		return route{method: "POST", pattern: pattern, body: body, types: types, handle: handle, untrusting: true}
 	}
 	several := func(r route) route { r.keyBytes = bulkKeyBytes; return r }
 	conditional := func(r route) route { r.conditional = true; return r }
@@ -191,7 +192,7 @@ func (s *Server) tree() *chi.Mux {
 	for i := range s.routes {
 		rt := &s.routes[i]
 		rt.served = strings.HasPrefix(rt.pattern, "/v1/") && rt.pattern != "/v1/status" && rt.pattern != "/v1/alarms"
-		rt.cluster = strings.HasPrefix(rt.pattern, "/v1/cluster")
+		rt.untrusting = rt.untrusting || strings.HasPrefix(rt.pattern, "/v1/cluster")
 		mux.MethodFunc(rt.method, rt.pattern, func(w http.ResponseWriter, r *http.Request) {
 			w.(*exchange).run(rt)
 		})
@@ -298,7 +299,7 @@ func (x *exchange) run(rt *route) {
 	}
 	if rt.served {
 		err := x.s.cfg.Store.Serving()
-		if rt.cluster && errors.Is(err, &kv.Error{Code: kv.CorruptContent}) {
+		if rt.untrusting && errors.Is(err, &kv.Error{Code: kv.CorruptContent}) {
 			err = nil
 		}
 		if err != nil {

@@ -13,7 +13,6 @@ import (
 
 	"github.com/cairnkv/cairn/kv"
 	"github.com/cockroachdb/pebble/v2"
-	"github.com/oklog/ulid/v2"
 )
 
 // scrubbedCluster is three nodes that compare their contents all the time.
@@ -269,11 +268,11 @@ func TestNoMajorityIsOfOneMind(t *testing.T) {
 		}
 		return false
 	})
-	parsed, err := ulid.Parse(id)
-	must(t, err)
-	result, err := face{nodes[0]}.Propose(context.Background(), &kv.Command{Kind: kv.KindLeaseRenew, Renew: []kv.LeaseID{parsed}})
-	must(t, err)
-	must(t, result.Err())
+	for _, u := range users {
+		u.want(200, `{"id":"`+id+`","number":"`, "POST", "/v1/leases/"+id+"/keepalive", "")
+		u.want(200, `{"leases":[{"id":"`+id+`","number":"`, "POST", "/v1/leases/keepalive", `{"ids":["`+id+`"]}`)
+		u.want(503, `"code":"corrupt"`, "DELETE", "/v1/leases/"+id, "")
+	}
 	// The operator has decided: the third one is right. It leads, the others are
 	// removed, and the alarm ends.
 	right := users[2]
