@@ -201,14 +201,16 @@ const maxAwaitedBody = 16 << 10
 // once, before a body that is large or of an unknown size; hearOut is called behind it.
 //
 // net/http by itself would let the answer wait for up to 256 KiB of the body, as
-// slow as that may come. A client that expects 100 Continue has sent nothing and is
-// told no; its connection ends as well, once it has closed it or had the time to.
+// slow as that may come. A client that expects 100 Continue is told no, and its connection
+// ends as well, once it has closed it or had the time to. It may have sent a body all the
+// same, where it waits for a second at the most, or a proxy for nothing: of one that is
+// small net/http hears the rest.
 func (x *exchange) leaveBody() (atOnce bool) {
 	n := x.r.ContentLength
 	if n == 0 || x.bodyBegun && !x.bodyLeft || x.r.ProtoMajor != 1 {
 		return false
 	}
-	if !x.bodyBegun && len(x.r.Header["Expect"]) > 0 {
+	if !x.bodyBegun && len(x.r.Header["Expect"]) > 0 && n > 0 && n <= maxAwaitedBody {
 		x.readDeadline(linger)
 		return false
 	}

@@ -142,19 +142,23 @@ func TestBehindRefused(t *testing.T) {
 // A client that sends its whole body before it reads has its answer. How long it is
 // heard out is bounded, so that one of several that is too slow doesn't count.
 func TestRefusedIsHeardOut(t *testing.T) {
-	k := newKit(t)
-	body := strings.Repeat("v", 16<<20)
-	for n := 0; ; n++ {
-		conn := k.dial()
-		_, err := conn.conn.Write([]byte("PUT /v1/kv/a HTTP/1.1\r\n" + host + fmt.Sprintf("Content-Length: %d\r\n\r\n%s", len(body), body)))
-		if err == nil {
-			resp, said := conn.answer()
-			(&answer{resp, []byte(said)}).want(t, 413, api.CodeRequestTooLarge)
-			return
-		}
-		if n == 10 {
-			t.Fatalf("never heard out: %v", err)
-		}
+	for _, asked := range []string{"", "Expect: 100-continue\r\n"} { // and sends it all the same
+		t.Run(asked, func(t *testing.T) {
+			k := newKit(t)
+			body := strings.Repeat("v", 16<<20)
+			for n := 0; ; n++ {
+				conn := k.dial()
+				_, err := conn.conn.Write([]byte("PUT /v1/kv/a HTTP/1.1\r\n" + host + asked + fmt.Sprintf("Content-Length: %d\r\n\r\n%s", len(body), body)))
+				if err == nil {
+					resp, said := conn.answer()
+					(&answer{resp, []byte(said)}).want(t, 413, api.CodeRequestTooLarge)
+					return
+				}
+				if n == 10 {
+					t.Fatalf("never heard out: %v", err)
+				}
+			}
+		})
 	}
 }
 
