@@ -42,6 +42,8 @@ type request struct {
 	// waits says of a claim that the node that was asked last has told its place in the
 	// queue: it works, however long the wait is.
 	waits bool
+	// unasked says that a large body is sent without asking first.
+	unasked bool
 }
 
 func newRequest(method, path string) *request {
@@ -145,7 +147,7 @@ func (c *Client) attempt(ctx context.Context, endpoint string, r *request, consu
 	if err != nil {
 		return decided, invalid(endpoint, "The request can't be sent", err)
 	}
-	if len(r.body) >= askFirstBytes {
+	if len(r.body) >= askFirstBytes && !r.unasked {
 		hr.Header.Set("Expect", "100-continue")
 	}
 	resp, err := c.send(hr)
@@ -155,6 +157,10 @@ func (c *Client) attempt(ctx context.Context, endpoint string, r *request, consu
 	c.noteRevision(resp)
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
 		defer drain(resp)
+		if resp.StatusCode == http.StatusExpectationFailed && hr.Header.Get("Expect") != "" {
+			r.unasked = true // a proxy that can't ask has passed nothing on
+			return c.attempt(ctx, endpoint, r, consume)
+		}
 		what, err := refusal(endpoint, r.write, resp)
 		if r.write && r.repeatable() && conn.resent() && what != inDoubt && !(what == decided && remembered(&err.Problem)) {
 			return inDoubt, unknown(endpoint, err) // this answers the second sending alone

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -117,6 +118,30 @@ func TestLargeBodiesAreAskedFor(t *testing.T) {
 	wg.Wait()
 	if fmt.Sprint(sent) != "[0 1048576]" {
 		t.Errorf("so much was sent to each attempt: %v", sent)
+	}
+}
+
+// TestNobodyCanAsk writes a large value through a proxy that doesn't know what to expect:
+// it gets all of it, at the second time of one call.
+func TestNobodyCanAsk(t *testing.T) {
+	var asked []string
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked = append(asked, r.Header.Get("Expect"))
+		if r.Header.Get("Expect") != "" {
+			says(http.StatusExpectationFailed, "what?")(w, r)
+			return
+		}
+		if n, err := io.Copy(io.Discard, r.Body); err != nil || n != 1<<20 {
+			t.Errorf("%d bytes came: %v", n, err)
+		}
+		answers(putAnswer)(w, r)
+	}))
+	defer proxy.Close()
+	c := newClient(t, proxy.URL)
+	_, err := c.Put(t.Context(), "k", make([]byte, 1<<20))
+	noError(t, err)
+	if fmt.Sprintf("%q", asked) != `["100-continue" ""]` {
+		t.Errorf("asked %q", asked)
 	}
 }
 

@@ -44,9 +44,12 @@ func (t *turn) ask(ctx context.Context, r *request, granted any) error {
 	})
 	var e *Error
 	if errors.As(err, &e) {
-		if !lostInterest(ctx, r) {
-			t.c.passOver(first, e.Endpoint)
-		}
+		switch e.Class() {
+		case api.ClassUnavailable, api.ClassUnknown, api.ClassInternal:
+			if !lostInterest(ctx, r) {
+				t.c.passOver(first, e.Endpoint)
+			}
+		} // all else is what a node says that serves
 		return causeOf(ctx, e)
 	}
 	return err

@@ -152,12 +152,15 @@ func TestLockWaitGoesOn(t *testing.T) {
 		{"the process is stopped", mute, []int{1}},
 		{"the node is not there", breaks, []int{1}},
 		{"the node has no leader", refuses(api.CodeNoLeader), []int{1}},
-		{"the wait is over", refuses(api.CodeLockHeld), []int{1}},
+		{"the wait is over", refuses(api.CodeLockHeld), []int{1}}, // by a node that serves, which is asked again
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			a := newTurnNode(t, c.first)
-			b := newTurnNode(t, events("event: waiting\ndata: {\"before\":1}\n\n: still here\n\nevent: later\ndata: {}\n\n"+acquired, false))
+			grants := events("event: waiting\ndata: {\"before\":1}\n\n: still here\n\nevent: later\ndata: {}\n\n"+acquired, false)
+			a, b, want := newTurnNode(t, c.first), newTurnNode(t, grants), [2]int{1, 1}
+			if c.name == "the wait is over" {
+				a, b, want = newTurnNode(t, c.first, grants), newTurnNode(t), [2]int{2, 0}
+			}
 			cl := newClient(t, a.url, b.url)
 			cl.SetSilence(200 * time.Millisecond)
 			var told []int
@@ -172,8 +175,8 @@ func TestLockWaitGoesOn(t *testing.T) {
 					t.Errorf("claimed %+v, first %+v", claim, claims[0])
 				}
 			}
-			if len(a.asked()) != 1 || len(b.asked()) != 1 {
-				t.Errorf("%d and %d claims", len(a.asked()), len(b.asked()))
+			if got := [2]int{len(a.asked()), len(b.asked())}; got != want {
+				t.Errorf("%d claims, want %d", got, want)
 			}
 			noError(t, l.Release(patient(t)))
 		})
@@ -284,6 +287,20 @@ func TestLockWaitOverANodeThatStopsBehindOneThatIsGone(t *testing.T) {
 		t.Errorf("%d claims on the node that stops", got)
 	}
 	noError(t, l.Release(patient(t)))
+}
+
+// A node that refuses a claim serves, and is asked for what comes.
+func TestRefusedClaimStaysWithItsNode(t *testing.T) {
+	a, b := newTurnNode(t, refuses(api.CodeLockHeld), refuses(api.CodeLockHeld)), newTurnNode(t)
+	c := newClient(t, a.url, b.url)
+	for range 2 {
+		if _, err := c.TryLock(patient(t), "l", client.LockOptions{}); err == nil {
+			t.Fatal("the lock was granted")
+		}
+	}
+	if len(a.asked()) != 2 || len(b.asked())+b.besides() != 0 {
+		t.Errorf("%d claims on the node that refuses, %d requests on the other one", len(a.asked()), len(b.asked())+b.besides())
+	}
 }
 
 // A lease under which nothing was granted is revoked by another node where the one that
