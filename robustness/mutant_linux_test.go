@@ -40,7 +40,7 @@ var mutants = []mutant{
 		old:  "if b.BeginEntry(e.Index, r.incarnation, r.seq) {",
 		new:  "if b.BeginEntry(e.Index, r.incarnation, r.seq) || true {",
 		scenario: func(*testing.T) Scenario {
-			return Scenario{Layout: Layout{Size: 3}, Rounds: 6, Fault: Pause}
+			return Scenario{Layout: Layout{Size: 3}, Rounds: 18, Fault: Pause}
 		},
 	},
 	{
