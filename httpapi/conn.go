@@ -27,7 +27,8 @@ type limitedConn struct {
 	// heard says that something was read, framed that it began as HTTP/2 does, whose
 	// frames are read in pieces of any length.
 	heard, framed atomic.Bool
-	// armed is when the deadline of writes was last set, in Unix nanoseconds.
+	// armed is when the deadline of writes was last set, in nanoseconds since the
+	// listener's before, by a clock that only goes forward; 0 if it is to be set.
 	armed atomic.Int64
 
 	reads struct {
@@ -55,9 +56,10 @@ func (c *limitedConn) Write(b []byte) (written int, err error) {
 	const piece = 64 << 10
 	for {
 		part := b[written:min(len(b), written+piece)]
-		if now := time.Now(); now.UnixNano()-c.armed.Load() > int64(c.l.stall/16) {
+		now := time.Now()
+		if age := int64(now.Sub(c.l.before)); age-c.armed.Load() > int64(c.l.stall/16) {
 			_ = c.Conn.SetWriteDeadline(now.Add(c.l.stall))
-			c.armed.Store(now.UnixNano())
+			c.armed.Store(age)
 		}
 		n, err := c.Conn.Write(part)
 		written += n

@@ -25,13 +25,16 @@ func Listen(ctx context.Context, address string) (net.Listener, error) {
 // It also bounds how long a write may wait for a peer that takes nothing, and has
 // instead look at the heads of answers: see limitedConn.
 func limitListener(l net.Listener, limit int, stall time.Duration, count func(open int64), refusal func() []byte, instead func([]byte) []byte) net.Listener {
-	return &limitedListener{Listener: l, limit: int64(limit), stall: stall, count: count, refusal: refusal, instead: instead}
+	return &limitedListener{Listener: l, limit: int64(limit), stall: stall, before: time.Now().Add(-stall), count: count, refusal: refusal, instead: instead}
 }
 
 type limitedListener struct {
 	net.Listener
 	limit int64
 	stall time.Duration
+	// before is a stall before this began: deadlines of writes are told apart by how long
+	// after it they were set.
+	before time.Time
 	open  atomic.Int64
 	count func(open int64)
 	// refusal counts a connection too many and returns its whole answer.

@@ -281,13 +281,15 @@ func (u unloads) NodeUnloaded(info raftio.NodeInfo) {
 	}
 }
 
+// ConnectionFailed implements raftio.ISystemEventListener.
+func (u unloads) ConnectionFailed(info raftio.ConnectionInfo) { u.h.breakers.failed(info.Address) }
+
 // The other events say nothing that is of use here.
 func (unloads) NodeHostShuttingDown()                       {}
 func (unloads) NodeDeleted(raftio.NodeInfo)                 {}
 func (unloads) NodeReady(raftio.NodeInfo)                   {}
 func (unloads) MembershipChanged(raftio.NodeInfo)           {}
 func (unloads) ConnectionEstablished(raftio.ConnectionInfo) {}
-func (unloads) ConnectionFailed(raftio.ConnectionInfo)      {}
 func (unloads) SendSnapshotStarted(raftio.SnapshotInfo)     {}
 func (unloads) SendSnapshotCompleted(raftio.SnapshotInfo)   {}
 func (unloads) SendSnapshotAborted(raftio.SnapshotInfo)     {}

@@ -85,6 +85,7 @@ type Host struct {
 	room      func(bytes uint64) error // may be nil
 	leader    leaderEvents
 	transport *transport.Transport
+	breakers  breakers
 	join      sync.Once // of the transport, with the first shard
 	shards    sync.Map  // the stores of those that run, by number
 	// stopping counts the replicas that we have asked to stop and of which Dragonboat has
@@ -121,6 +122,7 @@ func OpenHost(cfg HostConfig) (*Host, error) {
 	adoptLogger(cfg.Logger)
 	h := &Host{dir: cfg.Dir, timings: cfg.Timings, room: cfg.Room, leader: leaderEvents{elected: make(chan struct{})}}
 	h.timings.complete()
+	h.breakers.pending = map[string]*time.Timer{}
 	id := &cfg.Dir.Identity
 	nhc := config.NodeHostConfig{
 		DeploymentID:        deploymentID(id.ClusterID),
@@ -146,6 +148,10 @@ func OpenHost(cfg HostConfig) (*Host, error) {
 		return nil, errors.Join(fmt.Errorf("start Raft in %s: %w", nhc.NodeHostDir, err), h.transport.Close())
 	}
 	h.nh = nh
+	if err := h.breakers.find(nh); err != nil {
+		h.Close()
+		return nil, err
+	}
 	if cfg.Fatal != nil {
 		processFatal.Store(&cfg.Fatal)
 	}
@@ -181,7 +187,10 @@ func deploymentID(cluster ulid.ULID) uint64 {
 }
 
 // Close ends Dragonboat. The shards are closed before.
-func (h *Host) Close() { h.nh.Close() }
+func (h *Host) Close() {
+	h.breakers.close()
+	h.nh.Close()
+}
 
 // Config configures one replica of one shard.
 type Config struct {
