@@ -35,8 +35,8 @@ type limitedListener struct {
 	// before is a stall before this began: deadlines of writes are told apart by how long
 	// after it they were set.
 	before time.Time
-	open  atomic.Int64
-	count func(open int64)
+	open   atomic.Int64
+	count  func(open int64)
 	// refusal counts a connection too many and returns its whole answer.
 	refusal func() []byte
 	// instead returns what is written in place of an answer, or nil.
