@@ -365,6 +365,15 @@ func TestHostileChunks(t *testing.T) {
 		"directory only": func(c *pb.Chunk) { c.Filepath = "a/" },
 		"zero":           func(c *pb.Chunk) { c.Filepath = "a\x00b" },
 		"long name":      func(c *pb.Chunk) { c.Filepath = string(bytes.Repeat([]byte{'a'}, 300)) },
+		"another name":   func(c *pb.Chunk) { c.Filepath = "snapshot-000000000000000A.gbsnap" },
+		"long header":    func(c *pb.Chunk) { binary.LittleEndian.PutUint64(c.Data, leastFirstChunk-8-4+1) },
+		"endless header": func(c *pb.Chunk) { binary.LittleEndian.PutUint64(c.Data, math.MaxUint64) },
+		"empty header":   func(c *pb.Chunk) { clear(c.Data) },
+		"no protobuf":    func(c *pb.Chunk) { clear(c.Data[copy(c.Data, []byte{1, 0, 0, 0, 0, 0, 0, 0, 0xff}):]) },
+		"first version":  func(c *pb.Chunk) { copy(c.Data, header(pb.SnapshotHeader{Version: 1})) },
+		"checksum type":  func(c *pb.Chunk) { copy(c.Data, header(pb.SnapshotHeader{Version: 2, ChecksumType: 1})) },
+		"compressed":     func(c *pb.Chunk) { copy(c.Data, header(pb.SnapshotHeader{Version: 2, CompressionType: pb.Snappy})) },
+		"checksum":       func(c *pb.Chunk) { c.Data[len(header(pb.SnapshotHeader{Version: 2}))-1] ^= 1 },
 	} {
 		c, err := b.GetSnapshotConnection(context.Background(), a.cfg.Self.Address)
 		must(t, err)
@@ -375,6 +384,9 @@ func TestHostileChunks(t *testing.T) {
 			t.Errorf("%s: it was acknowledged", name)
 		}
 		c.Close()
+	}
+	if n := a.taken(); n > 0 {
+		t.Fatalf("%d were handed on", n)
 	}
 	// One that is of another snapshot than the first.
 	c, err := b.GetSnapshotConnection(context.Background(), a.cfg.Self.Address)

@@ -3,6 +3,8 @@ package transport
 import (
 	"encoding/binary"
 	"fmt"
+	"hash/crc32"
+	"strings"
 
 	"github.com/lni/dragonboat/v4/client"
 	pb "github.com/lni/dragonboat/v4/raftpb"
@@ -25,6 +27,8 @@ const (
 	maxChunkBytes = 2<<20 + 64<<10
 	// leastFirstChunk is the size of the header that a snapshot begins with.
 	leastFirstChunk = 1024
+	// blockVersion is the version of a snapshot whose blocks have checksums.
+	blockVersion = 2
 )
 
 // wireTypes are the messages that members send each other. All others are what a
@@ -255,8 +259,12 @@ func (o *chunkOrder) check(c *pb.Chunk, from *Identity, to uint64) error {
 		return bad("of %d bytes", len(c.Data))
 	case c.Index == 0 || c.Index > maxNumber || c.Term == 0 || c.Term > maxNumber || c.OnDiskIndex > maxNumber:
 		return bad("at index %d of term %d", c.Index, c.Term)
-	case !plainName(c.Filepath):
+	case lastName(c.Filepath) != fmt.Sprintf("snapshot-%016X.gbsnap", c.Index):
+		// Dragonboat knows a snapshot by its index: with two names it would look for the
+		// file of one under the other.
 		return bad("for the file %.100q", c.Filepath)
+	case o.next == 0 && !isHeaded(c.Data):
+		return bad("without the header of a snapshot")
 	case o.next == 0 && !isConfiguration(&c.Membership, c.Index): // that of the first one counts
 		return bad("with members that can't be")
 	}
@@ -307,25 +315,28 @@ func (o *chunkOrder) ending() pb.Chunk {
 	return c
 }
 
-// plainName reports whether a path ends in a name that can be made in any
-// directory. Dragonboat takes its last element.
-func plainName(path string) bool {
-	name := path
-	for i := len(path) - 1; i >= 0; i-- {
-		if path[i] == '/' {
-			name = path[i+1:]
-			break
-		}
-	}
-	if name == "" || len(name) > 200 || name[0] == '.' {
+// lastName is the last element of a path, which Dragonboat takes.
+func lastName(path string) string { return path[strings.LastIndexByte(path, '/')+1:] }
+
+// isHeaded reports whether the data of a snapshot's first chunk, which is large enough,
+// begins with a header as members write it: its length, itself, and its checksum or zeros.
+// Dragonboat panics at one that it can't decode or of a checksum that it doesn't know, and
+// at others once it begins to read the snapshot. Where it refuses one it has already removed
+// what is there of the snapshot, and panics at the next chunk of that, whoever sends it.
+func isHeaded(data []byte) bool {
+	size := binary.LittleEndian.Uint64(data)
+	if size > leastFirstChunk-8-4 {
 		return false
 	}
-	for i := range len(name) {
-		switch c := name[i]; {
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '_', c == '.':
-		default:
-			return false
-		}
+	encoded, sum := data[8:8+size], binary.BigEndian.Uint32(data[8+size:])
+	var h pb.SnapshotHeader
+	decode := func() (err error) {
+		defer recovered(&err)
+		return h.Unmarshal(encoded)
 	}
-	return true
+	if err := decode(); err != nil {
+		return false
+	}
+	return (sum == 0 || sum == crc32.ChecksumIEEE(encoded)) &&
+		h.Version == blockVersion && h.ChecksumType == pb.CRC32IEEE && h.CompressionType == pb.NoCompression
 }

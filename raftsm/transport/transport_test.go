@@ -3,8 +3,10 @@ package transport
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"runtime"
 	"strings"
 	"testing"
@@ -64,11 +66,21 @@ func chunk(id uint64, last bool) pb.Chunk {
 		BinVer: raftio.TransportBinVersion, Filepath: "snapshot-0000000000000009.gbsnap", Data: bytes.Repeat([]byte{byte(id)}, 1<<20),
 		Membership: pb.Membership{ConfigChangeId: 2, Addresses: map[uint64]string{1: "a:1", 2: "b:1"}},
 	}
+	if id == 0 {
+		copy(c.Data, header(pb.SnapshotHeader{Version: 2}))
+	}
 	c.ChunkSize = uint64(len(c.Data))
 	if last {
 		c.ChunkCount, c.FileChunkCount = pb.LastChunkCount, pb.LastChunkCount
 	}
 	return c
+}
+
+// header is what a snapshot begins with, up to behind the checksum.
+func header(h pb.SnapshotHeader) []byte {
+	encoded := pb.MustMarshal(&h)
+	b := append(binary.LittleEndian.AppendUint64(nil, uint64(len(encoded))), encoded...)
+	return binary.BigEndian.AppendUint32(b, crc32.ChecksumIEEE(encoded))
 }
 
 // TestSnapshot sends a snapshot, whose chunks have all been taken when the last
