@@ -94,6 +94,31 @@ func TestCertificates(t *testing.T) {
 	}
 }
 
+// TestRefusalOfAStranger: who answers with a certificate of another host is not heard, also
+// where it says that this member was removed. Of the member itself that is believed.
+func TestRefusalOfAStranger(t *testing.T) {
+	ours := newAuthority(t)
+	for host, want := range map[string]Reason{"127.0.0.1": ReasonRemoved, "127.0.0.2": ReasonCertificate} {
+		var told []Reason
+		a := newEnd(t, 1, func(cfg *Config) {
+			cfg.TLS = credentialsOf(t, ours, "a", []string{"127.0.0.1"}, nil)
+			cfg.Refused = func(_ string, r *Refusal) { told = append(told, r.Reason) }
+		})
+		b := newEnd(t, 2, func(cfg *Config) { cfg.TLS = credentialsOf(t, ours, "b"+host, []string{host}, nil) })
+		b.members = []Member{{Replica: 1, Removed: true}}
+		a.Join(a, Start{})
+		b.Join(b, Start{})
+		_, err := a.GetConnection(context.Background(), b.cfg.Self.Address)
+		var refusal *Refusal
+		if !errors.As(err, &refusal) || refusal.Reason != want {
+			t.Errorf("%s: got %v, want %s", host, err, want)
+		}
+		if heard := len(told) > 0; heard != (want == ReasonRemoved) {
+			t.Errorf("%s: it was told %v", host, told)
+		}
+	}
+}
+
 // TestExpired: a certificate that has run out is warned about by who has it, and
 // refused by the others.
 func TestExpired(t *testing.T) {

@@ -146,6 +146,11 @@ func (c *outbound) greet(ctx context.Context, raw net.Conn) error {
 		return err
 	}
 	c.conn = conn
+	// Before anything is read: who is another one must not tell this member that it was
+	// removed, over which it would end.
+	if err := verified.isOf(c.target); err != nil {
+		return refuse(ReasonCertificate, "who answers at %s is somebody else: %s", c.target, err)
+	}
 	if _, err := conn.Write(appendHello(nil, t.self(c.kind, oldestVersion, version))); err != nil {
 		return err
 	}
@@ -162,9 +167,6 @@ func (c *outbound) greet(ctx context.Context, raw net.Conn) error {
 	}
 	if agree(peer) == 0 || peer.kind != c.kind {
 		return refuse(ReasonVersion, "it answers in version %d of the peers' protocol", peer.newest)
-	}
-	if err := verified.mustBe(&peer.Identity); err != nil {
-		return err
 	}
 	if peer.Address != c.target {
 		return refuse(ReasonAddress, "who answers at %s is the member at %s", c.target, peer.Address)
