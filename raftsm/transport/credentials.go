@@ -250,6 +250,16 @@ func (c *Credentials) judge(s *tls.ConnectionState, usage x509.ExtKeyUsage) erro
 	return nil
 }
 
+// stillGood judges a certificate once more before its connection is one of those that
+// recheck looks at: the authority may have changed since the TLS handshake. The caller
+// holds the lock, so that one of the two sees the change.
+func (v verifiedTLS) stillGood() error {
+	if v.state == nil {
+		return nil
+	}
+	return v.from.judge(v.state, v.usage)
+}
+
 // mustBe checks that a certificate belongs to who has introduced itself.
 func (v verifiedTLS) mustBe(who *Identity) error {
 	if err := v.isOf(who.Address); err != nil {

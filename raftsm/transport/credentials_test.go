@@ -192,6 +192,38 @@ func TestReload(t *testing.T) {
 	}
 }
 
+// TestReloadInAHandshake takes another authority over between the TLS handshake and the
+// moment in which a connection is let in. It is not, whoever dialled.
+func TestReloadInAHandshake(t *testing.T) {
+	ours, theirs := newAuthority(t), newAuthority(t)
+	for _, dials := range []bool{false, true} {
+		a := newEnd(t, 1, func(cfg *Config) { cfg.TLS = credentialsOf(t, ours, "a", []string{"127.0.0.1"}, nil) })
+		b := newEnd(t, 2, func(cfg *Config) { cfg.TLS = credentialsOf(t, ours, "b", []string{"127.0.0.1"}, nil) })
+		other := credentialsOf(t, theirs, "a", []string{"127.0.0.1"}, nil).current.Load()
+		a.asked = func() {
+			now := *a.cfg.TLS.current.Load()
+			now.roots = other.roots
+			a.cfg.TLS.current.Store(&now)
+			a.recheck()
+		}
+		a.Join(a, Start{})
+		b.Join(b, Start{})
+		from, to := b, a
+		if dials {
+			from, to = a, b
+		}
+		c, err := from.GetConnection(context.Background(), to.cfg.Self.Address)
+		if err == nil {
+			c.Close()
+			t.Errorf("it dials: %v; it was let in", dials)
+			continue
+		}
+		if r := reasonOf(err); r.Reason != ReasonCertificate {
+			t.Errorf("it dials: %v; got %v", dials, err)
+		}
+	}
+}
+
 // TestBadFiles says what is wrong with files that can't be used.
 func TestBadFiles(t *testing.T) {
 	ours, theirs := newAuthority(t), newAuthority(t)

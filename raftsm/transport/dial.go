@@ -182,6 +182,9 @@ func (c *outbound) greet(ctx context.Context, raw net.Conn) error {
 	if !t.mayDial(c.kind) {
 		return net.ErrClosed
 	}
+	if err := verified.stillGood(); err != nil {
+		return err
+	}
 	// From here on the connection is one that Close ends, so nothing may fail behind it.
 	if err := ctx.Err(); err != nil {
 		return err

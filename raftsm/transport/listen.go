@@ -234,6 +234,9 @@ func (t *Transport) admit(c *inbound, verified verifiedTLS) error {
 	if t.closed() {
 		return refuse(ReasonStarting, "the member is about to stop")
 	}
+	if err := verified.stillGood(); err != nil {
+		return err
+	}
 	for d := range t.dialled {
 		if d.peer.Replica != c.peer.Replica || d.peer.incarnation == c.peer.incarnation || d.gone.Load() {
 			continue
