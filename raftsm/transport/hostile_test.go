@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -124,6 +125,9 @@ func TestHostileBytes(t *testing.T) {
 		{kindMessages, flipped(frame(frameMessages, random(1000)))},
 		{kindMessages, frame(frameMessages, bytes.Repeat([]byte{0x0a, 0}, maxMessages+1))},
 		{kindMessages, frame(frameMessages, smallEntries(1<<20))},
+		{kindMessages, frame(frameMessages, snapshotFiles(1, 1<<20))},
+		{kindMessages, frame(frameMessages, snapshotFiles(1<<18, 1))},
+		{kindMessages, frame(frameMessages, snapshotFiles(1<<18, 0))},
 		{kindSnapshot, frame(frameChunk, random(1000))},
 		{kindSnapshot, head(frameChunk, 1<<30)},
 	} {
@@ -165,6 +169,14 @@ func (e *end) seenAs(replica uint64, id ulid.ULID, address string) {
 // smallEntries is a batch of one message with entries of one byte.
 func smallEntries(n int) []byte {
 	message := bytes.Repeat([]byte{11<<3 | 2, 1, 0x7f}, n)
+	b := binary.AppendUvarint([]byte{1<<3 | 2}, uint64(len(message)))
+	return append(b, message...)
+}
+
+// snapshotFiles is a batch of one message that has snapshots with files of no bytes.
+func snapshotFiles(snapshots, files int) []byte {
+	snapshot := bytes.Repeat([]byte{7<<3 | 2, 0}, files)
+	message := bytes.Repeat(append(binary.AppendUvarint([]byte{12<<3 | 2}, uint64(len(snapshot))), snapshot...), snapshots)
 	b := binary.AppendUvarint([]byte{1<<3 | 2}, uint64(len(message)))
 	return append(b, message...)
 }
@@ -402,6 +414,26 @@ func TestHostileChunks(t *testing.T) {
 	eventually(t, "what came of the first is dropped", func() bool { return a.taken() == 2 })
 	if got := a.chunks[1]; a.chunks[0].ChunkId != 0 || !bytes.Equal(got.Data, brokenTail) || got.Index != first.Index {
 		t.Errorf("these chunks were taken: %d and %+v", a.chunks[0].ChunkId, got)
+	}
+}
+
+// TestSnapshotInAMessage: what members put in the place of the snapshot that a message does
+// not have is far below the bound.
+func TestSnapshotInAMessage(t *testing.T) {
+	none := pb.Snapshot{}
+	if n := none.Size(); 2*n > maxNoSnapshot {
+		t.Errorf("it has %d bytes", n)
+	}
+	one := batch(pb.Message{Snapshot: pb.Snapshot{Files: []*pb.SnapshotFile{{}}}})
+	b, err := one.Marshal()
+	must(t, err)
+	if _, err := decodeBatch(b); !errors.Is(err, errFrame) {
+		t.Errorf("a message with a file gave %v", err)
+	}
+	// The same, under a number that is cut to that of the field.
+	message := append(binary.AppendUvarint(nil, (1<<32+12)<<3|2), 2, 7<<3|2, 0)
+	if _, err := decodeBatch(append([]byte{1<<3 | 2, byte(len(message))}, message...)); !errors.Is(err, errFrame) {
+		t.Errorf("a file under another number gave %v", err)
 	}
 }
 

@@ -19,6 +19,8 @@ const (
 	maxSmallEntries = 16 << 10
 	// leastEntryBytes is the size of the least entry with a command in it.
 	leastEntryBytes = 32
+	// maxNoSnapshot bounds the snapshot in a message, which is none: they go by chunks.
+	maxNoSnapshot = 64
 	// maxNumber bounds terms and indexes. A term goes up by one with an election;
 	// one at the end of its range would go round to 0 with the next.
 	maxNumber = 1 << 56
@@ -82,8 +84,8 @@ func recovered(err *error) {
 	}
 }
 
-// countBatch walks the fields of an encoded batch, down to the entries, and
-// refuses one that would become much larger in memory.
+// countBatch walks the fields of an encoded batch, down to the entries and the files of a
+// snapshot, and refuses one that would become much larger in memory.
 func countBatch(b []byte) error {
 	messages, entries := 0, 0
 	err := walkFields(b, func(field uint64, message []byte) error {
@@ -93,9 +95,21 @@ func countBatch(b []byte) error {
 		if messages++; messages > maxMessages {
 			return fmt.Errorf("%w: more than %d messages", errFrame, maxMessages)
 		}
-		return walkFields(message, func(field uint64, _ []byte) error {
-			if field == 11 {
+		snapshots := 0
+		return walkFields(message, func(field uint64, value []byte) error {
+			switch field {
+			case 11:
 				entries++
+			case 12: // what comes once more is added to it
+				if snapshots++; snapshots > 1 || len(value) > maxNoSnapshot {
+					return fmt.Errorf("%w: a snapshot in a message", errFrame)
+				}
+				return walkFields(value, func(field uint64, _ []byte) error {
+					if field == 7 {
+						return fmt.Errorf("%w: files of a snapshot in a message", errFrame)
+					}
+					return nil
+				})
 			}
 			return nil
 		})
@@ -131,7 +145,8 @@ func walkFields(b []byte, fn func(field uint64, value []byte) error) error {
 		default:
 			return errFrame // no message of Dragonboat has another type
 		}
-		if err := fn(tag>>3, value); err != nil {
+		// Dragonboat's decoders look at 32 bits of a field's number.
+		if err := fn(uint64(uint32(tag>>3)), value); err != nil {
 			return err
 		}
 	}
