@@ -129,7 +129,7 @@ func (t *Transport) Logged(u *pb.Update) {
 }
 
 // counts reports whether there is a backlog of a shard, or is to be one: this node has a
-// replica of it, or had one, which may be ending. Of all others Dragonboat takes nothing,
+// replica of it, or had one, which may be ending. Of all others no messages are taken,
 // and another member must not have this one remember whatever number it comes up with.
 func (t *Transport) counts(shard uint64) bool {
 	_, known := t.backlogs.Load(shard)

@@ -214,6 +214,7 @@ func TestHostileMessages(t *testing.T) {
 	bad := []pb.Message{
 		{}, {Type: pb.Heartbeat, From: 2, ShardID: 1, Term: 5}, {Type: pb.Heartbeat, From: 2, To: 3, ShardID: 1, Term: 5},
 		{Type: pb.Heartbeat, From: 3, To: 1, ShardID: 1, Term: 5}, {Type: pb.Heartbeat, From: 2, To: 1, Term: 5},
+		{Type: pb.Heartbeat, From: 2, To: 1, ShardID: 2, Term: 5}, // which it does not have
 		{Type: pb.Heartbeat, From: 2, To: 1, ShardID: 1, Term: math.MaxUint64},
 		{Type: pb.Heartbeat, From: 2, To: 1, ShardID: 1, Term: 5, Commit: math.MaxUint64},
 		{Type: pb.Replicate, From: 2, To: 1, ShardID: 1, Term: 1, LogIndex: math.MaxUint64, LogTerm: 1},
@@ -241,7 +242,7 @@ func TestHostileMessages(t *testing.T) {
 	must(t, c.SendMessageBatch(batch(mixed...)))
 	eventually(t, "the good ones came", func() bool { return a.received() >= len(bad) })
 	for _, m := range a.messages {
-		if m.Type != pb.Heartbeat || m.From != 2 || m.To != 1 || m.Term != 5 {
+		if m.Type != pb.Heartbeat || m.ShardID != 1 || m.From != 2 || m.To != 1 || m.Term != 5 {
 			t.Errorf("this came: %+v", m)
 		}
 	}
@@ -481,9 +482,9 @@ func FuzzFrame(f *testing.F) {
 			if err != nil {
 				return
 			}
-			filter(&batch, from, 1, false)
+			filter(&batch, from, 1, false, func(shard uint64) bool { return shard < 10 })
 			for _, m := range batch.Requests {
-				if m.From != 2 || m.To != 1 || m.Term > maxNumber || !wireTypes[m.Type] {
+				if m.From != 2 || m.To != 1 || m.Term > maxNumber || m.ShardID >= 10 || !wireTypes[m.Type] {
 					t.Fatalf("this came through: %+v", m)
 				}
 			}

@@ -300,7 +300,7 @@ func (t *Transport) receiveMessages(c *inbound) error {
 		if err != nil {
 			return err
 		}
-		if n := filter(&batch, &c.peer.Identity, t.cfg.Self.Replica, t.quarantined.Load()); n > 0 {
+		if n := filter(&batch, &c.peer.Identity, t.cfg.Self.Replica, t.quarantined.Load(), t.counts); n > 0 {
 			t.stats.dropped.Add(uint64(n))
 			t.log.warn("dropped", hostOf(c.peer.Address), "Dropped messages that this member must not receive.", "replica", c.peer.Replica, "messages", n)
 		}

@@ -153,14 +153,15 @@ func walkFields(b []byte, fn func(field uint64, value []byte) error) error {
 	return nil
 }
 
-// filter keeps the messages of a batch that the other end may send to this one.
+// filter keeps the messages of a batch that the other end may send to this one, of shards
+// that this one has: Dragonboat would remember the sender's address for each number.
 // It returns how many it dropped.
-func filter(batch *pb.MessageBatch, from *Identity, to uint64, quarantined bool) (dropped int) {
+func filter(batch *pb.MessageBatch, from *Identity, to uint64, quarantined bool, has func(shard uint64) bool) (dropped int) {
 	kept, ignored := batch.Requests[:0], 0
 	for _, m := range batch.Requests {
 		if m.Type == pb.RateLimit { // of a member that still sends them; see backlog
 			ignored++
-		} else if mayReceive(&m, from.Replica, to) && (!quarantined || m.Type != pb.TimeoutNow) {
+		} else if mayReceive(&m, from.Replica, to) && has(m.ShardID) && (!quarantined || m.Type != pb.TimeoutNow) {
 			kept = append(kept, m)
 		}
 	}
