@@ -180,11 +180,13 @@ func TestSnapshotWithoutRoom(t *testing.T) {
 	for name, c := range map[string]struct {
 		room, applied uint64
 		taken         int // with the end that takes all away
+		says          uint64
 	}{
-		"no room":               {1 << 10, 0, 0},
-		"no room for the state": {3 << 20, 0, 5},
-		"out of date":           {0, 9, 5},
-		"room, and new":         {0, 8, 5},
+		"no room":               {1 << 10, 0, 0, 1 << 20},
+		"no room, says nothing": {1 << 10, 0, 0, 0},
+		"no room for the state": {3 << 20, 0, 5, 1 << 20},
+		"out of date":           {0, 9, 5, 1 << 20},
+		"room, and new":         {0, 8, 5, 1 << 20},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a, b := pair(t, nil)
@@ -193,7 +195,9 @@ func TestSnapshotWithoutRoom(t *testing.T) {
 			conn, err := a.GetSnapshotConnection(context.Background(), b.cfg.Self.Address)
 			must(t, err)
 			for i := range uint64(5) {
-				if err = conn.SendChunk(chunk(i, i == 4)); err != nil {
+				next := chunk(i, i == 4)
+				next.ChunkSize = c.says
+				if err = conn.SendChunk(next); err != nil {
 					break
 				}
 			}

@@ -349,7 +349,7 @@ func (t *Transport) keepChunk(c pb.Chunk) (kept bool) {
 // the state that is made of it; or the replica is not behind it any more, when Raft would
 // leave the snapshot lying.
 func (t *Transport) mayKeep(c *pb.Chunk, received uint64) error {
-	wanted := c.ChunkSize
+	wanted := uint64(len(c.Data)) // and not what it says of itself
 	if c.IsLastChunk() {
 		if applied := t.cluster.Applied(c.ShardID); applied >= c.Index {
 			return fmt.Errorf("a snapshot of entry %d came when entry %d was applied", c.Index, applied)
