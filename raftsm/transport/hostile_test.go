@@ -251,6 +251,40 @@ func TestHostileMessages(t *testing.T) {
 	}
 }
 
+// TestSnapshotIsConfirmedOnce: of many words in one batch that a snapshot has come, one for
+// each shard is handed on.
+func TestSnapshotIsConfirmedOnce(t *testing.T) {
+	a, b := pair(t, nil)
+	a.second.Store(2)
+	c := connect(t, b, a)
+	var many []pb.Message
+	for i := range uint64(1000) {
+		many = append(many, pb.Message{Type: pb.SnapshotReceived, From: 2, To: 1, ShardID: 1 + i%2})
+	}
+	for range 2 {
+		must(t, c.SendMessageBatch(batch(append(many, heartbeat(2, 1))...)))
+	}
+	count := func() (n [3]int, heard int) {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		for _, m := range a.messages {
+			if m.Type == pb.SnapshotReceived {
+				n[m.ShardID]++
+			} else {
+				heard++
+			}
+		}
+		return n, heard
+	}
+	eventually(t, "both batches have come", func() bool {
+		_, heard := count()
+		return heard == 2
+	})
+	if n, _ := count(); n != [3]int{0, 2, 2} {
+		t.Errorf("of each shard %v were handed on", n)
+	}
+}
+
 // TestHostileEntries sends, as a member, entries that no member makes and at which
 // Dragonboat panics once they are committed. The messages with them are dropped, and those
 // with what members make arrive.

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
+	"slices"
 	"strings"
 
 	"github.com/lni/dragonboat/v4/client"
@@ -158,10 +159,18 @@ func walkFields(b []byte, fn func(field uint64, value []byte) error) error {
 // It returns how many it dropped.
 func filter(batch *pb.MessageBatch, from *Identity, to uint64, quarantined bool, has func(shard uint64) bool) (dropped int) {
 	kept, ignored := batch.Requests[:0], 0
+	var confirmed []uint64 // the shards of which snapshots have come
 	for _, m := range batch.Requests {
-		if m.Type == pb.RateLimit { // of a member that still sends them; see backlog
+		switch {
+		case m.Type == pb.RateLimit: // of a member that still sends them; see backlog
 			ignored++
-		} else if mayReceive(&m, from.Replica, to) && has(m.ShardID) && (!quarantined || m.Type != pb.TimeoutNow) {
+		case !mayReceive(&m, from.Replica, to) || !has(m.ShardID) || quarantined && m.Type == pb.TimeoutNow:
+		case m.Type == pb.SnapshotReceived && slices.Contains(confirmed, m.ShardID):
+			// It says the same again, and Dragonboat's queue of these has no bound.
+		default:
+			if m.Type == pb.SnapshotReceived {
+				confirmed = append(confirmed, m.ShardID)
+			}
 			kept = append(kept, m)
 		}
 	}
