@@ -252,20 +252,27 @@ func TestRevisionWaiters(t *testing.T) {
 	}
 }
 
-// TestWaitingReads fills a round that can't begin. One more reader is refused at
-// once; those that wait get their answer.
-func TestWaitingReads(t *testing.T) {
+// heldRounds has begun a round that nobody waits for, and that ends, as do those after it,
+// when open is called.
+func heldRounds(t *testing.T) (r *rounds, open func()) {
 	m := lone(t)
 	m.open(t)
 	began, gate := make(chan struct{}, 1), make(chan struct{})
-	open := sync.OnceFunc(func() { close(gate) })
-	r, _ := watchedRounds(t, m, func() {
+	r, _ = watchedRounds(t, m, func() {
 		select {
 		case began <- struct{}{}:
 		default:
 		}
 		<-gate
 	})
+	<-began
+	return r, sync.OnceFunc(func() { close(gate) })
+}
+
+// TestWaitingReads fills a round that can't begin. One more reader is refused at
+// once; those that wait get their answer.
+func TestWaitingReads(t *testing.T) {
+	r, open := heldRounds(t)
 	defer r.close()
 	defer open() // before, whatever went wrong
 	var readers sync.WaitGroup
@@ -274,7 +281,6 @@ func TestWaitingReads(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	<-began // a round that nobody waits for
 	for range maxWaitingReads {
 		readers.Go(read)
 	}
@@ -291,20 +297,9 @@ func TestWaitingReads(t *testing.T) {
 // TestReadersThatAreGone fills a round that can't begin with readers who give up. There is
 // room for another one then.
 func TestReadersThatAreGone(t *testing.T) {
-	m := lone(t)
-	m.open(t)
-	began, gate := make(chan struct{}, 1), make(chan struct{})
-	open := sync.OnceFunc(func() { close(gate) })
-	r, _ := watchedRounds(t, m, func() {
-		select {
-		case began <- struct{}{}:
-		default:
-		}
-		<-gate
-	})
+	r, open := heldRounds(t)
 	defer r.close()
 	defer open()
-	<-began
 	impatient, giveUp := context.WithCancel(context.Background())
 	giveUp()
 	for range maxWaitingReads {
