@@ -138,6 +138,9 @@ func ends(s os.Signal) bool {
 	return s == os.Interrupt || s == syscall.SIGTERM || s == syscall.SIGQUIT || s == syscall.SIGABRT
 }
 
+// endsWait reports whether a signal tells a process to end that waits for its turn.
+func endsWait(s os.Signal) bool { return ends(s) || s == syscall.SIGHUP }
+
 // fromKeyboard reports whether a signal came from the keyboard, by which a terminal sends it
 // to the whole group in its foreground. Who sent a signal isn't known here: while this
 // process is in that group, one for it alone is taken for such a one.
@@ -244,7 +247,7 @@ func (a *app) await(ctx context.Context, take func(ctx context.Context, before f
 	lines := make(chan string, 1)
 	asked, telling := false, false
 	unsaid := -1 // a place that became known after what stands in the line was asked for
-	interrupted := &exitedError{statusOther}
+	var interrupted error
 	for waiting := true; waiting; {
 		select {
 		case t := <-done:
@@ -266,14 +269,11 @@ func (a *app) await(ctx context.Context, take func(ctx context.Context, before f
 				unsaid = before
 			}
 		case s := <-signals:
-			if !ends(s) && s != syscall.SIGHUP {
+			if !endsWait(s) {
 				continue // it is for the command, which is not there yet
 			}
 			cancel()
-			if number, ok := s.(syscall.Signal); ok {
-				interrupted.status = 128 + int(number)
-			}
-			waiting = false
+			interrupted, waiting = signaled(s), false
 		}
 	}
 	t := <-done
@@ -300,39 +300,34 @@ func (a *app) runUnder(h *held, command []string, signals <-chan os.Signal, grac
 	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = a.stdin, a.stdout, a.stderr
 	cmd.Env = append(h.environment(os.Environ()), variable("endpoint")+"="+strings.Join(a.endpoints, ","))
+	if err := comeAlready(signals); err != nil {
+		return err
+	}
 	child, err := startChild(cmd, !isTerminal(a.stdin) && !inForeground())
 	if err != nil {
 		return &usageError{err}
 	}
+	r := &run{child: child, grace: grace}
 	lost := h.lost
 	var why error
 	var kill <-chan time.Time
-	var told order
 	for {
 		select {
 		case s := <-signals:
-			if child.group || !fromKeyboard(s) { // the terminal has told the command already
-				child.send(s)
-			}
-			told.note(s, time.Now(), grace)
+			r.pass(s)
 		case <-lost:
 			lost, why = nil, h.err()
 			child.send(syscall.SIGTERM)
 			tell.say("%s was lost; ending the command", h.what)
-			told.end(time.Now(), grace)
+			r.told.end(time.Now(), grace)
 			timer := time.NewTimer(grace)
 			defer timer.Stop()
 			kill = timer.C
 		case <-kill:
 			child.send(syscall.SIGKILL)
 		case err := <-child.ended:
-			if now := time.Now(); child.group && told.stands(now) {
-				if told.repeat(now) {
-					child.send(syscall.SIGTERM)
-					told.until = now.Add(grace)
-				}
-				awaitGroup(child.pid, told.until)
-				child.send(syscall.SIGKILL)
+			if child.group {
+				r.leftBehind(signals)
 			}
 			if why != nil {
 				return lostUnder(h.what, why)
@@ -340,6 +335,81 @@ func (a *app) runUnder(h *held, command []string, signals <-chan os.Signal, grac
 			return exited(cmd, err)
 		}
 	}
+}
+
+// comeAlready is the end by a signal that came before there was a command to tell. The
+// terminal has told nobody else of it.
+func comeAlready(signals <-chan os.Signal) error {
+	for {
+		select {
+		case s := <-signals:
+			if endsWait(s) {
+				return signaled(s)
+			}
+		default:
+			return nil
+		}
+	}
+}
+
+// A run is a command that runs, and what it was told.
+type run struct {
+	*child
+	grace time.Duration
+	told  order
+}
+
+// pass passes a signal on.
+func (r *run) pass(s os.Signal) {
+	if r.group || !fromKeyboard(s) { // the terminal has told the command already
+		r.send(s)
+	}
+	r.told.note(s, time.Now(), r.grace)
+}
+
+// leftBehind has end what a command leaves behind in its group that has ended by what it
+// was told, and passes on what comes meanwhile.
+func (r *run) leftBehind(signals <-chan os.Signal) {
+	if r.gone() {
+		return
+	}
+	for waiting := true; waiting; { // a signal may have come together with the end
+		select {
+		case s := <-signals:
+			r.pass(s)
+		default:
+			waiting = false
+		}
+	}
+	now := time.Now()
+	if !r.told.stands(now) {
+		return
+	}
+	if r.told.repeat(now) {
+		r.send(syscall.SIGTERM)
+		r.told.until = now.Add(r.grace)
+	}
+	if !r.awaitGone(signals) {
+		r.send(syscall.SIGKILL)
+	}
+}
+
+// awaitGone waits until the group of a command that has ended is gone, or the time is over,
+// and reports whether it is gone: its number may then be another's at any time.
+func (r *run) awaitGone(signals <-chan os.Signal) bool {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for !r.gone() {
+		if !time.Now().Before(r.told.until) {
+			return false
+		}
+		select {
+		case s := <-signals:
+			r.pass(s)
+		case <-tick.C:
+		}
+	}
+	return true
 }
 
 // A child is a command that runs under something. It has a group of its own, with what it
@@ -352,13 +422,14 @@ type child struct {
 	pid   int
 	group bool
 	ended chan error
+	kill  func(pid int, s syscall.Signal) error // as the system does
 }
 
 // startChild starts a command, in a group of its own or not.
 func startChild(cmd *exec.Cmd, group bool) (*child, error) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: group}
 	endWithUs(cmd.SysProcAttr)
-	c := &child{group: group, ended: make(chan error, 1)}
+	c := &child{group: group, ended: make(chan error, 1), kill: syscall.Kill}
 	started := make(chan error)
 	go func() { // ends with the command
 		// To Linux, the end of the thread that has started the command is our end. The
@@ -385,21 +456,14 @@ func (c *child) send(s os.Signal) {
 		pid = -pid
 	}
 	if number, ok := s.(syscall.Signal); ok {
-		_ = syscall.Kill(pid, number) // it may have ended just now
+		_ = c.kill(pid, number) // it may have ended just now
 	}
 }
 
-// awaitGroup waits until the group of a command that has ended is gone, or the time is over.
-func awaitGroup(id int, until time.Time) {
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for time.Now().Before(until) {
-		reap(id)
-		if errors.Is(syscall.Kill(-id, 0), syscall.ESRCH) {
-			return
-		}
-		<-tick.C
-	}
+// gone reports whether nothing is left of the group of a command that has ended.
+func (c *child) gone() bool {
+	reap(c.pid)
+	return errors.Is(c.kill(-c.pid, 0), syscall.ESRCH)
 }
 
 // reap takes note of the ends of processes of a group that have become children of this
@@ -413,8 +477,16 @@ func reap(group int) {
 	}
 }
 
-// exited is the end of a command as an error that passes its status on; a shell's
-// convention for one that a signal has ended.
+// signaled is an end by a signal, by a shell's convention.
+func signaled(s os.Signal) error {
+	number, ok := s.(syscall.Signal)
+	if !ok {
+		return &exitedError{statusOther}
+	}
+	return &exitedError{128 + int(number)}
+}
+
+// exited is the end of a command as an error that passes its status on.
 func exited(cmd *exec.Cmd, err error) error {
 	var exit *exec.ExitError
 	switch {
@@ -424,7 +496,7 @@ func exited(cmd *exec.Cmd, err error) error {
 		return err
 	}
 	if status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); ok && status.Signaled() {
-		return &exitedError{128 + int(status.Signal())}
+		return signaled(status.Signal())
 	}
 	return &exitedError{exit.ExitCode()}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"slices"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -128,4 +129,135 @@ func TestOrder(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestSignalBeforeTheStart: a signal that has come before the command is for this process,
+// whatever the terminal tells others, and the command is not begun.
+func TestSignalBeforeTheStart(t *testing.T) {
+	for _, s := range passedOn {
+		signals := make(chan os.Signal, 2)
+		signals <- syscall.SIGUSR1
+		signals <- s
+		err := new(app).runUnder(&held{}, []string{"no-such-command-anywhere"}, signals, time.Second, nil)
+		var (
+			exited *exitedError
+			usage  *usageError
+		)
+		switch {
+		case endsWait(s) && (!errors.As(err, &exited) || exited.status != 128+int(s.(syscall.Signal))):
+			t.Errorf("%v: got %v", s, err)
+		case !endsWait(s) && !errors.As(err, &usage):
+			t.Errorf("%v: the command is not tried: %v", s, err)
+		}
+	}
+}
+
+// A group is what a command that has ended has left behind, as the system shows it.
+type group struct {
+	there bool
+	told  []syscall.Signal
+	ends  time.Time            // unless it is zero
+	on    func(syscall.Signal) // what comes of a signal
+}
+
+func (g *group) kill(_ int, s syscall.Signal) error {
+	if !g.ends.IsZero() && !time.Now().Before(g.ends) {
+		g.there = false
+	}
+	switch {
+	case !g.there:
+		if s != 0 {
+			g.told = append(g.told, s)
+		}
+		return syscall.ESRCH
+	case s == 0:
+		return nil
+	}
+	g.told = append(g.told, s)
+	g.on(s)
+	return nil
+}
+
+// noGroup is the number of no group of processes.
+const noGroup = 1 << 30
+
+func (g *group) run(grace time.Duration) *run {
+	return &run{child: &child{pid: noGroup, group: true, kill: g.kill}, grace: grace}
+}
+
+// TestSignalBesideTheEnd: a signal that comes in the moment in which the command ends is for
+// what that leaves behind.
+func TestSignalBesideTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := &group{there: true}
+		g.on = func(s syscall.Signal) { g.there = s != syscall.SIGTERM }
+		signals := make(chan os.Signal, 2)
+		signals <- os.Interrupt
+		g.run(time.Hour).leftBehind(signals)
+		if want := []syscall.Signal{syscall.SIGINT, syscall.SIGTERM}; !slices.Equal(g.told, want) {
+			t.Errorf("it was told %v, want %v", g.told, want)
+		}
+	})
+}
+
+// TestSignalsToWhatIsLeft: what a command leaves behind gets the signals that come while it
+// is waited for.
+func TestSignalsToWhatIsLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := &group{there: true}
+		g.on = func(s syscall.Signal) { g.there = s != syscall.SIGUSR1 }
+		r := g.run(time.Hour)
+		r.told.note(syscall.SIGTERM, time.Now(), r.grace)
+		signals, over := make(chan os.Signal), make(chan struct{})
+		go func() {
+			r.leftBehind(signals)
+			close(over)
+		}()
+		synctest.Wait() // it waits
+		select {
+		case signals <- syscall.SIGUSR1:
+			<-over
+		case <-over:
+		}
+		if want := []syscall.Signal{syscall.SIGUSR1}; !slices.Equal(g.told, want) {
+			t.Errorf("it was told %v, want %v", g.told, want)
+		}
+	})
+}
+
+// TestNothingIsLeft: a group that is gone is told nothing, since its number may be another's.
+func TestNothingIsLeft(t *testing.T) {
+	for name, test := range map[string]struct {
+		there bool
+		want  []syscall.Signal
+	}{
+		"at once": {false, nil},
+		"later":   {true, []syscall.Signal{syscall.SIGTERM}},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			g := &group{there: test.there}
+			g.on = func(syscall.Signal) { g.ends = time.Now().Add(time.Second) }
+			r := g.run(time.Hour)
+			r.told.note(os.Interrupt, time.Now(), r.grace)
+			r.leftBehind(make(chan os.Signal))
+			if !slices.Equal(g.told, test.want) {
+				t.Errorf("%s: it was told %v, want %v", name, g.told, test.want)
+			}
+		})
+	}
+}
+
+// TestWhatIsLeftIsKilled: it has the time to end that there is, and no more.
+func TestWhatIsLeftIsKilled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := &group{there: true, on: func(syscall.Signal) {}}
+		r := g.run(time.Hour)
+		begin := time.Now()
+		r.told.note(os.Interrupt, begin, r.grace)
+		r.leftBehind(make(chan os.Signal))
+		want := []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL}
+		if took := time.Since(begin); !slices.Equal(g.told, want) || took < r.grace || took > r.grace+time.Minute {
+			t.Errorf("after %v it was told %v, want %v", took, g.told, want)
+		}
+	})
 }
