@@ -361,7 +361,7 @@ type run struct {
 
 // pass passes a signal on.
 func (r *run) pass(s os.Signal) {
-	if r.group || !fromKeyboard(s) { // the terminal has told the command already
+	if r.group || !fromKeyboard(s) || r.left() { // the terminal has told the command already
 		r.send(s)
 	}
 	r.told.note(s, time.Now(), r.grace)
@@ -417,7 +417,8 @@ func (r *run) awaitGone(signals <-chan os.Signal) bool {
 //
 // On a terminal it is the command alone, which may ask for a password there wherever its
 // input comes from: it has to stay in our group, which is the one that may read from there,
-// and so signals from the keyboard are all that reaches what it has started.
+// and so signals from the keyboard are all that reaches what it has started. It may leave
+// that group by itself.
 type child struct {
 	pid   int
 	group bool
@@ -458,6 +459,13 @@ func (c *child) send(s os.Signal) {
 	if number, ok := s.(syscall.Signal); ok {
 		_ = c.kill(pid, number) // it may have ended just now
 	}
+}
+
+// left reports whether the command has left our group by itself, as timeout and setsid do:
+// the keyboard then tells us, and not the command.
+func (c *child) left() bool {
+	group, err := syscall.Getpgid(c.pid)
+	return err == nil && group != syscall.Getpgrp()
 }
 
 // gone reports whether nothing is left of the group of a command that has ended.

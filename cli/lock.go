@@ -22,11 +22,12 @@ and by SIGKILL if it goes on.
 
 Signals are passed on to the command and what it has started; at a terminal to the
 command alone, so that it can read from there. In the foreground of one, SIGINT and
-SIGQUIT are left to the keyboard, which tells the command by itself; whatever else
-ends it there, as 'docker stop' may, has to send SIGTERM. A SIGHUP or SIGINT that is
-ignored where cairn starts is ignored by the command as well. On Linux the command
-gets SIGTERM also when cairn itself is killed; what it has started does not, nor
-does one that changes its user, such as sudo.
+SIGQUIT are left to the keyboard, which tells the command by itself, unless that has
+left the foreground, as 'timeout' does; whatever else ends it there, as 'docker stop'
+may, has to send SIGTERM. A SIGHUP or SIGINT that is ignored where cairn starts is
+ignored by the command as well. On Linux the command gets SIGTERM also when cairn
+itself is killed; what it has started does not, nor does one that changes its user,
+such as sudo.
 
 A lock alone does not keep a process that was paused from acting too late. The
 command finds in CAIRN_FENCING what a write over HTTP carries in Cairn-Fencing, so
