@@ -68,8 +68,8 @@ func runProgram(cmd *exec.Cmd, attr *syscall.SysProcAttr) {
 //   - the file openapi.yaml, the contract that this binary embeds;
 //
 // and, besides the commands of testscript, exits N COMMAND…, which wants the exit
-// status N, and terminate, which sends SIGTERM to what runs in the background; and the
-// programs detached, which runs a command without a terminal, and, on Linux, terminal,
+// status N, -1 where a signal ends it, and terminate, which sends SIGTERM to what runs in the
+// background; and the programs detached, which runs a command without a terminal, and, on Linux, terminal,
 // background and adopter.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{

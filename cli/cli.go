@@ -44,7 +44,8 @@ type app struct {
 }
 
 // Main runs the command that the arguments of the process name and returns its
-// exit status.
+// exit status. Where SIGINT has ended what the command ran or waited for, it ends the
+// process by that.
 func Main(build Build) int {
 	a := &app{build: build, stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}
 	cmd, err := a.root().ExecuteContextC(context.Background())
@@ -56,6 +57,9 @@ func Main(build Build) int {
 	}
 	var exited *exitedError
 	if errors.As(err, &exited) {
+		if exited.interrupted {
+			endByInterrupt()
+		}
 		return exited.status // it is the command's own to say why
 	}
 	fmt.Fprintf(a.stderr, "cairn: %s\n", explain(err, cmd.CommandPath()))
@@ -192,13 +196,39 @@ func (a *app) noting(c *cobra.Command) *cobra.Command {
 	return c
 }
 
+// endByInterrupt ends this process by SIGINT, and returns where it is ignored. To a shell
+// that is more than the status 130: one that runs a script then ends that as well.
+func endByInterrupt() {
+	if signal.Ignored(os.Interrupt) {
+		return
+	}
+	signal.Reset(os.Interrupt)
+	if syscall.Kill(syscall.Getpid(), syscall.SIGINT) == nil {
+		time.Sleep(time.Second) // the Go runtime ends the process, in another thread perhaps
+	}
+}
+
+// A signalError says by which signal a command was told to end.
+type signalError struct{ os.Signal }
+
+func (e *signalError) Error() string { return e.String() + " signal received" }
+
 // untilSignal is the context of a command that has something to finish when it is
-// told to end. A second signal ends the process at once, as the first one does
-// with all other commands.
+// told to end; its cause is a signalError. A second signal ends the process at once, as the
+// first one does with all other commands.
 func untilSignal(cmd *cobra.Command) (ctx context.Context, stop func()) {
-	ctx, stop = signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop)
-	return ctx, stop
+	ctx, cancel := context.WithCancelCause(cmd.Context())
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() { // ends with ctx
+		defer signal.Stop(signals)
+		select {
+		case s := <-signals:
+			cancel(&signalError{s})
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() { cancel(nil) }
 }
 
 // client makes the client that the global flags describe.

@@ -40,7 +40,11 @@ type held struct {
 
 // An exitedError passes the exit status of a command on, or is what a shell makes of
 // a signal; there is nothing to say.
-type exitedError struct{ status int }
+type exitedError struct {
+	status int
+	// interrupted is set if it was SIGINT, by which this process then ends as well.
+	interrupted bool
+}
 
 func (e *exitedError) Error() string {
 	return fmt.Sprintf("the command ended with status %d", e.status)
@@ -489,9 +493,9 @@ func reap(group int) {
 func signaled(s os.Signal) error {
 	number, ok := s.(syscall.Signal)
 	if !ok {
-		return &exitedError{statusOther}
+		return &exitedError{status: statusOther}
 	}
-	return &exitedError{128 + int(number)}
+	return &exitedError{status: 128 + int(number), interrupted: s == os.Interrupt}
 }
 
 // exited is the end of a command as an error that passes its status on.
@@ -506,7 +510,7 @@ func exited(cmd *exec.Cmd, err error) error {
 	if status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); ok && status.Signaled() {
 		return signaled(status.Signal())
 	}
-	return &exitedError{exit.ExitCode()}
+	return &exitedError{status: exit.ExitCode()}
 }
 
 // environment is that of the command. Under several, all fences must hold.

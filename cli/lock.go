@@ -29,6 +29,9 @@ ignored by the command as well. On Linux the command gets SIGTERM also when cair
 itself is killed; what it has started does not, nor does one that changes its user,
 such as sudo.
 
+Where SIGINT has ended the command or the wait for it, cairn ends by SIGINT as well,
+so that a script ends that runs it; a shell makes the status 130 of that.
+
 A lock alone does not keep a process that was paused from acting too late. The
 command finds in CAIRN_FENCING what a write over HTTP carries in Cairn-Fencing, so
 that it is refused once the lock is lost; 'cairn put' and the like do so by

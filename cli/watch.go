@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"strconv"
 	"strings"
@@ -21,7 +22,8 @@ const watchHelp = `Print what happens to keys as it happens, or run a command fo
 
 Without a key, --prefix or --start and --end it is every key but Cairn's own. It
 goes on by itself when a node goes away, without losing or repeating an event,
-until it is interrupted.
+until it is interrupted. SIGTERM ends it with status 0; by SIGINT, as of Ctrl-C, it
+ends as by that, status 130 in a shell, so that nothing is done that stands behind it.
 
 With --output json it is a line a revision, as GET /v1/watch sends it; a line with
 "more" is a part of a revision. With raw it is the value of each put, and nothing
@@ -176,7 +178,8 @@ type watchSink interface {
 	put(m *client.WatchMessage) error
 }
 
-// runWatch watches until it is told to end, which is no error.
+// runWatch watches until it is told to end, which is an error only by SIGINT: what a
+// script or a list of a shell does next is not to be done then.
 func (a *app) runWatch(ctx context.Context, c *client.Client, f *watchFlags, to watchSink) error {
 	told := ""
 	f.watch.OnRetry = func(err error, _ time.Duration) {
@@ -206,6 +209,10 @@ func (a *app) runWatch(ctx context.Context, c *client.Client, f *watchFlags, to 
 		case err != nil && ctx.Err() != nil:
 			if reached > 0 {
 				fmt.Fprintf(a.stderr, "cairn: interrupted; --from %d goes on\n", reached+1)
+			}
+			var by *signalError
+			if errors.As(context.Cause(ctx), &by) && by.Signal == os.Interrupt {
+				return signaled(by.Signal)
 			}
 			return nil
 		case err != nil || last:
