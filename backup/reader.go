@@ -20,7 +20,7 @@ import (
 
 // Reader reads a backup and checks it on the way.
 type Reader struct {
-	r    io.Reader
+	r    *timed
 	zstd *zstd.Decoder
 	info Info
 	// got counts what came, and must be what the trailer says.
@@ -36,6 +36,20 @@ type Reader struct {
 	err  error // the end, or what was wrong
 }
 
+// timed is a reader, with the time that was waited for what it gave.
+type timed struct {
+	r      io.Reader
+	waited time.Duration
+}
+
+// Read implements io.Reader.
+func (t *timed) Read(p []byte) (int, error) {
+	began := time.Now()
+	n, err := t.r.Read(p)
+	t.waited += time.Since(began)
+	return n, err
+}
+
 // held counts the keys that a lease holds, and their bytes.
 type held struct {
 	keys, bytes uint64
@@ -47,7 +61,7 @@ func NewReader(r io.Reader) (*Reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &Reader{r: r, zstd: z, sum: sha256.New(), content: sha256.New(), open: map[kv.LeaseID]held{}}
+	b := &Reader{r: &timed{r: r}, zstd: z, sum: sha256.New(), content: sha256.New(), open: map[kv.LeaseID]held{}}
 	if err := b.begin(); err != nil {
 		b.Close()
 		return nil, err
@@ -281,7 +295,8 @@ func verify(ctx context.Context, r io.Reader, share Share, each func(content []b
 		return Info{}, err
 	}
 	defer b.Close()
-	for began := time.Now(); ; began = time.Now() {
+	for {
+		began, waited := time.Now(), b.r.waited
 		content, err := b.Next()
 		switch {
 		case errors.Is(err, io.EOF):
@@ -290,7 +305,8 @@ func verify(ctx context.Context, r io.Reader, share Share, each func(content []b
 			return Info{}, err
 		}
 		each(content)
-		if err := share.pause(ctx, time.Since(began)); err != nil {
+		// What the file took its time for, as one that comes by a network, is no work.
+		if err := share.pause(ctx, time.Since(began)-(b.r.waited-waited)); err != nil {
 			return Info{}, err
 		}
 	}
