@@ -20,6 +20,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/cairnkv/cairn/internal/durable"
 )
 
 const (
@@ -41,7 +43,7 @@ type Authority struct {
 
 // Open reads the authority in a directory, or makes one there.
 func Open(dir string) (a *Authority, made bool, err error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := durable.MakeDir(dir); err != nil {
 		return nil, false, err
 	}
 	a = &Authority{dir: dir}
@@ -170,15 +172,23 @@ func (a *Authority) writeKey(name string, key *ecdsa.PrivateKey) error {
 	return a.write(name, "key", "PRIVATE KEY", der, 0o600)
 }
 
-// write gives a file its name when it is whole.
+// write gives a file its name when it is whole and durable.
 func (a *Authority) write(name, suffix, kind string, der []byte, mode os.FileMode) error {
 	var b bytes.Buffer
 	if err := pem.Encode(&b, &pem.Block{Type: kind, Bytes: der}); err != nil {
 		return err
 	}
 	file := a.file(name, suffix)
-	if err := os.WriteFile(file+".new", b.Bytes(), mode); err != nil {
+	f, err := os.OpenFile(file+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, mode)
+	if err != nil {
 		return err
 	}
-	return os.Rename(file+".new", file)
+	_, err = f.Write(b.Bytes())
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(file+".new", file); err != nil {
+		return err
+	}
+	return durable.SyncDir(a.dir)
 }

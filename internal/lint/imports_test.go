@@ -52,7 +52,7 @@ var ours = map[string]rule{
 	"examples/lock":      {may: []string{"client"}},
 	"examples/queue":     {may: []string{"client"}},
 	"examples/registry":  {may: []string{"api", "client"}},
-	"internal/authority": {},
+	"internal/authority": {may: []string{"internal/durable"}},
 	"internal/durable":   {},
 	"internal/lint":      {},
 	"internal/sse":       {},
