@@ -70,7 +70,7 @@ func runProgram(cmd *exec.Cmd, attr *syscall.SysProcAttr) {
 // and, besides the commands of testscript, exits N COMMAND…, which wants the exit
 // status N, -1 where a signal ends it, and terminate, which sends SIGTERM to what runs in the
 // background; and the programs detached, which runs a command without a terminal, and, on Linux, terminal,
-// background and adopter.
+// background, adopter, unprivileged and privileged, the last two under the condition root.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata",
@@ -79,6 +79,12 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits":     exits,
 			"terminate": terminate,
+		},
+		Condition: func(name string) (bool, error) {
+			if name != "root" {
+				return false, fmt.Errorf("there is no condition %q", name)
+			}
+			return os.Getuid() == 0, nil
 		},
 		Setup: func(env *testscript.Env) error {
 			base := freeBase(t)

@@ -15,6 +15,7 @@ import (
 
 func init() {
 	programs["terminal"], programs["background"], programs["adopter"] = terminal, background, adopter
+	programs["unprivileged"], programs["privileged"] = unprivileged, privileged
 }
 
 // terminal TYPED COMMAND… runs a command in the foreground of a new terminal, at which
@@ -49,8 +50,23 @@ func background() {
 
 // adopter COMMAND… becomes a command to which the descendants come that lose their parents,
 // as to the first process of a container.
-func adopter() {
-	err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+func adopter() { become("adopter", unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)) }
+
+// unprivileged COMMAND… runs a command under a user that may signal none of root's processes,
+// though it reads and writes root's files; root runs it.
+func unprivileged() {
+	runProgram(exec.Command(os.Args[1], os.Args[2:]...), &syscall.SysProcAttr{
+		Credential:  &syscall.Credential{Uid: 65534, Gid: 65534},
+		AmbientCaps: []uintptr{unix.CAP_SETUID, unix.CAP_DAC_OVERRIDE},
+	})
+}
+
+// privileged COMMAND… becomes a command of root under unprivileged, as sudo does.
+func privileged() { become("privileged", syscall.Setuid(0)) }
+
+// become turns this process into the command that its arguments name, unless what it was to
+// do before has failed.
+func become(program string, err error) {
 	path := ""
 	if err == nil {
 		path, err = exec.LookPath(os.Args[1])
@@ -58,7 +74,7 @@ func adopter() {
 	if err == nil {
 		err = syscall.Exec(path, os.Args[1:], os.Environ())
 	}
-	fmt.Fprintln(os.Stderr, "adopter:", err)
+	fmt.Fprintln(os.Stderr, program+":", err)
 	os.Exit(1)
 }
 

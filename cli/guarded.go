@@ -311,7 +311,7 @@ func (a *app) runUnder(h *held, command []string, signals <-chan os.Signal, grac
 	if err != nil {
 		return &usageError{err}
 	}
-	r := &run{child: child, grace: grace}
+	r := &run{child: child, what: h.what, grace: grace, tell: tell}
 	lost := h.lost
 	var why error
 	var kill <-chan time.Time
@@ -321,14 +321,14 @@ func (a *app) runUnder(h *held, command []string, signals <-chan os.Signal, grac
 			r.pass(s)
 		case <-lost:
 			lost, why = nil, h.err()
-			child.send(syscall.SIGTERM)
 			tell.say("%s was lost; ending the command", h.what)
 			r.told.end(time.Now(), grace)
+			r.send(syscall.SIGTERM)
 			timer := time.NewTimer(grace)
 			defer timer.Stop()
 			kill = timer.C
 		case <-kill:
-			child.send(syscall.SIGKILL)
+			r.send(syscall.SIGKILL)
 		case err := <-child.ended:
 			if child.group {
 				r.leftBehind(signals)
@@ -359,8 +359,32 @@ func comeAlready(signals <-chan os.Signal) error {
 // A run is a command that runs, and what it was told.
 type run struct {
 	*child
+	what  string // what it runs under
 	grace time.Duration
+	tell  *teller
 	told  order
+	over  bool   // it has ended, though not all that it has started
+	said  string // of what no signal reaches
+}
+
+// send sends a signal, and says of whom none reaches, once in the same words. Of those that
+// are about a terminal who is there hears without us.
+func (r *run) send(s os.Signal) {
+	err := r.child.send(s)
+	if !errors.Is(err, syscall.EPERM) || s == syscall.SIGWINCH || s == syscall.SIGCONT {
+		return
+	}
+	line := "no signal reaches the command, which runs under another user"
+	if r.over {
+		line = "no signal reaches what the command has left behind, which runs under another user"
+	}
+	if r.told.final || s == syscall.SIGKILL {
+		line += ": it goes on without " + r.what
+	}
+	if line != r.said {
+		r.said = line
+		r.tell.say("%s", line)
+	}
 }
 
 // pass passes a signal on.
@@ -377,6 +401,7 @@ func (r *run) leftBehind(signals <-chan os.Signal) {
 	if r.gone() {
 		return
 	}
+	r.over = true
 	for waiting := true; waiting; { // a signal may have come together with the end
 		select {
 		case s := <-signals:
@@ -454,15 +479,18 @@ func startChild(cmd *exec.Cmd, group bool) (*child, error) {
 	return c, nil
 }
 
-// send sends a signal to the command and to what it has started.
-func (c *child) send(s os.Signal) {
+// send sends a signal to the command and to what it has started. An error may say that it
+// has ended just now.
+func (c *child) send(s os.Signal) error {
 	pid := c.pid
 	if c.group {
 		pid = -pid
 	}
-	if number, ok := s.(syscall.Signal); ok {
-		_ = c.kill(pid, number) // it may have ended just now
+	number, ok := s.(syscall.Signal)
+	if !ok {
+		return nil
 	}
+	return c.kill(pid, number)
 }
 
 // left reports whether the command has left our group by itself, as timeout and setsid do:

@@ -261,3 +261,28 @@ func TestWhatIsLeftIsKilled(t *testing.T) {
 		}
 	})
 }
+
+// TestNoRightToTell: that no signal reaches a command is said once, and once more where it
+// goes on though what it ran under is lost.
+func TestNoRightToTell(t *testing.T) {
+	var said bytes.Buffer
+	r := &run{
+		child: &child{pid: noGroup, group: true, kill: func(int, syscall.Signal) error { return syscall.EPERM }},
+		what:  `the lock "l"`, grace: time.Hour, tell: newTeller(&said),
+	}
+	for _, s := range []syscall.Signal{syscall.SIGWINCH, syscall.SIGTERM, syscall.SIGTERM, syscall.SIGUSR1} {
+		r.pass(s)
+	}
+	r.told.end(time.Now(), r.grace)
+	r.send(syscall.SIGTERM)
+	r.send(syscall.SIGKILL)
+	r.over = true
+	r.send(syscall.SIGKILL)
+	r.tell.end()
+	const want = "cairn: no signal reaches the command, which runs under another user\n" +
+		"cairn: no signal reaches the command, which runs under another user: it goes on without the lock \"l\"\n" +
+		"cairn: no signal reaches what the command has left behind, which runs under another user: it goes on without the lock \"l\"\n"
+	if said.String() != want {
+		t.Errorf("it said %q", said.String())
+	}
+}

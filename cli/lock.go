@@ -27,7 +27,8 @@ left the foreground, as 'timeout' does; whatever else ends it there, as 'docker 
 may, has to send SIGTERM. A SIGHUP or SIGINT that is ignored where cairn starts is
 ignored by the command as well. On Linux the command gets SIGTERM also when cairn
 itself is killed; what it has started does not, nor does one that changes its user,
-such as sudo.
+such as sudo. Where cairn has no right to signal one, it says so, and waits for its
+end, also if the lock is lost.
 
 Where SIGINT has ended the command or the wait for it, cairn ends by SIGINT as well,
 so that a script ends that runs it; a shell makes the status 130 of that.
