@@ -307,6 +307,13 @@ func (x *exchange) run(rt *route) {
 			return
 		}
 	}
+	if rt.body != noBody && !x.r.ProtoAtLeast(1, 1) && x.r.Header["Content-Length"] == nil {
+		// net/http takes it for empty, also where it comes in chunks, which it doesn't tell,
+		// and would take these for the next request.
+		x.w.Header()["Connection"] = valueClose
+		x.refuse(api.CodeMalformedRequest, "a request of HTTP/1.0 says with Content-Length how long its body is")
+		return
+	}
 	if !x.checkMediaType(rt.body) || !x.checkAccept(rt.types) {
 		return
 	}

@@ -139,6 +139,32 @@ func TestBehindRefused(t *testing.T) {
 	}
 }
 
+// What HTTP/1.0 sends without a length is not taken for an empty value, nor for requests.
+func TestBodyOfHTTP10(t *testing.T) {
+	k := newKit(t)
+	k.put("a", "value")
+	next := "PUT /v1/kv/b HTTP/1.1\r\n" + host + "Content-Length: 1\r\n\r\nx"
+	for _, request := range []string{
+		"PUT /v1/kv/a HTTP/1.0\r\n" + host + "Transfer-Encoding: chunked\r\nConnection: keep-alive\r\n\r\n3\r\nabc\r\n0\r\n\r\n" + next,
+		"PUT /v1/kv/a HTTP/1.0\r\n" + host + "Connection: keep-alive\r\n\r\n" + next,
+		"POST /v1/kv HTTP/1.0\r\n" + host + "Content-Type: application/x-ndjson\r\n\r\n{}\n",
+	} {
+		conn := k.dial()
+		conn.send(request)
+		resp, body := conn.answer()
+		(&answer{resp, []byte(body)}).want(t, 400, api.CodeMalformedRequest)
+		conn.closed()
+	}
+	conn := k.dial()
+	conn.send("PUT /v1/kv/a HTTP/1.0\r\n" + host + "Content-Length: 3\r\n\r\nnew")
+	if resp, body := conn.answer(); resp.StatusCode != 200 {
+		t.Errorf("with a length: %d %s", resp.StatusCode, body)
+	}
+	if revision, _ := k.member.Revisions(); revision != 3 {
+		t.Errorf("revision %d after two writes", revision)
+	}
+}
+
 // A client that sends its whole body before it reads has its answer. How long it is
 // heard out is bounded, so that one of several that is too slow doesn't count.
 func TestRefusedIsHeardOut(t *testing.T) {
