@@ -231,7 +231,7 @@ func (d *Dir) check(spec Spec) error {
 	case spec.Name != "" && spec.Name != id.Name:
 		return fmt.Errorf("the data directory %s belongs to the node %q, not to %q", d.Path, id.Name, spec.Name)
 	case spec.PeerAddress != "" && spec.PeerAddress != id.PeerAddress:
-		return fmt.Errorf("this member's peer address is %s and can't become %s: replace the member instead", id.PeerAddress, spec.PeerAddress)
+		return fmt.Errorf("this member's peer address is %s and can't become %s: start it with --peer-advertise %s, or replace the member", id.PeerAddress, spec.PeerAddress, id.PeerAddress)
 	}
 	return nil
 }

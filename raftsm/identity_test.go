@@ -97,7 +97,7 @@ func TestIdentityRefusals(t *testing.T) {
 		{name: "nothing said again", first: Spec{Name: "n7", PeerAddress: "a:1"}},
 		{name: "the cluster is looked at once", first: Spec{PeerAddress: "a:1"}, then: Spec{InitialCluster: "n1=x:1,n2=y:1"}},
 		{name: "wrong name", first: Spec{Name: "n1", PeerAddress: "a:1"}, then: Spec{Name: "n2"}, err: `belongs to the node "n1", not to "n2"`},
-		{name: "wrong address", first: Spec{PeerAddress: "a:1"}, then: Spec{PeerAddress: "a:2"}, err: "is a:1 and can't become a:2: replace the member"},
+		{name: "wrong address", first: Spec{PeerAddress: "a:1"}, then: Spec{PeerAddress: "a:2"}, err: "is a:1 and can't become a:2: start it with --peer-advertise a:1, or replace the member"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "data")
