@@ -22,13 +22,16 @@ and by SIGKILL if it goes on.
 
 Signals are passed on to the command and what it has started; at a terminal to the
 command alone, so that it can read from there. In the foreground of one, SIGINT and
-SIGQUIT are left to the keyboard, which tells the command by itself, unless that has
-left the foreground, as 'timeout' does; whatever else ends it there, as 'docker stop'
-may, has to send SIGTERM. A SIGHUP or SIGINT that is ignored where cairn starts is
-ignored by the command as well. On Linux the command gets SIGTERM also when cairn
-itself is killed; what it has started does not, nor does one that changes its user,
-such as sudo. Where cairn has no right to signal one, it says so, and waits for its
-end, also if the lock is lost.
+SIGQUIT are left to the keyboard, which tells the command by itself, unless the
+command has left the foreground, as 'timeout' does; whatever else ends it there, as
+'docker stop' may, has to send SIGTERM. To signal a job of an interactive shell, name
+the process id of cairn: 'kill %1' may reach the command as well, and tell it twice.
+
+A SIGHUP or SIGINT that is ignored where cairn starts is ignored by the command as
+well. On Linux the command gets SIGTERM also when cairn itself is killed; what it has
+started does not, nor does one that changes its user, such as sudo. Where cairn has
+no right to signal a command, it says so, and waits for its end, also if the lock is
+lost.
 
 Where SIGINT has ended the command or the wait for it, cairn ends by SIGINT as well,
 so that a script ends that runs it; a shell makes the status 130 of that.
