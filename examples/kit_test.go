@@ -270,16 +270,6 @@ func (p *program) awaitLine(prefix string) {
 	await(p.t, fmt.Sprintf("%v prints %q", p.cmd.Args, prefix), func() bool { return p.count(prefix) > 0 })
 }
 
-// ended reports whether the program has ended, with all that it has started.
-func (p *program) ended() bool {
-	select {
-	case <-p.done:
-		return true
-	default:
-		return false
-	}
-}
-
 // awaitEnd waits until the program has ended well.
 func (p *program) awaitEnd() {
 	p.t.Helper()

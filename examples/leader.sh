@@ -39,21 +39,29 @@ lead() {
 	done
 }
 
+# campaign leads again and again, each time with a lease of its own.
+campaign() {
+	while :; do
+		once
+		request /v1/leases -X POST -H "$json" -d '{"ttl_seconds":3}' -H "$key"
+		[ "$status" = 201 ] || again || continue
+		lease=$(field id)
+		keep "$lease" &
+		keeper=$!
+		lead "$1"
+		# Nobody renews this one any more.
+		kill "$keeper" 2>/dev/null
+		wait "$keeper" 2>/dev/null
+		request "/v1/leases/$lease" -X DELETE
+	done
+}
+
 # All that this script has started ends with it. The signal for that reaches this shell
 # as well, which must not come back here. This stands before anything is started: what
-# runs in the background of a script is told nothing by the keyboard.
+# runs in the background of a script is told nothing by the keyboard. And this shell does
+# nothing but wait: for a command in its foreground it would put the signal off, which
+# that command may have lost where it was just being started.
 trap 'trap "" TERM; kill 0; exit 0' INT TERM
 follow &
-while :; do
-	once
-	request /v1/leases -X POST -H "$json" -d '{"ttl_seconds":3}' -H "$key"
-	[ "$status" = 201 ] || again || continue
-	lease=$(field id)
-	keep "$lease" &
-	keeper=$!
-	lead "$1"
-	# The next turn has a lease of its own: nobody renews this one any more.
-	kill "$keeper" 2>/dev/null
-	wait "$keeper" 2>/dev/null
-	request "/v1/leases/$lease" -X DELETE
-done
+campaign "$1" &
+wait
